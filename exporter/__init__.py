@@ -1,0 +1,1 @@
+"""PyTorch to ONNX that is verified against PyTorch."""

@@ -1,0 +1,1 @@
+"""ONNX to ONNX passes: quantize, prune, rewrite."""

@@ -1,0 +1,42 @@
+"""What a target wants of a quantized graph. Targets state it, passes carry it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """The QDQ form that a target's engine turns into integer kernels.
+
+    Attributes:
+        activation_dtype: ``uint8`` or ``int8``.
+        activation_symmetric: zero point 0 (int8) or 128 (uint8).
+        weight_dtype: ``int8`` (always symmetric).
+        per_channel: one weight scale per output channel.
+        reduce_range: weights in 7 bits, for processors whose u8×s8 product saturates (x86 without VNNI).
+        op_types: operators whose inputs are quantized.
+        quantize_bias: biases as int32 with scale = input scale × weight scale.
+        quantize_outputs: operators whose output stays in integers as well (so that neighbours fuse).
+        float_ops: operators kept in float, each with the reason that is printed.
+    """
+
+    activation_dtype: str = "uint8"
+    activation_symmetric: bool = False
+    weight_dtype: str = "int8"
+    per_channel: bool = True
+    reduce_range: bool = False
+    op_types: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    quantize_bias: bool = True
+    quantize_outputs: tuple[str, ...] = (
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Concat",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+    )
+    float_ops: dict[str, str] = field(default_factory=dict)

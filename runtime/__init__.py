@@ -1,0 +1,1 @@
+"""Load, run, compare and profile bundles; what goes on the device. Imports with numpy alone."""

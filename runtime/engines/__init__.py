@@ -1,0 +1,66 @@
+"""Engines: what runs a bundle. One file each, found by the name in the manifest's ``engine.kind``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How an app wants its engine opened. ``threads`` 0 means all cores."""
+
+    threads: int = 0
+    per_layer: bool = False
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer of a per-layer profile: median time and the unit (or library) that really ran it."""
+
+    name: str
+    op: str
+    unit: str
+    median_ms: float
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """An opened engine. One context: not for two threads at once."""
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name; shapes and dtypes were checked by the caller."""
+
+    def layer_times(self) -> list[LayerTime]:
+        """Per-layer times of the runs so far; needs ``RunOptions(per_layer=True)``, else empty."""
+
+    def facts(self) -> dict[str, str]:
+        """Library, version, unit: for the profile's record."""
+
+
+def engine_kinds() -> list[str]:
+    """The kinds there are: the modules of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def open_engine(bundle: Bundle, options: RunOptions) -> Engine:
+    """Open a bundle's engine with the module that its manifest names.
+
+    Raises:
+        RunError: unknown kind, or this machine cannot run it (the module says why).
+        MissingExtraError: the engine's library is not installed.
+    """
+    kind = bundle.manifest["engine"].get("kind")
+    if kind not in engine_kinds():
+        raise RunError(
+            "cannot run the bundle", where=str(bundle.path), found=f"engine kind {kind!r}", expected=f"one of {', '.join(engine_kinds())}",
+            fix="Update edgewise, or build the bundle again",
+        )  # fmt: skip
+    engine: Engine = importlib.import_module(f"edgewise.runtime.engines.{kind}").open_engine(bundle, options)
+    return engine

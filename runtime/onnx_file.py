@@ -1,0 +1,107 @@
+"""Reading and writing ONNX files, with external data kept inside the file's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.extras import needs
+from edgewise.runtime.storage import whole_file
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_PROTOBUF_LIMIT_BYTES = 2**31 - 1
+
+
+def read_onnx(path: Path | str) -> ir.Model:
+    """Read an ONNX file into ``onnx_ir`` with every tensor in memory; initializers are no inputs.
+
+    Raises:
+        RunError: missing, cut or not ONNX; external data missing or outside the file's folder (CVE-2024-27318).
+    """
+    path = Path(path)
+    with needs("graph"):
+        import onnx
+        import onnx_ir as ir
+    if not path.is_file():
+        raise RunError(
+            "cannot read the model",
+            where=str(path),
+            found="no such file",
+            expected="an ONNX file",
+            fix="Check the path",
+        )
+    try:
+        proto = onnx.load_model(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's own error classes differ between its implementations
+        raise _not_onnx(path, f"{path.stat().st_size} bytes that do not decode ({type(error).__name__})") from error
+    if not proto.graph.node and not proto.graph.output:
+        raise _not_onnx(path, "a message without a graph")
+    _check_external_data(proto, path)
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    model = ir.from_proto(proto)
+    # Before IR version 4 every initializer was listed as an input too; to edgewise an input is what the app passes.
+    initializers = set(map(id, model.graph.initializers.values()))
+    for value in [value for value in model.graph.inputs if id(value) in initializers]:
+        model.graph.inputs.remove(value)
+    return model
+
+
+def write_onnx(model: ir.Model, path: Path | str) -> None:
+    """Write whole or not at all; weights go inside the file, which ONNX allows up to 2 GiB."""
+    path = Path(path)
+    with needs("graph"):
+        import onnx_ir as ir
+    proto = ir.to_proto(model)
+    if proto.ByteSize() > _PROTOBUF_LIMIT_BYTES:
+        raise RunError(
+            "the model is too large for one ONNX file",
+            where=str(path),
+            found=f"{proto.ByteSize()} bytes",
+            expected=f"at most {_PROTOBUF_LIMIT_BYTES}",
+            fix="Quantize its weights first",
+        )
+    with whole_file(path) as draft:
+        # Deterministic: protobuf may otherwise order map entries differently from run to run.
+        draft.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _not_onnx(path: Path, found: str) -> RunError:
+    return RunError(
+        "cannot read the model",
+        where=str(path),
+        found=found,
+        expected="an ONNX file",
+        fix="The file may be cut or of another format: download or export it again",
+    )
+
+
+def _check_external_data(proto: Any, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _tensors(proto.graph):
+        for entry in tensor.external_data:
+            if entry.key != "location":
+                continue
+            place = (folder / entry.value).resolve()
+            if not place.is_relative_to(folder) or not place.is_file():
+                inside = place.is_relative_to(folder)
+                raise RunError(
+                    "cannot read external data",
+                    where=f"{path}, tensor {tensor.name!r}",
+                    found=f"{entry.value!r}, which {'does not exist' if inside else 'lies outside the folder of the model'}",
+                    expected="a file in the folder of the model",
+                    fix="Put the data file beside the model, under the name it had",
+                )
+
+
+def _tensors(graph: Any) -> Any:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _tensors(body)

@@ -1,0 +1,98 @@
+"""What a target is. One file (or folder) in ``targets/`` with a module-level ``TARGET``; nothing else names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from edgewise.quantize.spec import QuantSpec
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.errors import EdgewiseError
+from edgewise.targets.devices import DeviceProfile
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Arrays = dict[str, np.ndarray]
+
+
+class TargetError(EdgewiseError):
+    """Raised by ``edgewise.targets``: a graph that a target cannot take, an unknown device, a vendor's refusal."""
+
+
+@dataclass(frozen=True)
+class NodeSupport:
+    """Whether a target takes a node natively; ``reason`` says why not (and is empty when it does)."""
+
+    node: str
+    op: str
+    taken: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a build starts from. ``folder`` is a draft that is thrown away when the build fails.
+
+    ``options`` are the recipe's ``build.options`` for this target; unknown keys are refused by the target.
+    """
+
+    model: ir.Model
+    folder: Path
+    device: DeviceProfile
+    options: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made, for the manifest's ``engine``.
+
+    Attributes:
+        kind: the runtime engine that opens it (``runtime/engines/KIND.py``).
+        files: the engine's own files, relative to the folder.
+        versions: libraries that built it.
+        layers: per layer what was read back from the engine: ``{"name", "op", "precision", "unit"}``.
+        settings: whatever the engine needs again at load time (JSON).
+        notes: sentences for the user: what was not done, what runs elsewhere.
+    """
+
+    kind: str
+    files: list[str]
+    versions: dict[str, str]
+    layers: list[dict[str, str]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Executor:
+    """A way to compute a bundle's outputs on this machine, and how: the sentence goes into the manifest."""
+
+    run: Callable[[Arrays], Arrays]
+    how: str
+
+
+class Target(Protocol):
+    """What ``edgewise build --target NAME`` needs."""
+
+    name: str
+    summary: str
+    default_device: str
+    min_opset: int
+    schemes: tuple[str, ...]
+
+    def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
+        """One entry per node of the graph, in order."""
+
+    def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
+        """The QDQ form for a scheme (``int8``, …); TargetError when the target has no such scheme."""
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Write the engine into ``request.folder``. Raises TargetError naming node, operator and attribute."""
+
+    def executor(self, bundle: Bundle) -> Executor | str:
+        """A way to compute the bundle's outputs here, or the reason why there is none."""

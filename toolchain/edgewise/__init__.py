@@ -1,0 +1,1 @@
+"""edgewise: compile trained networks for the edge."""
