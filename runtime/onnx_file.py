@@ -51,21 +51,31 @@ def read_onnx(path: Path | str) -> ir.Model:
 
 def write_onnx(model: ir.Model, path: Path | str) -> None:
     """Write whole or not at all; weights go inside the file, which ONNX allows up to 2 GiB."""
-    path = Path(path)
+    data = to_bytes(model, str(path))
+    with whole_file(Path(path)) as draft:
+        draft.write_bytes(data)
+
+
+def to_bytes(model: ir.Model, where: str) -> bytes:
+    """The model as an ONNX file's bytes; the same model gives the same bytes.
+
+    Raises:
+        RunError: more than 2 GiB, which protobuf cannot hold; ``where`` is named in it.
+    """
     with needs("graph"):
         import onnx_ir as ir
     proto = ir.to_proto(model)
     if proto.ByteSize() > _PROTOBUF_LIMIT_BYTES:
         raise RunError(
             "the model is too large for one ONNX file",
-            where=str(path),
+            where=where,
             found=f"{proto.ByteSize()} bytes",
             expected=f"at most {_PROTOBUF_LIMIT_BYTES}",
             fix="Quantize its weights first",
         )
-    with whole_file(path) as draft:
-        # Deterministic: protobuf may otherwise order map entries differently from run to run.
-        draft.write_bytes(proto.SerializeToString(deterministic=True))
+    # Deterministic: protobuf may otherwise order map entries differently from run to run.
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 def _not_onnx(path: Path, found: str) -> RunError:

@@ -1,0 +1,152 @@
+"""ONNX Runtime sessions: opened, asked what they take, and run, with every refusal as a :class:`RunError`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.extras import needs
+from edgewise.runtime.tensors import TensorSpec
+
+CPU = "CPUExecutionProvider"
+_FATAL_ONLY = 4  # what ONNX Runtime would print comes back as an exception as well
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "bool": "bool",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+def open_session(
+    model: bytes | Path,
+    *,
+    where: str,
+    threads: int = 0,
+    optimize: bool = True,
+    providers: Sequence[str] = (CPU,),
+    profile_prefix: Path | None = None,
+) -> Any:
+    """Open an ``onnxruntime.InferenceSession``.
+
+    Args:
+        model: a serialized ONNX model, or the path of one (also of ORT format).
+        where: what to name in an error.
+        threads: threads within an operator; 0 means all cores.
+        optimize: let ONNX Runtime rewrite the graph.
+        providers: execution providers, the preferred one first.
+        profile_prefix: record a profile, in a file whose path begins so.
+
+    Raises:
+        RunError: ONNX Runtime refuses the model, or an execution provider is not in this build of it.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    with needs("cpu"):
+        import onnxruntime as ort
+    if absent := [name for name in providers if name not in ort.get_available_providers()]:
+        raise RunError(
+            "ONNX Runtime lacks an execution provider",
+            where=where,
+            found=f"no {', '.join(absent)}",
+            expected=f"one of {', '.join(ort.get_available_providers())}",
+            fix="Install the onnxruntime package that has it",
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = threads
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=list(providers))
+    except Exception as error:  # its exceptions have no base class of their own
+        raise RunError(
+            "ONNX Runtime refuses the model",
+            where=where,
+            found=_one_line(error),
+            expected="a valid ONNX model of operators that it has",
+            fix="Check the model with `edgewise inspect`; the message names the node or operator",
+        ) from error
+
+
+def run_session(session: Any, inputs: dict[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:
+    """Run a session on arrays by input name; gives arrays by output name.
+
+    Raises:
+        RunError: missing or unknown inputs, other dtypes or shapes, an output that is no numpy array, a failure inside.
+    """
+    _check_names(inputs, [value.name for value in session.get_inputs()], where)
+    names = [value.name for value in session.get_outputs()]
+    try:
+        values = session.run(names, inputs)
+    except Exception as error:  # its exceptions have no base class of their own
+        raise RunError(
+            "ONNX Runtime failed to run the model",
+            where=where,
+            found=_one_line(error),
+            expected=f"inputs that fit {_describe(session_inputs(session))}",
+            fix="Check dtypes and shapes of the inputs; the message names the node that failed",
+        ) from error
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, np.ndarray):
+            raise RunError(
+                f"output {name!r} is not a tensor", where=where, found=type(value).__name__, expected="a tensor",
+                fix="Drop that output when exporting",
+            )  # fmt: skip
+    return dict(zip(names, values, strict=True))
+
+
+def session_inputs(session: Any) -> list[TensorSpec]:
+    """What a session takes; a dim without a name or number is called ``?``.
+
+    Raises:
+        RunError: an input is not a tensor.
+    """
+    return [_spec(value) for value in session.get_inputs()]
+
+
+def session_outputs(session: Any) -> list[TensorSpec]:
+    """What a session gives; a dim without a name or number is called ``?``.
+
+    Raises:
+        RunError: an output is not a tensor.
+    """
+    return [_spec(value) for value in session.get_outputs()]
+
+
+def _spec(value: Any) -> TensorSpec:
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    if kind not in _DTYPES:
+        raise RunError(
+            f"{value.name!r} is not a tensor that numpy can hold", found=value.type, expected="a tensor",
+            fix="Export the network with tensors as inputs and outputs",
+        )  # fmt: skip
+    return TensorSpec(value.name, _DTYPES[kind], tuple("?" if dim is None else dim for dim in value.shape))
+
+
+def _check_names(inputs: dict[str, np.ndarray], wanted: list[str], where: str) -> None:
+    if set(inputs) == set(wanted):
+        return
+    raise RunError(
+        "the inputs have other names than the model's",
+        where=where,
+        found=", ".join(sorted(inputs)) or "no inputs",
+        expected=", ".join(wanted) or "no inputs",
+        fix="Pass one array per input, by its name",
+    )
+
+
+def _describe(specs: list[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs).replace("'", "")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
