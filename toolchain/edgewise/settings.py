@@ -1,0 +1,85 @@
+"""What each stage can be told: the tables of a recipe. docs/recipe.md describes every key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+STAGES = ("export", "prune", "quantize", "build", "verify", "profile")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """``opset`` None: the lowest from 18 up that every target takes. ``min_sqnr`` in dB, against the source network."""
+
+    opset: int | None = None
+    min_sqnr: float = 60.0
+    fuse: bool = True
+    drop_outputs: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """``sparsity`` is the fraction of weights to remove, ``skip`` names layers to leave alone."""
+
+    pattern: str
+    sparsity: float
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class QuantizeSettings:
+    """``calib`` is DATA; random data instead of it must be allowed by name."""
+
+    scheme: str = "int8"
+    method: str = "minmax"
+    calib: str | None = None
+    samples: int = 128
+    keep_float: tuple[str, ...] = ()
+    allow_random_calibration: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """``options`` go to the target as they are; it refuses those it does not know."""
+
+    require_full_delegation: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """``min_sqnr`` None: 40 dB for a float engine, 10 dB for a quantized one, no gate for a pruned one.
+
+    ``data`` with ``metric`` measures accuracy of the engine and of the source; ``max_drop`` is a fraction, as is ``min_accuracy``.
+    """
+
+    min_sqnr: float | None = None
+    data: str | None = None
+    metric: str = "top1"
+    limit: int | None = None
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """``threads`` 0: all cores. ``max_latency_ms`` gates the median."""
+
+    device: str = "local"
+    threads: int = 0
+    per_layer: bool = True
+    runs: int | None = None
+    warmup: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """A target, the profile of the device (None: the target's default), and stage keys that hold for this target alone."""
+
+    target: str
+    device: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
