@@ -61,17 +61,7 @@ class Bundle:
 
     def reference(self) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
         """Sample inputs and the source network's outputs for them: two lists of the same length, arrays by tensor name."""
-        with np.load(self.file(REFERENCE), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        count = 1 + max((int(key.split("/", 1)[0]) for key in arrays), default=-1)
-        kinds: dict[str, list[dict[str, np.ndarray]]] = {
-            "in": [{} for _ in range(count)],
-            "out": [{} for _ in range(count)],
-        }
-        for key, array in arrays.items():
-            index, kind, name = key.split("/", 2)
-            kinds[kind][int(index)][name] = array
-        return kinds["in"], kinds["out"]
+        return load_reference(self.file(REFERENCE))
 
     @property
     def size_bytes(self) -> int:
@@ -85,6 +75,21 @@ def save_reference(path: Path, inputs: list[dict[str, np.ndarray]], outputs: lis
     arrays |= {f"{i}/out/{name}": array for i, sample in enumerate(outputs) for name, array in sample.items()}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_reference(path: Path) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """The inverse of :func:`save_reference`."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    count = 1 + max((int(key.split("/", 1)[0]) for key in arrays), default=-1)
+    kinds: dict[str, list[dict[str, np.ndarray]]] = {
+        "in": [{} for _ in range(count)],
+        "out": [{} for _ in range(count)],
+    }
+    for key, array in arrays.items():
+        index, kind, name = key.split("/", 2)
+        kinds[kind][int(index)][name] = array
+    return kinds["in"], kinds["out"]
 
 
 @contextmanager
