@@ -17,8 +17,12 @@ class QuantSpec:
         reduce_range: weights in 7 bits, for processors whose u8×s8 product saturates (x86 without VNNI).
         op_types: operators whose inputs are quantized.
         quantize_bias: biases as int32 with scale = input scale × weight scale.
-        quantize_outputs: operators whose output stays in integers as well (so that neighbours fuse).
+        quantize_outputs: operators whose output is made in integers as well. Of ``op_types``: rounded whoever reads it
+            (ONNX Runtime has no integer Conv with a float output). Of the others (Add, Concat, pools): computed on
+            integers when all its inputs are integers already and a reader wants them.
         float_ops: operators kept in float, each with the reason that is printed.
+        attention: MatMul of two activations is quantized too.
+        fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
     activation_dtype: str = "uint8"
@@ -31,8 +35,6 @@ class QuantSpec:
     quantize_outputs: tuple[str, ...] = (
         "Conv",
         "ConvTranspose",
-        "Gemm",
-        "MatMul",
         "Add",
         "Concat",
         "MaxPool",
@@ -40,3 +42,5 @@ class QuantSpec:
         "GlobalAveragePool",
     )
     float_ops: dict[str, str] = field(default_factory=dict)
+    attention: bool = True
+    fused_activations: tuple[str, ...] = ("Relu", "Clip")

@@ -1,0 +1,1 @@
+"""Passes on the graph, one file each. Those that decide write into a Plan; those that rewrite carry it out."""

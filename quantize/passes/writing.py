@@ -1,0 +1,60 @@
+"""Writing constants and QuantizeLinear/DequantizeLinear pairs into a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+class Writer:
+    """Adds initializers and nodes to one graph under names that are free and the same every time."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._taken: set[str | None] = {*graph.initializers, *(value.name for value in graph.inputs)}
+        for node in graph.all_nodes():
+            self._taken.update(value.name for value in node.outputs)
+            self._taken.add(node.name)
+
+    def free_name(self, wish: str) -> str:
+        """The wish, or with a number behind it when it is taken."""
+        name, count = wish, 1
+        while name in self._taken:
+            name, count = f"{wish}_{count}", count + 1
+        self._taken.add(name)
+        return name
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """A new initializer."""
+        name = self.free_name(name)
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def quantize(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Node:
+        """A QuantizeLinear of a whole tensor; not yet in the graph."""
+        return self._node("QuantizeLinear", [value, scale, zero_point], None, zero_point.dtype, value)
+
+    def dequantize(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int | None) -> ir.Node:
+        """A DequantizeLinear, along ``axis`` or of a whole tensor; not yet in the graph."""
+        return self._node("DequantizeLinear", [value, scale, zero_point], axis, ir.DataType.FLOAT, value)
+
+    def _node(
+        self, op: str, inputs: list[ir.Value], axis: int | None, dtype: ir.DataType | None, like: ir.Value
+    ) -> ir.Node:
+        name = self.free_name(f"{inputs[0].name}_{op}")
+        output = ir.Value(
+            name=self.free_name(f"{name}_output"), shape=like.shape, type=ir.TensorType(dtype) if dtype else None
+        )
+        return ir.node(op, inputs, {} if axis is None else {"axis": axis}, outputs=[output], name=name)
+
+
+def before_readers(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
+    """Insert nodes right after the one that makes ``value``, or at the graph's start when nothing in it does."""
+    producer = value.producer()
+    if producer is not None:
+        graph.insert_after(producer, nodes)
+    else:
+        graph.insert_before(graph[0], nodes)

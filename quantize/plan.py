@@ -1,0 +1,86 @@
+"""What placement decides about a graph and the rewriting passes carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from edgewise.quantize.layers import Layer
+from edgewise.quantize.spec import QuantSpec
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from edgewise.quantize.grid import Scale
+
+Use = tuple["ir.Node", int]
+
+
+@dataclass
+class Plan:
+    """Which tensors are rounded to integers, for whom, and which of them share a scale.
+
+    Attributes:
+        spec: what the target wants.
+        layers: the layers that will compute on integers.
+        uses: per rounded value, the uses that read integers; the others read the float tensor.
+        whole: values that are rounded for every use, because the operator that makes them makes integers.
+        kept_float: what stays in float and why, for the report.
+        refused: per layer that stays in float, the reason.
+        notes: sentences for the user.
+        scales: per group (see ``group``), its scale, once calibrated.
+        weight_scales: per layer, the scales its weights were stored with.
+    """
+
+    spec: QuantSpec
+    layers: dict[ir.Node, Layer] = field(default_factory=dict)
+    uses: dict[ir.Value, list[Use]] = field(default_factory=dict)
+    whole: set[ir.Value] = field(default_factory=set)
+    kept_float: list[dict[str, str]] = field(default_factory=list)
+    refused: dict[ir.Node, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    scales: dict[ir.Value, Scale] = field(default_factory=dict)
+    weight_scales: dict[ir.Node, NDArray[np.float32]] = field(default_factory=dict)
+    _parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    def round_use(self, node: ir.Node, index: int) -> None:
+        """Let one input of a node read integers."""
+        value = node.inputs[index]
+        if value is not None and (node, index) not in self.uses.setdefault(value, []):
+            self.uses[value].append((node, index))
+
+    def round_whole(self, value: ir.Value) -> None:
+        """Let every use of a value read integers."""
+        self.uses.setdefault(value, [])
+        self.whole.add(value)
+
+    def is_rounded(self, value: ir.Value) -> bool:
+        """Whether some use of the value reads integers."""
+        return value in self.uses
+
+    def share(self, first: ir.Value, second: ir.Value) -> None:
+        """Give two values one scale."""
+        self._parents[self.group(second)] = self.group(first)
+
+    def group(self, value: ir.Value) -> ir.Value:
+        """The value that stands for all those with the same scale."""
+        while (parent := self._parents.get(value, value)) is not value:
+            value = parent
+        return value
+
+    def scale(self, value: ir.Value) -> Scale:
+        """A rounded value's scale, after calibration."""
+        return self.scales[self.group(value)]
+
+    def input_scale(self, layer: Layer) -> np.float32:
+        """The scale of a layer's (only) activation, while the layer still reads the float tensor."""
+        value = layer.node.inputs[layer.activations[0]]
+        if value is None:
+            raise ValueError(layer.node.name)
+        return self.scale(value).scale
+
+    def keep_float(self, node: ir.Node, reason: str) -> None:
+        """Note a node that stays in float, and why."""
+        self.refused[node] = reason
+        self.kept_float.append({"node": node.name or "", "op": node.op_type, "reason": reason})
