@@ -70,8 +70,8 @@ class TensorSpec:
         """The shape with every symbolic dim set to ``dynamic``."""
         return tuple(dim if isinstance(dim, int) else dynamic for dim in self.shape)
 
-    def check(self, array: np.ndarray, where: str = "") -> None:
-        """Refuse an array of another dtype, rank or fixed dim.
+    def check(self, array: np.ndarray, where: str = "", fix: str = "") -> None:
+        """Refuse an array of another dtype, rank or fixed dim; ``fix`` replaces the usual advice.
 
         Raises:
             RunError: says which input, what came and what was wanted.
@@ -85,5 +85,5 @@ class TensorSpec:
                 where=where,
                 found=f"{array.dtype.name}{list(array.shape)}",
                 expected=f"{self.dtype}{list(self.shape)}".replace("'", ""),
-                fix="Pass an array of that dtype and shape",
+                fix=fix or "Pass an array of that dtype and shape",
             )
