@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,12 @@ def shared_dir() -> Path:
     return folder
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run when a part was imported by its bare name: it would exist twice, with two of every class."""
+@pytest.fixture(scope="session", autouse=True)
+def no_double_import() -> Iterator[None]:
+    """Fail the run when a part was imported by its bare name: it would exist twice, with two of every class.
+
+    A fixture, because a hook's exit status does not reach the process that started pytest-xdist's workers.
+    """
+    yield
     doubled = [name for name in _BARE if name in sys.modules]
-    if doubled:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        sys.stderr.write(f"\nimported by bare name: {', '.join(doubled)}; import edgewise.NAME instead\n")
+    assert not doubled, f"imported by bare name: {', '.join(doubled)}; import edgewise.NAME instead"

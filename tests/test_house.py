@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import statistics
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -171,3 +173,14 @@ def test_a_comparison_with_a_targets_name_is_seen(source: str) -> None:
 
 def test_other_comparisons_are_let_through() -> None:
     assert _named_comparisons("target in found\nname == 'cpu'\ntarget is None\n") == []
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(("line", "status"), [("import quantize", 1), ("import edgewise", 0)])
+def test_the_run_fails_after_an_import_by_a_bare_name(tmp_path: Path, workers: str, line: str, status: int) -> None:
+    (tmp_path / "conftest.py").write_bytes((_ROOT / "tests" / "conftest.py").read_bytes())
+    (tmp_path / "quantize.py").touch()
+    (tmp_path / "test_it.py").write_text(f"def test_it():\n    {line}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True)
+    assert done.returncode == status, done.stdout.decode()
