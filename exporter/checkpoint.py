@@ -23,8 +23,10 @@ _GLOBAL = re.compile(r"(?:GLOBAL|global)\s+`?([\w.]+)")
 Tensors = dict[str, torch.Tensor]
 
 
-def read_state_dict(path: Path, *, trust_pickle: bool = False) -> tuple[Tensors | torch.nn.Module, dict[str, Any]]:
-    """Read weights by name from ``.pth/.th/.pt/.bin`` or ``.safetensors``; storages of any device come to the CPU.
+def read_state_dict(
+    path: Path, kind: str, *, trust_pickle: bool = False
+) -> tuple[Tensors | torch.nn.Module, dict[str, Any]]:
+    """Read weights by name from a pickle of ``torch.save`` (``kind`` ``state_dict``) or from ``safetensors``; storages of any device come to the CPU.
 
     Returns:
         The tensors (or the whole module, which only a trusted pickle can hold), and facts: the wrappers taken off.
@@ -32,7 +34,7 @@ def read_state_dict(path: Path, *, trust_pickle: bool = False) -> tuple[Tensors 
     Raises:
         ExportError: the file is cut, holds code, or no weights.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, trust_pickle)
+    content = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path, trust_pickle)
     return unwrap(content, path)
 
 

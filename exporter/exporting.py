@@ -14,16 +14,15 @@ from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
+from edgewise.exporter.samples import choose_samples, trace_example
 from edgewise.exporter.source import Arrays, Source
 from edgewise.exporter.torch_source import TorchSource
 from edgewise.exporter.trace import trace
 from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
-from edgewise.runtime.data import Dataset, random_data
+from edgewise.runtime.data import Dataset
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
-
-_DYNAMIC_SIZES = (2, 3)
 
 
 @dataclass
@@ -61,12 +60,12 @@ def export(
         source = open_source(
             source, arch=arch, arch_args=arch_args, inputs=inputs, trust_pickle=trust_pickle, fuse=fuse
         )
-    samples = choose_samples(source.inputs, data, seed)
+    samples = choose_samples(source, data, seed)
     warnings: list[str] = []
     if isinstance(source, OnnxSource):
         model = source.model()
     elif isinstance(source, TorchSource):
-        model, _, warnings = trace(source, samples[-1], opset)
+        model, _, warnings = trace(source, trace_example(source, samples, seed), opset)
     else:
         raise ExportError("unknown source")
     passes = clean(model)
@@ -82,12 +81,3 @@ def export(
     ]
     report = {"versions": {"torch": version("torch")}, "passes": passes, "warnings": warnings}
     return Exported(model, source.inputs, outputs, parity, samples, references, report, source)
-
-
-def choose_samples(inputs: Sequence[TensorSpec], data: Dataset | None, seed: int) -> list[Arrays]:
-    """At least three samples."""
-    if data is not None:
-        return [sample.inputs for sample, _ in zip(data, range(3), strict=False)]
-    return [
-        sample.inputs for size in _DYNAMIC_SIZES for sample in random_data(inputs, 2, seed=seed + size, dynamic=size)
-    ]

@@ -11,7 +11,10 @@ import warnings
 from collections.abc import Iterator
 
 _LOUD = ("torch", "onnxscript", "onnx_ir", "onnx", "transformers", "timm", "huggingface_hub")
-_NOISE = re.compile(r"treespec|is deprecated|num_batches_tracked|pytree|LeafSpec", re.IGNORECASE)
+_NOISE = re.compile(
+    r"treespec|is deprecated|num_batches_tracked|pytree|LeafSpec|in training mode|axis name: .* will not be used",
+    re.IGNORECASE,
+)
 
 
 @contextlib.contextmanager

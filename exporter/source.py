@@ -22,6 +22,7 @@ class Source(ABC):
         kind: ``onnx``, ``pt2``, ``torchscript``, ``state_dict`` or ``module``.
         sha256: hex digest of the file (of the weights' names, dtypes, shapes and bytes for a live module).
         inputs: what the network takes; strings are dynamic dims.
+        bounds: for integer inputs that index a table, its size: random samples stay below it.
         facts: what was loaded, wrappers stripped, modules fused; JSON.
     """
 
@@ -29,6 +30,7 @@ class Source(ABC):
     sha256: str
     inputs: list[TensorSpec]
     facts: dict[str, Any] = field(default_factory=dict)
+    bounds: dict[str, int] = field(default_factory=dict, kw_only=True)
 
     @abstractmethod
     def run(self, inputs: Arrays) -> Arrays:

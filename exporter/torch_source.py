@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from edgewise.exporter.source import Arrays, Source
 from edgewise.runtime.tensors import TensorSpec
 from torch.utils import _pytree as pytree
 
+# From the arguments to what the tracer takes.
+Tracing = Callable[[tuple[torch.Tensor, ...]], AbstractContextManager[Any]]
+
 
 @dataclass
 class TorchSource(Source):
@@ -23,22 +27,32 @@ class TorchSource(Source):
 
     Attributes:
         module: called with the inputs; for ``pt2`` and ``torchscript`` the loaded program.
-        traceable: what the tracer takes: the module itself, or an ``ExportedProgram``.
+        keywords: for each input the keyword that it is passed by, or None: by its place. Left out: by name where ``forward`` has
+            parameters of the inputs' names.
+        tracing: given the arguments, a context that gives what the tracer takes (a module or an ``ExportedProgram``); None: the
+            module itself.
     """
 
     module: Callable[..., Any] = torch.nn.Identity()
-    traceable: Any = None
+    keywords: list[str | None] = field(default_factory=list)
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
-        if self.traceable is None:
-            self.traceable = self.module
+        names = [spec.name for spec in self.inputs]
+        if not self.keywords:
+            self.keywords = list(names) if takes_by_name(self.module, names) else [None] * len(names)
+
+    def traceable(self, arguments: tuple[torch.Tensor, ...]) -> AbstractContextManager[Any]:
+        """What the tracer takes, for as long as the context lasts."""
+        return nullcontext(self.module) if self.tracing is None else self.tracing(arguments)
 
     def arguments(self, inputs: Arrays) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
-        """The arrays as the module takes them: by keyword where its parameters have the inputs' names, else in order."""
-        tensors = {spec.name: torch.from_numpy(np.ascontiguousarray(inputs[spec.name])) for spec in self.inputs}
-        if takes_by_name(self.module, list(tensors)):
-            return (), tensors
-        return tuple(tensors.values()), {}
+        """The arrays as tensors, those that the module takes by place and those that it takes by keyword."""
+        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[spec.name])) for spec in self.inputs]
+        pairs = list(zip(self.keywords, tensors, strict=True))
+        return tuple(tensor for key, tensor in pairs if key is None), {
+            key: tensor for key, tensor in pairs if key is not None
+        }
 
     def run(self, inputs: Arrays) -> Arrays:
         """Compute the network in PyTorch on the CPU, in evaluation mode, without gradients."""
@@ -55,8 +69,6 @@ class TorchSource(Source):
 def takes_by_name(module: Callable[..., Any], names: Sequence[str]) -> bool:
     """Whether every name is a parameter of the module's ``forward`` that takes a keyword."""
     forward = getattr(module, "forward", module)
-    if isinstance(module, torch.jit.ScriptModule):
-        return False
     try:
         parameters = inspect.signature(forward).parameters.values()
     except (TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
 from edgewise.exporter.torch_source import TorchSource, first_line, named_leaves
+from edgewise.exporter.translations import TRANSLATIONS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,16 +45,18 @@ def trace(source: TorchSource, example: Arrays, opset: int) -> tuple[ir.Model, t
     args, kwargs = source.arguments(example)
     with quiet() as warnings, torch.no_grad():
         try:
-            program = torch.onnx.export(
-                source.traceable,
-                args,
-                kwargs=kwargs,
-                dynamic_shapes=_dynamic_shapes(source, bool(kwargs)),
-                opset_version=opset,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-            )
+            with source.traceable(args) as traceable:
+                program = torch.onnx.export(
+                    traceable,
+                    args,
+                    kwargs=kwargs,
+                    dynamic_shapes=_dynamic_shapes(source),
+                    opset_version=opset,
+                    dynamo=True,
+                    optimize=False,
+                    verbose=False,
+                    custom_translation_table=TRANSLATIONS,
+                )
         except torch.onnx.errors.OnnxExporterError as error:
             raise _untraceable(source, error) from error
         outputs = [name for name, _ in named_leaves(source.module(*args, **kwargs))]
@@ -64,22 +68,26 @@ def trace(source: TorchSource, example: Arrays, opset: int) -> tuple[ir.Model, t
     return model, program.exported_program, warnings
 
 
-def _dynamic_shapes(source: TorchSource, by_name: bool) -> Any:
-    shapes = {
-        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in source.inputs
-    }
-    if not any(shapes.values()):
+def _dynamic_shapes(source: TorchSource) -> Any:
+    """As ``torch.export`` wants them: by parameter where any input is passed by keyword, else in order."""
+    shapes = [{axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in source.inputs]
+    if not any(shapes):
         return None
-    return shapes if by_name else tuple(shapes.values())
+    if not any(source.keywords):
+        return tuple(shapes)
+    parameters = list(inspect.signature(getattr(source.module, "forward", source.module)).parameters)
+    names = [key or parameters[place] for place, key in enumerate(source.keywords)]
+    return dict(zip(names, shapes, strict=True))
 
 
 def _name_ends(model: ir.Model, source: TorchSource, outputs: list[str]) -> None:
-    graph = model.graph
-    specs = {spec.name: spec for spec in source.inputs}
-    by_name = set(specs) == {value.name for value in graph.inputs}
-    for value, spec in zip(list(graph.inputs), source.inputs, strict=True):
-        value.name = value.name if by_name else spec.name
-    for value, name in zip(graph.outputs, outputs, strict=True):
+    """Inputs as the user named them (PyTorch keeps the order of the arguments, keywords last), outputs as ``outputs``."""
+    inputs = list(model.graph.inputs)
+    by_keyword = {str(value.name): value for value in inputs}
+    for place, (spec, key) in enumerate(zip(source.inputs, source.keywords, strict=True)):
+        value = by_keyword.get(key, inputs[place]) if key else inputs[place]
+        value.name = spec.name
+    for value, name in zip(model.graph.outputs, outputs, strict=True):
         value.name = name
 
 

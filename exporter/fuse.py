@@ -1,0 +1,101 @@
+"""Merge the branches of modules that offer it, on a copy, and only where the outputs stay."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from edgewise.exporter.quiet import quiet
+from edgewise.exporter.samples import dynamic_sizes, random_samples
+from edgewise.exporter.torch_source import TorchSource, first_line, named_leaves
+
+METHODS = ("reparameterize", "switch_to_deploy", "fuse")
+_MIN_SQNR_DB = 70.0
+
+
+def fuse_modules(source: TorchSource) -> dict[str, Any]:
+    """Re-parameterise what offers ``reparameterize``, ``switch_to_deploy`` or ``fuse`` (RepVGG, MobileOne, RepViT, LeViT …).
+
+    Works class by class on a copy: each class's modules are merged together, the outputs compared, and taken back when they
+    changed. The source keeps computing the unmerged network, so that the export's own comparison covers the merging too.
+
+    Returns:
+        Facts: ``fused`` with the number of modules by ``Class.method``, ``not_fused`` with reasons; empty when none offers it.
+    """
+    module = source.module
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    offers = list(dict.fromkeys((type(child), method) for _, _, child, method in _offers(module)))
+    if not offers:
+        return {}
+    sizes, _ = dynamic_sizes(source.inputs)
+    args, kwargs = source.arguments(random_samples(source, sizes, 1, seed=0)[0])
+    fused: Counter[str] = Counter()
+    refused: dict[str, str] = {}
+    with quiet(), torch.no_grad():
+        want = [leaf.clone() for _, leaf in named_leaves(module(*args, **kwargs))]
+        for kind, method in offers:
+            candidate = copy.deepcopy(module)
+            try:
+                count = _merge(candidate, kind, method)
+                have = [leaf for _, leaf in named_leaves(candidate(*args, **kwargs))]
+            except Exception as error:  # whatever the module's own code raises
+                refused[f"{kind.__name__}.{method}"] = f"{type(error).__name__}: {first_line(error)}"
+                continue
+            worst = min(_sqnr_db(a, b) for a, b in zip(want, have, strict=True))
+            if worst < _MIN_SQNR_DB:
+                refused[f"{kind.__name__}.{method}"] = f"it changes the outputs: {worst:.1f} dB SQNR"
+            elif count:
+                fused[f"{kind.__name__}.{method}"] += count
+                module = candidate
+    if fused:
+        merged = module
+        source.tracing = lambda _: nullcontext(merged)
+    return {"fused": dict(fused)} | ({"not_fused": refused} if refused else {})
+
+
+def _offers(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module, str]]:
+    """Every module that offers merging, with its parent, its name there and the method; parents before children."""
+    for name, child in module.named_children():
+        method = next((method for method in METHODS if _is_callable_alone(child, method)), None)
+        if method is not None:
+            yield module, name, child, method
+        yield from _offers(child)
+
+
+def _is_callable_alone(module: torch.nn.Module, method: str) -> bool:
+    function = getattr(type(module), method, None)
+    if function is None or not callable(function):
+        return False
+    needed = [
+        entry
+        for entry in list(inspect.signature(function).parameters.values())[1:]
+        if entry.default is entry.empty and entry.kind not in (entry.VAR_POSITIONAL, entry.VAR_KEYWORD)
+    ]
+    return not needed
+
+
+def _merge(module: torch.nn.Module, kind: type, method: str) -> int:
+    """Merge all modules of one class; a method that returns a module has it put in the place of the old one."""
+    count = 0
+    for parent, name, child, offered in list(_offers(module)):
+        if type(child) is kind and offered == method:
+            result = getattr(child, method)()
+            count += 1
+            if isinstance(result, torch.nn.Module) and result is not child:
+                setattr(parent, name, result.eval())
+    return count
+
+
+def _sqnr_db(want: torch.Tensor, have: torch.Tensor) -> float:
+    if want.shape != have.shape:
+        return -torch.inf
+    signal, noise = want.double().square().sum(), (want.double() - have.double()).square().sum()
+    if noise == 0:
+        return torch.inf
+    return float(10 * torch.log10(signal / noise))
