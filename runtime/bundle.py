@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +16,16 @@ from typing import Any
 
 import numpy as np
 from edgewise.runtime.errors import RunError
+from edgewise.runtime.manifest import MANIFEST, SCHEMA_VERSION, damaged, read_manifest
+from edgewise.runtime.npy import stored_npz
 from edgewise.runtime.storage import sha256_of, whole_folder
 from edgewise.runtime.tensors import TensorSpec
+from edgewise.runtime.unpack import unpack
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
+_REFERENCE_KEY = re.compile(r"(?P<index>\d{1,6})/(?P<kind>in|out)/(?P<name>.+)", re.DOTALL)
+_LARGEST_REFERENCE_BYTES = 2 << 30
+_LITTER = frozenset((".DS_Store", "Thumbs.db"))
 
 
 @dataclass(frozen=True)
@@ -78,18 +84,30 @@ def save_reference(path: Path, inputs: list[dict[str, np.ndarray]], outputs: lis
 
 
 def load_reference(path: Path) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
-    """The inverse of :func:`save_reference`."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
-    count = 1 + max((int(key.split("/", 1)[0]) for key in arrays), default=-1)
-    kinds: dict[str, list[dict[str, np.ndarray]]] = {
-        "in": [{} for _ in range(count)],
-        "out": [{} for _ in range(count)],
-    }
-    for key, array in arrays.items():
-        index, kind, name = key.split("/", 2)
-        kinds[kind][int(index)][name] = array
+    """The inverse of :func:`save_reference`.
+
+    Raises:
+        RunError: cut, changed, too large, or with other keys.
+    """
+    arrays = stored_npz(path)
+    keys = {name: _REFERENCE_KEY.fullmatch(name) for name in arrays}
+    samples = sorted({int(key["index"]) for key in keys.values() if key})
+    if not all(keys.values()) or samples != list(range(len(samples))):
+        raise _bad_reference(path, "other keys", "INDEX/in/NAME and INDEX/out/NAME, counted from 0")
+    size = sum(array.nbytes for array in arrays.values())
+    if size > _LARGEST_REFERENCE_BYTES:
+        raise _bad_reference(path, f"{size} bytes", f"at most {_LARGEST_REFERENCE_BYTES}")
+    kinds: dict[str, list[dict[str, np.ndarray]]] = {kind: [{} for _ in samples] for kind in ("in", "out")}
+    for name, key in keys.items():
+        if key:
+            kinds[key["kind"]][int(key["index"])][key["name"]] = arrays[name].whole()
     return kinds["in"], kinds["out"]
+
+
+def _bad_reference(path: Path, found: str, expected: str) -> RunError:
+    return RunError(
+        "cannot read the reference data", where=str(path), found=found, expected=expected, fix="Build the bundle again"
+    )
 
 
 @contextmanager
@@ -103,82 +121,84 @@ def create_bundle(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Record the sha256 of every file and write the manifest."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
-    manifest["files"] = {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in _LITTER)
+    names = {file.relative_to(folder).as_posix(): file for file in files if file != folder / MANIFEST}
+    manifest["files"] = {name: sha256_of(file) for name, file in names.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def open_bundle(path: Path | str) -> Bundle:
     """Open a bundle (folder or zip) and check every digest.
 
+    A zip is unpacked to a temporary folder, which is removed when the bundle is no longer referenced.
+
     Raises:
-        RunError: not a bundle, another schema version, a missing, added or changed file.
+        RunError: not a bundle, another schema version, a missing, added or changed file, a hostile zip.
     """
     path = Path(path)
-    folder = _unzip(path) if path.is_file() else path
-    if not (folder / MANIFEST).is_file():
+    if path.is_dir():
+        return _checked(path, str(path))
+    if not path.is_file() or not zipfile.is_zipfile(path):
         raise RunError(
             "cannot open the bundle",
             where=str(path),
+            found="a file that is not a zip" if path.is_file() else "no such file or folder",
+            expected="a folder NAME.edge or a zip of one",
+            fix="Check the path",
+        )
+    folder = unpack(path)
+    try:
+        bundle = _checked(_inner(folder), str(path))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(bundle, shutil.rmtree, folder, ignore_errors=True)
+    return bundle
+
+
+def _checked(folder: Path, where: str) -> Bundle:
+    if not (folder / MANIFEST).is_file():
+        raise RunError(
+            "cannot open the bundle",
+            where=where,
             found=f"no {MANIFEST}",
             expected="a folder NAME.edge or a zip of one",
             fix="Check the path",
         )
-    manifest = _read_manifest(folder / MANIFEST, path)
-    for name, digest in manifest["files"].items():
-        place = (folder / name).resolve()
-        if not place.is_relative_to(folder.resolve()) or not place.is_file():
-            raise _broken(path, f"{name!r} missing")
-        if sha256_of(place) != digest:
-            raise _broken(path, f"{name!r} changed since the build")
+    manifest = read_manifest(folder / MANIFEST, where)
+    wanted, have = manifest["files"], _files_in(folder, where)
+    if missing := [name for name in wanted if name not in have]:
+        raise damaged(where, f"{missing[0]!r} missing")
+    if added := [name for name in have if name not in wanted]:
+        raise damaged(where, f"{added[0]!r} added since the build")
+    for name, file in have.items():
+        if _digest_or_none(file) != wanted[name]:
+            raise damaged(where, f"{name!r} changed since the build")
     return Bundle(folder, manifest)
 
 
-def _read_manifest(file: Path, path: Path) -> dict[str, Any]:
+def _files_in(folder: Path, where: str) -> dict[str, Path]:
+    """Every file by its name in the manifest, but the manifest itself and what a file manager leaves behind."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for place in (Path(parent, name) for name in sorted(folders + files)):
+            if place.is_symlink():
+                raise damaged(where, f"a symbolic link: {place.name!r}")
+            if place.name in files and place.name not in _LITTER:
+                found[place.relative_to(folder).as_posix()] = place
+    del found[MANIFEST]
+    return found
+
+
+def _digest_or_none(file: Path) -> str | None:
+    """The file's sha256; None when it cannot be read, or is a pipe or a device."""
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _broken(path, f"{MANIFEST} that is not JSON") from error
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-        raise RunError(
-            "cannot open the bundle",
-            where=str(path),
-            found=f"schema_version {version}",
-            expected=str(SCHEMA_VERSION),
-            fix="Build it again with this version of edgewise",
-        )
-    missing = [key for key in ("inputs", "outputs", "target", "engine", "files") if key not in manifest]
-    if missing or not isinstance(manifest["files"], dict):
-        raise _broken(path, f"{MANIFEST} without {', '.join(missing) or 'a table of files'}")
-    return manifest
+        return sha256_of(file) if file.is_file() else None
+    except OSError:
+        return None
 
 
-def _broken(path: Path, found: str) -> RunError:
-    return RunError(
-        "the bundle is damaged",
-        where=str(path),
-        found=found,
-        expected="the files as they were built",
-        fix="Copy or build it again",
-    )
-
-
-def _unzip(path: Path) -> Path:
-    if not zipfile.is_zipfile(path):
-        raise RunError(
-            "cannot open the bundle",
-            where=str(path),
-            found="a file that is not a zip",
-            expected="a folder NAME.edge or a zip of one",
-            fix="Check the path",
-        )
-    folder = Path(tempfile.mkdtemp(prefix="edgewise-"))
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if not (folder / entry.filename).resolve().is_relative_to(folder.resolve()):
-                shutil.rmtree(folder)
-                raise _broken(path, f"an entry that leaves the folder: {entry.filename!r}")
-        archive.extractall(folder)
+def _inner(folder: Path) -> Path:
+    """A zip holds the bundle's folder, or the bundle itself."""
     inner = [child for child in folder.iterdir() if (child / MANIFEST).is_file()]
-    return inner[0] if len(inner) == 1 else folder
+    return inner[0] if len(inner) == 1 and not (folder / MANIFEST).is_file() else folder

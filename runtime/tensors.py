@@ -23,6 +23,7 @@ _SHORT = {
     "u16": "uint16",
     "u32": "uint32",
 }
+DTYPES = frozenset(_SHORT.values())
 _SPEC = re.compile(r"^(?P<name>[^=]+)=(?P<dtype>[a-z0-9]+)\[(?P<dims>[^\]]*)\]$")
 
 
@@ -47,7 +48,7 @@ class TensorSpec:
         """
         match = _SPEC.match(text.strip())
         dtype = _SHORT.get(match["dtype"], match["dtype"]) if match else ""
-        if not match or dtype not in _SHORT.values():
+        if not match or dtype not in DTYPES:
             raise RunError(
                 "cannot read an input's description",
                 where=f"--input {text}",

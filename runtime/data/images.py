@@ -13,6 +13,7 @@ import numpy as np
 from edgewise.runtime.data.dataset import Dataset, Sample, fit
 from edgewise.runtime.errors import EdgewiseError, RunError
 from edgewise.runtime.extras import needs
+from edgewise.runtime.npy import ZIP_ERRORS
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.tensors import TensorSpec
 
@@ -111,7 +112,7 @@ def _reader(path: Path) -> Iterator[ReadFile]:
 def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise _unusable(
             str(path), f"{type(error).__name__}: {error}", "a zip of images", "Copy the zip again"
         ) from error

@@ -107,7 +107,7 @@ class Bomb:
         ({"x": rows(2).astype(np.float64)}, r"sample 0\): found float64\[1, 3\]; expected float32\[N, 3\]"),
         ({"x": rows(3).reshape(9)}, r"array 'x'\): found float32\[9\]; expected a first axis of samples"),
         ({"x": np.ones((2, 4), np.float32)}, r"float32\[1, 4\]"),
-        ({"x": np.float32(3)}, r"shape \[\]; expected a first axis that counts"),
+        ({"x": np.float32(3)}, r"found float32\[\]; expected a first axis of samples"),
         ({"x": rows(0)}, "found no samples"),
         ({"x": rows(2), "label": np.arange(3)}, "unequal numbers of samples: x 2, label 3"),
         ({"x": rows(2), "label": np.zeros(2)}, r"array 'label'\): found float64\[2\]; expected one integer per sample"),
@@ -132,7 +132,7 @@ def test_the_sample_that_does_not_fit_is_named(tmp_path: Path):
 
     for name, shape, says in [
         ("huge", "(9000000000000, 3)", r"expected 108000000000\d+ for float32\[9000000000000, 3\]"),
-        ("negative", "(-1, 3)", r"shape \[-1, 3\]"),
+        ("negative", "(-1, 3)", r"<?float32\[-1, 3\]"),
         ("text", "'abc'", "ValueError"),
         ("call", "__import__('os').getcwd()", "ValueError"),
     ]:
