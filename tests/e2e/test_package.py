@@ -1,0 +1,81 @@
+"""The built wheel, and a wheel built from the sdist, hold everything and import outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PARTS = {"": "toolchain/edgewise", "exporter/": "exporter", "quantize/": "quantize", "targets/": "targets", "runtime/": "runtime"}  # fmt: skip
+_FROM_OUTSIDE = """
+import importlib, importlib.util, pkgutil, sys
+import edgewise
+from edgewise.targets import device_profiles, targets
+for module in pkgutil.walk_packages(edgewise.__path__, "edgewise."):
+    importlib.import_module(module.name)
+bare = [name for name in ("exporter", "quantize", "targets", "runtime", "toolchain") if importlib.util.find_spec(name)]
+assert not bare, bare
+print(edgewise.__file__, len(device_profiles()), *sorted(targets()), sep="|")
+"""
+
+
+def _backend(folder: Path, source: Path, call: str) -> Path:
+    """Call scikit-build-core as a build frontend would; gives the file that it made."""
+    code = f"import scikit_build_core.build as backend; print(backend.{call}({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _backend(tmp_path_factory.mktemp("wheel"), _ROOT, "build_wheel")
+
+
+def _content(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def _tracked() -> set[str]:
+    found = set()
+    for inside, folder in _PARTS.items():
+        listed = subprocess.run(["git", "ls-files", folder], cwd=_ROOT, capture_output=True, text=True, check=True)
+        found |= {f"edgewise/{inside}{name.removeprefix(folder + '/')}" for name in listed.stdout.split()}
+    return found
+
+
+def test_the_wheel_holds_every_tracked_file_of_the_parts(wheel: Path) -> None:
+    assert _tracked() - _content(wheel) == set()
+    assert "edgewise/py.typed" in _content(wheel)
+
+
+def test_the_wheel_from_the_sdist_holds_the_same(wheel: Path, tmp_path: Path) -> None:
+    sdist = _backend(tmp_path, _ROOT, "build_sdist")
+    subprocess.run(["tar", "xzf", sdist, "-C", tmp_path], check=True)
+    again = _backend(tmp_path / "again", tmp_path / sdist.name.removesuffix(".tar.gz"), "build_wheel")
+    assert _content(again) == _content(wheel)
+
+
+def test_the_wheel_imports_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install = ["install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    # -S leaves out .pth files, and with them the editable install that would come first.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), sysconfig.get_path("purelib")])}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _FROM_OUTSIDE], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    place, devices, *names = done.stdout.strip().split("|")
+    assert Path(place).is_relative_to(site)
+    assert int(devices) == len(list((_ROOT / "targets" / "devices").glob("*.toml")))
+    assert {"cpu", "coreml", "tensorrt", "null"} <= set(names)
