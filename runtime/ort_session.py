@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def open_session(
     optimize: bool = True,
     providers: Sequence[str] = (CPU,),
     profile_prefix: Path | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> Any:
     """Open an ``onnxruntime.InferenceSession``.
 
@@ -41,9 +42,10 @@ def open_session(
         optimize: let ONNX Runtime rewrite the graph.
         providers: execution providers, the preferred one first.
         profile_prefix: record a profile, in a file whose path begins so.
+        config: further entries of the session's configuration.
 
     Raises:
-        RunError: ONNX Runtime refuses the model, or an execution provider is not in this build of it.
+        RunError: ONNX Runtime refuses the model, or an execution provider is not in this build of it or does not start.
         MissingExtraError: ONNX Runtime is not installed.
     """
     with needs("cpu"):
@@ -64,9 +66,11 @@ def open_session(
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        session = ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # its exceptions have no base class of their own
         raise RunError(
             "ONNX Runtime refuses the model",
@@ -75,6 +79,13 @@ def open_session(
             expected="a valid ONNX model of operators that it has",
             fix="Check the model with `edgewise inspect`; the message names the node or operator",
         ) from error
+    # A provider whose driver is missing is otherwise left out without a word.
+    if lost := [name for name in providers if name not in session.get_providers()]:
+        raise RunError(
+            "an execution provider does not start", where=where, found=f"no {lost[0]}, only {', '.join(session.get_providers())}",
+            expected="all that the bundle asks for", fix="Check its driver and libraries",
+        )  # fmt: skip
+    return session
 
 
 def run_session(session: Any, inputs: dict[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:

@@ -71,16 +71,19 @@ class TensorSpec:
         """The shape with every symbolic dim set to ``dynamic``."""
         return tuple(dim if isinstance(dim, int) else dynamic for dim in self.shape)
 
+    def fits(self, array: np.ndarray) -> bool:
+        """Whether an array has this dtype, rank and every fixed dim."""
+        dims = zip(self.shape, array.shape, strict=False)
+        same = array.ndim == len(self.shape) and all(isinstance(want, str) or want == have for want, have in dims)
+        return same and array.dtype.name == self.dtype
+
     def check(self, array: np.ndarray, where: str = "", fix: str = "") -> None:
         """Refuse an array of another dtype, rank or fixed dim; ``fix`` replaces the usual advice.
 
         Raises:
             RunError: says which input, what came and what was wanted.
         """
-        fits = array.ndim == len(self.shape) and all(
-            isinstance(want, str) or want == have for want, have in zip(self.shape, array.shape, strict=True)
-        )
-        if not fits or array.dtype.name != self.dtype:
+        if not self.fits(array):
             raise RunError(
                 f"input {self.name!r} does not fit",
                 where=where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,21 @@ class Engine(Protocol):
 
     def facts(self) -> dict[str, str]:
         """Library, version, unit: for the profile's record."""
+
+
+def model_file(bundle: Bundle) -> Path:
+    """The file that ``engine.settings.model`` names.
+
+    Raises:
+        RunError: the settings name none, or one that the bundle lacks.
+    """
+    name = bundle.manifest["engine"].get("settings", {}).get("model")
+    if not isinstance(name, str):
+        raise RunError(
+            "cannot run the bundle", where=f"{bundle.path}, engine.settings.model", found=repr(name),
+            expected="the name of the model's file", fix="Build it again",
+        )  # fmt: skip
+    return bundle.file(name)
 
 
 def engine_kinds() -> list[str]:

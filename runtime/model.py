@@ -1,0 +1,131 @@
+"""A bundle, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from edgewise.runtime.bundle import Bundle, open_bundle
+from edgewise.runtime.compare import TensorParity, compare_outputs
+from edgewise.runtime.engines import Engine, LayerTime, RunOptions, open_engine
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.tensors import TensorSpec
+
+
+def load(path: Path | str, *, threads: int = 0, per_layer: bool = False) -> Model:
+    """Open a bundle (folder or zip), check its digests and get its engine ready.
+
+    Args:
+        path: ``NAME.edge`` or a zip of it.
+        threads: threads within an operator; 0 means all cores.
+        per_layer: record what each layer takes, which slows the runs down.
+
+    Raises:
+        RunError: not a bundle, damaged, or this machine cannot run it.
+        MissingExtraError: the engine's library is not installed.
+    """
+    if threads < 0:
+        raise RunError(
+            "cannot load the bundle",
+            where=str(path),
+            found=f"{threads} threads",
+            expected="0 (all cores) or more",
+            fix="Change the number",
+        )
+    bundle = open_bundle(path)
+    return Model(bundle, open_engine(bundle, RunOptions(threads=threads, per_layer=per_layer)))
+
+
+class Model:
+    """An opened bundle. One context: not for two threads at once.
+
+    Attributes:
+        bundle: where it comes from, with its manifest.
+        inputs: what :meth:`run` takes.
+        outputs: what :meth:`run` gives.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle, self._engine = bundle, engine
+        self.inputs: list[TensorSpec] = bundle.inputs
+        self.outputs: list[TensorSpec] = bundle.outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name.
+
+        Raises:
+            RunError: missing or unknown inputs, another dtype or shape, or the engine fails.
+        """
+        outputs = self._engine.run(self._checked(inputs))
+        self._check_outputs(outputs)
+        return outputs
+
+    def check(self) -> list[TensorParity]:
+        """Run the bundle's own samples and compare with the source network's outputs for them.
+
+        Raises:
+            RunError: the bundle has no reference data, or an output has another shape.
+        """
+        inputs, references = self.bundle.reference()
+        return compare_outputs(references, [self.run(sample) for sample in inputs])
+
+    def layer_times(self) -> list[LayerTime]:
+        """What each layer took in the runs so far; needs ``per_layer=True``, else empty. May end the recording."""
+        return self._engine.layer_times()
+
+    def facts(self) -> dict[str, str]:
+        """Library, version and unit."""
+        return self._engine.facts()
+
+    def _checked(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        where = str(self.bundle.path)
+        names = [spec.name for spec in self.inputs]
+        if set(inputs) != set(names):
+            raise RunError(
+                "the inputs have other names than the network's",
+                where=where,
+                found=", ".join(map(str, inputs)) or "no inputs",
+                expected=", ".join(names),
+                fix="Pass one array per input, by its name",
+            )
+        lengths: dict[str, tuple[int, str]] = {}
+        for spec in self.inputs:
+            array = inputs[spec.name]
+            if not isinstance(array, np.ndarray):
+                raise RunError(
+                    f"input {spec.name!r} does not fit", where=where, found=type(array).__name__, expected="a numpy array",
+                    fix="Convert it with numpy.asarray",
+                )  # fmt: skip
+            spec.check(array, where)
+            _check_dims(spec, array, lengths, where)
+        # Engines read plain memory: native byte order, without gaps.
+        return {
+            spec.name: np.asarray(inputs[spec.name], dtype=inputs[spec.name].dtype.newbyteorder("="), order="C")
+            for spec in self.inputs
+        }
+
+    def _check_outputs(self, outputs: dict[str, np.ndarray]) -> None:
+        for spec in self.outputs:
+            array = outputs.get(spec.name)
+            if array is None or not spec.fits(array):
+                raise RunError(
+                    "the engine gives something else than the manifest says",
+                    where=f"{self.bundle.path}, output {spec.name!r}",
+                    found="nothing" if array is None else f"{array.dtype.name}{list(array.shape)}",
+                    expected=f"{spec.dtype}{list(spec.shape)}".replace("'", ""),
+                    fix="Build the bundle again",
+                )
+
+
+def _check_dims(spec: TensorSpec, array: np.ndarray, lengths: dict[str, tuple[int, str]], where: str) -> None:
+    """A symbolic dim has one length throughout."""
+    for dim, have in zip(spec.shape, array.shape, strict=True):
+        if isinstance(dim, int):
+            continue
+        length, other = lengths.setdefault(dim, (have, spec.name))
+        if length != have:
+            raise RunError(
+                f"the dim {dim!r} has two lengths", where=where, found=f"{length} in {other!r}, {have} in {spec.name!r}",
+                expected="the same", fix="Pass arrays that belong together",
+            )  # fmt: skip
