@@ -1,0 +1,64 @@
+"""The passes that come from onnx_ir and onnxscript, with our settings."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript.optimizer._constant_folding import FoldConstantsPass
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules.common import (
+    _basic_rules,
+    _broadcast_to_matmul,
+    _cast_constant_of_shape,
+    _collapse_slices,
+    _fuse_pad_into_conv,
+    _fuse_relus_clips,
+    _min_max_to_clip,
+    _redundant_scatter_nd,
+    _remove_optional_bias,
+)
+
+_LARGE = 1 << 20  # elements: a constant this large is computed at run time when folding it would make the file grow
+_ANY_SIZE = 1 << 40
+
+
+def fold_constants() -> ir.passes.InPlacePass:
+    """Compute what depends on constants alone, and shape arithmetic as far as dims are known; infers shapes on the way."""
+    return FoldConstantsPass(
+        shape_inference=True, input_size_limit=_LARGE, output_size_limit=_ANY_SIZE, should_fold=_worth_folding
+    )
+
+
+def _worth_folding(node: ir.Node) -> bool | None:
+    """Yes where the result is no larger than what goes in, or small; otherwise let the library's own limits decide."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
+        return False
+    shapes = [output.shape for output in node.outputs]
+    if any(shape is None or not shape.is_static() for shape in shapes):
+        return None
+    made = sum(_size(shape) for shape in shapes if shape is not None)
+    given = sum(value.const_value.size for value in node.inputs if value is not None and value.const_value is not None)
+    return made <= max(given, _LARGE)
+
+
+def _size(shape: ir.Shape) -> int:
+    size = 1
+    for dim in shape.numpy():
+        size *= dim
+    return size
+
+
+def rewrite_patterns() -> ir.passes.InPlacePass:
+    """Pattern rules: pairs of Cast, Transpose, Reshape, Slice, Unsqueeze; Min and Max to Clip; Pad into Conv; empty biases."""
+    return RewritePass(
+        [
+            *_broadcast_to_matmul.rules,
+            *_cast_constant_of_shape.rules,
+            *_collapse_slices.rules,
+            *_min_max_to_clip.rules,
+            *_fuse_relus_clips.rules,
+            *_basic_rules.basic_optimization_rules(),
+            *_redundant_scatter_nd.rules,
+            *_fuse_pad_into_conv.rules,
+            *_remove_optional_bias.rules,
+        ]
+    )
