@@ -1,0 +1,70 @@
+"""ONNX → ML Program → ``.mlpackage`` through coremltools' MIL builder; built on Linux as well as on macOS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgewise.quantize.spec import QuantSpec
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.extras import needs
+from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport, TargetError
+from edgewise.targets.devices import DeviceProfile
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class CoreMLTarget:
+    """The target ``coreml``. Importing it needs neither ONNX nor coremltools; building needs the extra ``[coreml]``."""
+
+    name = "coreml"
+    summary = "Core ML ML Program (.mlpackage) for iPhone, iPad and Mac"
+    default_device = "iphone-15-pro"
+    min_opset = 18
+    schemes = ("int8",)
+
+    def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
+        """One entry per node of the main graph; a node that is folded away or fused counts as taken.
+
+        Raises:
+            TargetError: the device names a deployment target that does not exist.
+        """
+        with needs("coreml"):
+            from edgewise.targets.coreml.support import support
+        return support(model, device)
+
+    def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
+        """The QDQ form of ``int8``: what becomes ``quantize``/``dequantize`` and ``constexpr`` weights.
+
+        Raises:
+            TargetError: another scheme, or a device older than iOS 17 (no quantized activations there).
+        """
+        from edgewise.targets.coreml.scheme import quantization
+
+        return quantization(scheme, device)
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Write ``model.mlpackage`` into the request's folder; the same request gives the same bytes.
+
+        Raises:
+            TargetError: bad options, or a node that Core ML cannot take (named, with what to do).
+            MissingExtraError: coremltools is not installed.
+        """
+        with needs("coreml"):
+            from edgewise.targets.coreml.build import build
+        return build(request)
+
+    def executor(self, bundle: Bundle) -> Executor | str:
+        """On macOS Core ML itself; elsewhere an evaluation of the saved package, operation by operation, in numpy.
+
+        Raises:
+            TargetError: the package cannot be read.
+        """
+        with needs("coreml"):
+            from edgewise.targets.coreml.execute import executor
+        return executor(bundle)
+
+
+TARGET = CoreMLTarget()
+
+__all__ = ["TARGET", "CoreMLTarget", "TargetError"]

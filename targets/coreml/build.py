@@ -1,0 +1,45 @@
+"""The build: prepare, convert, compile, read back."""
+
+from __future__ import annotations
+
+from edgewise.targets.base import BuildRequest, BuildResult
+from edgewise.targets.coreml.compile import compile_package
+from edgewise.targets.coreml.convert import convert
+from edgewise.targets.coreml.images import image_inputs
+from edgewise.targets.coreml.interface import Interface
+from edgewise.targets.coreml.options import Options, parse_options
+from edgewise.targets.coreml.prepare import prepare
+from edgewise.targets.coreml.quiet import load_coremltools, quietly
+from edgewise.targets.coreml.readback import layers_of, notes_of
+
+
+def build(request: BuildRequest) -> BuildResult:
+    """Build the package; see ``CoreMLTarget.build``."""
+    options = parse_options(request.options, request.device)
+    ready = prepare(request.model, options.fixed_dims)
+    images = image_inputs(ready.graph, options, request.preprocess)
+    interface = Interface(ready.graph, options, images)
+    ct = load_coremltools()
+    with quietly():
+        converted = convert(ready, options, interface)
+        package = compile_package(converted, options, request.folder)
+        layers = layers_of(package)
+    files = sorted(file.relative_to(request.folder).as_posix() for file in package.rglob("*") if file.is_file())
+    return BuildResult(
+        kind="coreml",
+        files=files,
+        versions={"coremltools": ct.__version__},
+        layers=layers,
+        settings=_settings(package.name, options, interface),
+        notes=converted.notes + notes_of(layers, options),
+    )
+
+
+def _settings(package: str, options: Options, interface: Interface) -> dict[str, object]:
+    return {
+        "package": package,
+        "minimum_deployment_target": f"iOS{options.ios}",
+        "compute_precision": "float16" if options.half else "float32",
+        "inputs": [port.to_json() for port in interface.inputs],
+        "outputs": [port.to_json() for port in interface.outputs],
+    }

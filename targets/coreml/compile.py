@@ -1,0 +1,71 @@
+"""From a MIL program to a saved package, through coremltools' passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.convert import Converted
+from edgewise.targets.coreml.options import Options
+from edgewise.targets.coreml.package import normalize
+
+PACKAGE = "model.mlpackage"
+
+
+def compile_package(converted: Converted, options: Options, folder: Path) -> Path:
+    """Run the passes and save ``model.mlpackage``; its bytes depend on the program alone.
+
+    Raises:
+        TargetError: a pass failed.
+    """
+    import coremltools as ct
+
+    package = folder / PACKAGE
+    try:
+        model = ct.convert(
+            converted.program,
+            source="milinternal",
+            convert_to="mlprogram",
+            inputs=converted.input_types,
+            minimum_deployment_target=ct.target[f"iOS{options.ios}"],
+            compute_precision=_precision(ct, options, converted.names),
+            skip_model_load=True,
+        )
+        model.save(str(package))
+    except OSError:
+        raise
+    except Exception as error:  # coremltools' passes raise whatever they run into
+        raise TargetError(
+            "coremltools cannot compile the program",
+            where=f"minimum_deployment_target iOS{options.ios}",
+            found=str(error).strip() or type(error).__name__,
+            expected="a program that its passes take",
+            fix="Try another minimum_deployment_target or compute_precision, and report the model",
+        ) from error
+    normalize(package)
+    return package
+
+
+def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
+    """Float16 for all but ``keep_float32``: names of MIL operations or of ONNX tensors."""
+    if not options.half:
+        return ct.precision.FLOAT32
+    if not options.keep_float32:
+        return ct.precision.FLOAT16
+    kept = set(options.keep_float32)
+    kept_tensors = {names[name] for name in kept if name in names}
+    known = set(names) | {name for name in kept if hasattr(ct.converters.mil.Builder, name)}
+    if kept - known:
+        raise TargetError(
+            "bad option for the target coreml",
+            where="build.options.keep_float32",
+            found=repr(min(kept - known)),
+            expected="MIL operations such as layer_norm, softmax, or names of the model's tensors",
+            fix="Check the spelling",
+        )
+
+    def in_half(op: Any) -> bool:
+        return op.op_type not in kept and not any(output.name in kept_tensors for output in op.outputs)
+
+    return ct.transform.FP16ComputePrecision(op_selector=in_half)

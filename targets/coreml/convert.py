@@ -1,0 +1,93 @@
+"""The walk over the graph: ONNX nodes in, a MIL program out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+from edgewise.runtime.progress import Progress, silent
+from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.building import Building, Values
+from edgewise.targets.coreml.interface import Interface
+from edgewise.targets.coreml.judge import judge
+from edgewise.targets.coreml.names import Namer
+from edgewise.targets.coreml.options import Options
+from edgewise.targets.coreml.prepare import opset_of
+from edgewise.targets.coreml.table import table
+
+
+@dataclass
+class Converted:
+    """A MIL program and what it is to the outside.
+
+    Attributes:
+        program: coremltools' ``Program``, one function ``main``.
+        input_types: coremltools' ``TensorType`` or ``ImageType`` per input.
+        interface: inputs and outputs, ONNX's side and Core ML's.
+        names: MIL name by ONNX tensor.
+        notes: what the user should know.
+    """
+
+    program: Any
+    input_types: list[Any]
+    interface: Interface
+    names: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(ready: ir.Model, options: Options, interface: Interface, progress: Progress = silent) -> Converted:
+    """Convert a prepared graph.
+
+    Raises:
+        TargetError: a node that is not taken, or that coremltools refuses.
+    """
+    import coremltools as ct
+    from coremltools.converters.mil import converter
+    from coremltools.converters.mil.mil import Builder, Function, Program
+
+    converter._reset_conversion_state()  # names count on from a conversion that failed before
+    target = ct.target[f"iOS{options.ios}"]
+    inputs, input_types = interface.placeholders(ct, Builder)
+    values = Values(Builder, options.ios, options.half)
+    namer = interface.namer
+    with Function(inputs, opset_version=target) as function:
+        interface.read_inputs(function, values)
+        _build_nodes(ready, values, namer, progress)
+        function.set_outputs(interface.write_outputs(ready, function, values))
+    program = Program()
+    program.add_function("main", function)
+    notes = list(interface.notes)
+    if values.clamped:
+        notes.append(
+            f"{len(values.clamped)} constants at the border of float32 (masks) became ±65504, the border of float16"
+        )
+    return Converted(program, input_types, interface, namer.given, notes)
+
+
+def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progress) -> None:
+    opset, nodes = opset_of(ready), list(ready.graph)
+    for done, node in enumerate(nodes):
+        progress("converting to ML Program", done, len(nodes))
+        building = Building(node, opset, values)
+        refusal = judge(building)
+        if refusal is not None:
+            raise refusal.error(building.label, building.op)
+        made = _build_node(building)
+        outputs = made if isinstance(made, list | tuple) else [made]
+        for output, held in zip(node.outputs, outputs, strict=False):
+            values.put(output, held)
+            values.name(held, namer(output.name or "value"))
+
+
+def _build_node(building: Building) -> Any:
+    try:
+        return table()[building.node.domain, building.node.op_type].build(building)
+    except Exception as error:  # coremltools raises ValueError, TypeError, AssertionError, KeyError, …
+        raise TargetError(
+            "coremltools refuses a node",
+            where=f"node {building.label!r}, operator {building.op}",
+            found=str(error).strip() or type(error).__name__,
+            expected="a node that MIL's builder takes",
+            fix="Report the model: the support check should have named this",
+        ) from error

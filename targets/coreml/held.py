@@ -1,0 +1,129 @@
+"""Values that are not (yet) a MIL variable: integer weights, and tensors of more ranks than Core ML has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+MAX_RANK = 5
+
+
+@dataclass
+class Packed:
+    """A weight stored as integers: ``scale × (data − zero)``, made into one ``constexpr`` operation when it is needed.
+
+    Attributes:
+        data: int8, uint8, int4 or uint4 (ml_dtypes), shape of the weight.
+        scale: float32, same rank as ``data``; each dim divides that of ``data`` (1: one scale along it).
+        zero: like ``scale``, in the dtype of ``data``; None for zero.
+        ios: deployment target.
+    """
+
+    data: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray | None
+    ios: int
+    made: Any = field(default=None, repr=False)
+
+    def transposed(self, perm: list[int]) -> Packed:
+        """The same weight with its axes moved, still in integers."""
+        zero = None if self.zero is None else self.zero.transpose(perm)
+        return Packed(self.data.transpose(perm), self.scale.transpose(perm), zero, self.ios)
+
+    def scaled(self, factor: float) -> Packed:
+        """The same weight times a number, still in integers."""
+        return self if factor == 1 else Packed(self.data, self.scale * np.float32(factor), self.zero, self.ios)
+
+    def var(self, mb: Any) -> Any:
+        """The MIL variable; made once."""
+        if self.made is None:
+            self.made = self._blockwise(mb) if self.ios >= 18 else self._affine(mb)
+        return self.made
+
+    def _blockwise(self, mb: Any) -> Any:
+        zero = {} if self.zero is None or not self.zero.any() else {"offset": _for_mil(self.zero)}
+        return mb.constexpr_blockwise_shift_scale(data=_for_mil(self.data), scale=self.scale, **zero)
+
+    def _affine(self, mb: Any) -> Any:
+        axis = self.channel_axis()
+        pick: Any = np.ravel if self.scale.size > 1 else (lambda array: array.reshape(-1)[0])
+        zero = np.zeros_like(self.scale, self.data.dtype) if self.zero is None else self.zero
+        return mb.constexpr_affine_dequantize(
+            quantized_data=np.ascontiguousarray(self.data),
+            zero_point=pick(zero),
+            scale=pick(self.scale),
+            axis=np.int32(axis or 0),
+        )
+
+    def channel_axis(self) -> int | None:
+        """The axis that has a scale of its own per index; None for one scale in all. Only for what is not blockwise."""
+        axes = [axis for axis, dim in enumerate(self.scale.shape) if dim > 1]
+        return axes[0] if axes else None
+
+
+def _for_mil(array: np.ndarray) -> np.ndarray:
+    """4-bit integers in the dtypes by which coremltools marks them; all else as it is."""
+    if array.dtype.name not in ("int4", "uint4"):
+        return np.ascontiguousarray(array)
+    from coremltools.converters.mil.mil import types
+
+    wanted = {"int4": types.np_int4_dtype, "uint4": types.np_uint4_dtype}[array.dtype.name]
+    return np.ascontiguousarray(array.astype(np.int8 if array.dtype.name == "int4" else np.uint8)).astype(wanted)
+
+
+@dataclass(frozen=True)
+class Tall:
+    """A tensor of rank 6 and above: a variable of lower rank with the same elements in the same order, and its real dims.
+
+    ``dims`` holds at most one None (a dim that is known at run time only).
+    """
+
+    var: Any
+    dims: tuple[int | None, ...]
+
+    def transposed(self, mb: Any, perm: list[int]) -> Tall:
+        """Axes moved: neighbours that stay neighbours go as one; what is left of rank 6 and above goes axis by axis."""
+        moved = tuple(self.dims[axis] for axis in perm)
+        groups = _groups([axis for axis in perm if self.dims[axis] != 1])
+        sizes = {group[0]: _size([self.dims[axis] for axis in group]) for group in groups}
+        starts = sorted(sizes)
+        order = [starts.index(group[0]) for group in groups]
+        shape = [sizes[start] for start in starts]
+        if len(order) <= MAX_RANK:
+            var = mb.transpose(x=mb.reshape(x=self.var, shape=shape), perm=order) if order else self.var
+            return Tall(var, moved)
+        return Tall(_one_by_one(mb, self.var, shape, order), moved)
+
+
+def _groups(axes: list[int]) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for axis in axes:
+        if groups and groups[-1][-1] + 1 == axis:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    return groups
+
+
+def _size(dims: list[int | None]) -> int:
+    """The product of dims; -1 when one of them is unknown (MIL's mark for the dim that follows from the others)."""
+    return -1 if None in dims else prod(dim for dim in dims if dim is not None)
+
+
+def _one_by_one(mb: Any, var: Any, shape: list[int], order: list[int]) -> Any:
+    """Bring each axis to its place in turn: view as (done, before, axis, after), swap the two in the middle."""
+    done: list[int] = []
+    for axis in order:
+        before = [shape[other] for other in range(axis) if other not in done]
+        after = [shape[other] for other in range(axis + 1, len(shape)) if other not in done]
+        view = [_product([shape[other] for other in done]), _product(before), shape[axis], _product(after)]
+        var = mb.transpose(x=mb.reshape(x=var, shape=view), perm=[0, 2, 1, 3])
+        done.append(axis)
+    return var
+
+
+def _product(sizes: list[int]) -> int:
+    return -1 if -1 in sizes else prod(sizes)

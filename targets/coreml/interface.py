@@ -1,0 +1,184 @@
+"""Inputs and outputs: ONNX's names, dtypes and shapes on one side, Core ML's on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.building import Values
+from edgewise.targets.coreml.held import MAX_RANK, Tall
+from edgewise.targets.coreml.images import Image
+from edgewise.targets.coreml.names import Namer
+from edgewise.targets.coreml.node import dtype_name
+from edgewise.targets.coreml.options import Options, Range
+
+_MIL = {"float32": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
+_BYTES = ("uint8", "int8")
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output.
+
+    Attributes:
+        name: ONNX's.
+        coreml: Core ML's.
+        dtype: ONNX's, by numpy's name.
+        scalar: rank 0 in ONNX, one element of rank 1 in Core ML.
+        image: how pixels become this input, when it is given as an image.
+    """
+
+    name: str
+    coreml: str
+    dtype: str
+    scalar: bool = False
+    image: Image | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the manifest's engine settings."""
+        entry: dict[str, Any] = {"name": self.name, "coreml": self.coreml, "dtype": self.dtype, "scalar": self.scalar}
+        return entry if self.image is None else {**entry, "image": self.image.to_json()}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Port:
+        """The inverse of :meth:`to_json`."""
+        image = entry.get("image")
+        return cls(
+            entry["name"],
+            entry["coreml"],
+            entry["dtype"],
+            bool(entry["scalar"]),
+            None if image is None else Image(**image),
+        )
+
+
+@dataclass
+class Interface:
+    """The ports of a prepared graph, and what becomes of them in MIL."""
+
+    graph: ir.Graph
+    options: Options
+    images: dict[str, Image]
+    namer: Namer = field(default_factory=Namer)
+    notes: list[str] = field(default_factory=list)
+    inputs: list[Port] = field(default_factory=list)
+    outputs: list[Port] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inputs = [self._port(value, "input") for value in self.graph.inputs]
+        self.outputs = [self._port(value, "output") for value in self.graph.outputs]
+        wide = [port.name for port in self.inputs + self.outputs if port.dtype == "int64"]
+        if wide:
+            self.notes.append(f"int64 is int32 in Core ML: {', '.join(wide)}")
+
+    def _port(self, value: ir.Value, kind: str) -> Port:
+        dtype = dtype_name(value) or "unknown"
+        allowed = [*_MIL, *(_BYTES if self.options.ios >= 17 else ())]
+        if self.options.ios < 16:
+            allowed.remove("float16")
+        name = value.name or ""
+        if dtype not in allowed:
+            raise _bad_port(kind, name, dtype, ", ".join(allowed), f"Cast the {kind} inside the model")
+        if value.shape is None or len(value.shape) > MAX_RANK:
+            found = "an unknown rank" if value.shape is None else f"rank {len(value.shape)}"
+            raise _bad_port(kind, name, found, f"rank up to {MAX_RANK}", f"Reshape the {kind} inside the model")
+        return Port(name, self.namer(name), dtype, not value.shape, self.images.get(name) if kind == "input" else None)
+
+    def placeholders(self, ct: Any, mb: Any) -> tuple[dict[str, Any], list[Any]]:
+        """MIL's placeholders by name, and the types by which coremltools describes them."""
+        flexible: dict[str, Any] = {}
+        placeholders, described = {}, []
+        for value, port in zip(self.graph.inputs, self.inputs, strict=True):
+            kind = ct.converters.mil.mil.types.string_to_builtin(_MIL.get(port.dtype, "int32"))
+            dims = [dim if isinstance(dim, int) else str(dim) for dim in value.shape or ()] or [1]
+            for dim in (dim for dim in dims if isinstance(dim, str) and dim not in flexible):
+                flexible[dim] = _range_dim(ct, self._range(dim))
+            public = [flexible[dim] if isinstance(dim, str) else dim for dim in dims]
+            shape = [flexible[dim].symbol if isinstance(dim, str) else dim for dim in dims]
+            placeholders[port.coreml] = mb.placeholder(shape=shape, dtype=kind, name=port.coreml)
+            if port.image is not None:
+                described.append(port.image.type(ct, port.coreml, public))
+            else:
+                described.append(ct.TensorType(name=port.coreml, shape=public, dtype=kind))
+        return placeholders, described
+
+    def _range(self, dim: str) -> Range:
+        chosen = self.options.range_of(dim)
+        self.notes.append(
+            f"dim {dim!r} is flexible, {chosen.lower} to {chosen.upper}: Core ML is fastest at its default, {chosen.default}; "
+            f"fix it with build.options.dims.{dim}"
+        )
+        return chosen
+
+    def read_inputs(self, function: Any, values: Values) -> None:
+        """Give the graph's inputs their variables: casts, scalars and preprocessing done."""
+        mb = values.mb
+        for value, port in zip(self.graph.inputs, self.inputs, strict=True):
+            var = function.inputs[port.coreml]
+            if port.dtype in ("bool", *_BYTES):
+                var = mb.cast(x=var, dtype=port.dtype)
+            if port.scalar:
+                var = mb.squeeze(x=var)
+            if port.image is not None:
+                var = port.image.normalize(mb, var)
+            values.put(value, var)
+
+    def write_outputs(self, ready: ir.Model, function: Any, values: Values) -> list[Any]:
+        """The function's outputs: each a variable of its own, in a dtype and rank that Core ML gives out, with its name."""
+        seen: set[int] = {id(var) for var in function.inputs.values()}
+        outputs = []
+        for value, port in zip(ready.graph.outputs, self.outputs, strict=True):
+            var = _output(values, value, port)
+            if id(var) in seen or var.op is None or var.op.op_type == "const" or var.op.op_type.startswith("constexpr"):
+                var = values.mb.identity(x=var)
+            seen.add(id(var))
+            var.set_name(port.coreml)
+            outputs.append(var)
+        return outputs
+
+
+def _output(values: Values, value: ir.Value, port: Port) -> Any:
+    held = values.held(value)
+    if isinstance(held, Tall):
+        raise _bad_port("output", port.name, "rank above 5", f"rank up to {MAX_RANK}", "Reshape it inside the model")
+    var = values.var(value)
+    if port.dtype in ("bool", *_BYTES):
+        var = values.mb.cast(x=var, dtype="int32")
+    if port.scalar:
+        var = values.mb.expand_dims(x=var, axes=[0])
+    return var
+
+
+def _range_dim(ct: Any, chosen: Range) -> Any:
+    """One per symbolic dim: inputs that share it share MIL's symbol."""
+    return ct.RangeDim(lower_bound=chosen.lower, upper_bound=chosen.upper, default=chosen.default)
+
+
+def _bad_port(kind: str, name: str, found: str, expected: str, fix: str) -> TargetError:
+    return TargetError(
+        f"Core ML cannot take an {kind}", where=f"{kind} {name!r}", found=found, expected=expected, fix=fix
+    )
+
+
+def to_coreml(array: np.ndarray, port: Port) -> np.ndarray:
+    """An ONNX input in the dtype and rank of Core ML's.
+
+    Raises:
+        TargetError: an integer beyond 32 bits.
+    """
+    if port.dtype == "int64" and array.size and (np.abs(array) > np.iinfo(np.int32).max).any():
+        raise _bad_port(
+            "input", port.name, f"the integer {array.flat[np.abs(array).argmax()]}", "32 bits", "Use smaller ids"
+        )
+    kind = {"float32": np.float32, "float16": np.float16}.get(port.dtype, np.int32)
+    array = np.asarray(array, kind)
+    return array.reshape(1) if port.scalar else array
+
+
+def to_onnx(array: np.ndarray, port: Port) -> np.ndarray:
+    """A Core ML output in the dtype and rank of ONNX's."""
+    array = np.asarray(array).astype(port.dtype)
+    return array.reshape(()) if port.scalar else array

@@ -1,0 +1,141 @@
+"""Gather and scatter. From iOS 17 on MIL's indices may not be negative: constants are made positive, others guarded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import ANY, NUMBERS, Row
+
+_MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+_NEGATIVE = "a negative index on a dim known at run time only"
+
+
+def _sizes(b: Building, axes: list[int]) -> Any:
+    """Dims of the data as int32: an array when they are fixed, else a variable."""
+    dims = [b.dims(0)[axis] for axis in axes]
+    if None not in dims:
+        return np.array(dims, np.int32)
+    return b.mb.concat(values=[b.dim(b.x(), axis) for axis in axes], axis=0)
+
+
+def _positive(b: Building, index: int, axes: list[int]) -> Any:
+    """Indices from 0 on; ``axes`` says which dim of the data each (or the last axis' each) counts along."""
+    known = b.const(index)
+    sizes = _sizes(b, axes)
+    if known is not None and (isinstance(sizes, np.ndarray) or (known >= 0).all()):
+        shift = sizes if isinstance(sizes, np.ndarray) else 0
+        return b.array(np.where(known < 0, known + shift, known).astype(np.int32))
+    wrapped = b.mb.add(x=b.x(index), y=sizes)
+    return b.mb.select(cond=b.mb.greater_equal(x=b.x(index), y=np.int32(0)), a=b.x(index), b=wrapped)
+
+
+def _gather(b: Building) -> Any:
+    """coremltools guards the computed indices of this operation itself."""
+    axis = b.axis(0)
+    known = b.const(1)
+    if known is not None and known.ndim == 0 and b.dims(0)[axis] is not None:
+        return _one(b, axis, int(known) % int(b.dims(0)[axis] or 1))
+    indices = b.x(1) if known is None else _positive(b, 1, [axis])
+    return b.same(b.mb.gather(x=b.number(), indices=indices, axis=axis))
+
+
+def _one(b: Building, axis: int, place: int) -> Any:
+    """A single constant index: a slice that drops the axis."""
+    rank = len(b.dims(0))
+    here = [other == axis for other in range(rank)]
+    return b.mb.slice_by_index(
+        x=b.x(),
+        begin=[place if picked else 0 for picked in here],
+        end=[place + 1 if picked else 0 for picked in here],
+        begin_mask=[not picked for picked in here],
+        end_mask=[not picked for picked in here],
+        squeeze_mask=here,
+    )
+
+
+def _gather_elements(b: Building) -> Any:
+    axis = b.axis(0)
+    return b.same(b.mb.gather_along_axis(x=b.number(), indices=_positive(b, 1, [axis]), axis=axis))
+
+
+def _gather_nd(b: Building) -> Any:
+    batch = b.int("batch_dims")
+    options = {"batch_dims": batch} if b.ios >= 16 else {}
+    indices = _positive(b, 1, list(range(batch, batch + int(b.dims(1)[-1] or 0))))
+    return b.same(b.mb.gather_nd(x=b.number(), indices=indices, **options))
+
+
+def _check_gather_nd(node: NodeView) -> Refusal | None:
+    if node.int("batch_dims") and node.ios < 16:
+        return Refusal("batch_dims", "batch_dims from iOS 16 on", "Build for iOS 16", "attribute batch_dims")
+    return _check_last(node) or _check_known(node)
+
+
+def _check_last(node: NodeView) -> Refusal | None:
+    if (node.shape(1) or (None,))[-1] is None:
+        return Refusal(
+            "a last dim known at run time only", "a fixed last dim", "Export with fixed shapes", "input indices"
+        )
+    return None
+
+
+def _check_known(node: NodeView) -> Refusal | None:
+    known = node.const(1)
+    if known is not None and (known < 0).any() and None in node.dims(0):
+        return Refusal(_NEGATIVE, "indices from 0 on", "Export with fixed shapes", "input indices")
+    return None
+
+
+def _scatter_nd(b: Building) -> Any:
+    indices = _positive(b, 1, list(range(int(b.dims(1)[-1] or 0))))
+    return b.same(
+        b.mb.scatter_nd(
+            data=b.number(0), indices=indices, updates=b.number(2), mode=_MODES[b.text("reduction", "none")]
+        )
+    )
+
+
+def _scatter_elements(b: Building) -> Any:
+    axis = b.axis(0)
+    return b.same(
+        b.mb.scatter_along_axis(
+            data=b.number(0), indices=_positive(b, 1, [axis]), updates=b.number(2), axis=axis,
+            mode=_MODES[b.text("reduction", "none")],
+        )
+    )  # fmt: skip
+
+
+def _one_hot(b: Building) -> Any:
+    """Compared with 0, 1, 2, … along a new axis; an index out of range matches nothing."""
+    depth = int(np.ravel(b.const(1))[0])
+    rank = len(b.dims(0))
+    axis = b.int("axis", -1) % (rank + 1)
+    shape = [1] * (rank + 1)
+    shape[axis] = depth
+    count = np.arange(depth, dtype=np.int32).reshape(shape)
+    indices = b.x(0) if b.dtype(0) in ("int32", "int64") else b.mb.cast(x=b.x(0), dtype="int32")
+    indices = b.mb.expand_dims(x=indices, axes=[axis])
+    wrapped = b.mb.select(
+        cond=b.mb.less(x=indices, y=np.int32(0)), a=b.mb.add(x=indices, y=np.int32(depth)), b=indices
+    )  # fmt: skip
+    off, on = (np.ravel(b.const(2))[place] for place in (0, 1))
+    return b.mb.select(cond=b.mb.equal(x=wrapped, y=count), a=b.array(np.asarray(on)), b=b.array(np.asarray(off)))
+
+
+def _non_zero(b: Building) -> Any:
+    return b.mb.transpose(x=b.mb.non_zero(x=b.x()), perm=[1, 0])
+
+
+ROWS = (
+    Row("Gather", _gather, _check_known, dtypes=ANY),
+    Row("GatherElements", _gather_elements, _check_known, dtypes=ANY),
+    Row("GatherND", _gather_nd, _check_gather_nd, dtypes=ANY),
+    Row("ScatterND", _scatter_nd, lambda node: _check_last(node) or _check_known(node), dtypes=ANY),
+    Row("ScatterElements", _scatter_elements, _check_known, dtypes=ANY),
+    Row("OneHot", _one_hot, static=(1, 2), dtypes=ANY),
+    Row("NonZero", _non_zero, dtypes=ANY),
+)

@@ -1,0 +1,135 @@
+"""BatchNormalization, InstanceNormalization, LayerNormalization, GroupNormalization, RMSNormalization, LRN, LpNormalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import FLOATS, Row
+
+
+def _constants(node: NodeView, *indices: int) -> Refusal | None:
+    for index in indices:
+        if node.given(index) and node.const(index) is None:
+            return Refusal("a parameter computed at run time", "constants", "Make it constant", f"input {index}")
+    return None
+
+
+def _check_batch_norm(node: NodeView) -> Refusal | None:
+    if node.int("training_mode") or any(node.used(index) for index in range(1, len(node.node.outputs))):
+        return Refusal("training mode", "inference", "Export the model in eval mode", "attribute training_mode")
+    return _constants(node, 1, 2, 3, 4)
+
+
+def _batch_norm(b: Building) -> Any:
+    gamma, beta, mean, variance = (np.asarray(b.const(index)) for index in range(1, 5))
+    epsilon = b.float("epsilon", 1e-5)
+    if b.rank(0) in (3, 4, 5):
+        return b.mb.batch_norm(
+            x=b.x(), mean=b.array(mean), variance=b.array(variance), gamma=b.array(gamma), beta=b.array(beta),
+            epsilon=b.like(epsilon),
+        )  # fmt: skip
+    factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    shift = beta - mean * factor
+    y = b.mb.mul(x=b.x(), y=b.array(factor.astype(gamma.dtype)))
+    return b.mb.add(x=y, y=b.array(shift.astype(gamma.dtype)))
+
+
+def _instance_norm(b: Building) -> Any:
+    gamma, beta = (np.asarray(b.const(index)) for index in (1, 2))
+    epsilon = b.float("epsilon", 1e-5)
+    if b.rank(0) in (3, 4):
+        return b.mb.instance_norm(x=b.x(), gamma=b.array(gamma), beta=b.array(beta), epsilon=b.like(epsilon))
+    return _per_channel(b, _standardized(b, b.x(), list(range(2, len(b.dims(0)))), epsilon), gamma, beta)
+
+
+def _standardized(b: Building, x: Any, axes: list[int], epsilon: float) -> Any:
+    return b.mb.layer_norm(x=x, axes=axes, epsilon=b.like(epsilon))
+
+
+def _per_channel(b: Building, y: Any, gamma: np.ndarray, beta: np.ndarray) -> Any:
+    shape = (1, -1) + (1,) * (len(b.dims(0)) - 2)
+    y = b.mb.mul(x=y, y=b.array(gamma.reshape(shape)))
+    return b.mb.add(x=y, y=b.array(beta.reshape(shape)))
+
+
+def _check_layer_norm(node: NodeView) -> Refusal | None:
+    if any(node.used(index) for index in range(1, len(node.node.outputs))):
+        return Refusal("the outputs Mean or InvStdDev in use", "the first output alone", "Export for inference")
+    return None
+
+
+def _layer_norm(b: Building) -> Any:
+    """Constant parameters of the normalized axes go into MIL's operation; other ones follow it."""
+    axes = list(range(b.axis(-1), len(b.dims(0))))
+    shape = tuple(b.dims(0)[axis] for axis in axes)
+    gamma, beta = b.const(1), b.const(2)
+    inside = (
+        gamma is not None and gamma.shape == shape and (not b.given(2) or (beta is not None and beta.shape == shape))
+    )
+    if inside:
+        return b.mb.layer_norm(
+            x=b.x(), axes=axes, gamma=b.array(gamma), beta=None if beta is None else b.array(beta),
+            epsilon=b.like(b.float("epsilon", 1e-5)),
+        )  # fmt: skip
+    y = b.mb.mul(x=_standardized(b, b.x(), axes, b.float("epsilon", 1e-5)), y=b.x(1))
+    return b.mb.add(x=y, y=b.x(2)) if b.given(2) else y
+
+
+def _check_group_norm(node: NodeView) -> Refusal | None:
+    shape = node.dims(0)
+    if None in shape[1:]:
+        return Refusal("sizes known at run time only", "fixed channels and spatial sizes", "Export with fixed shapes")
+    return _constants(node, 1, 2)
+
+
+def _group_norm(b: Building) -> Any:
+    """Each group as one row: [n, groups, rest] normalized over rest. Scale per group until opset 20, per channel from 21."""
+    shape = b.dims(0)
+    groups, channels = b.int("num_groups"), int(shape[1] or 1)
+    rows = b.mb.reshape(x=b.x(), shape=[-1, groups, int(np.prod([dim or 1 for dim in shape[1:]])) // groups])
+    y = _standardized(b, rows, [2], b.float("epsilon", 1e-5))
+    y = b.mb.reshape(x=y, shape=[-1, *(int(dim or 1) for dim in shape[1:])])
+    parameters = [np.asarray(b.const(index)) for index in (1, 2)]
+    return _per_channel(b, y, *(np.repeat(array, channels // array.size) for array in parameters))
+
+
+def _rms_norm(b: Building) -> Any:
+    axes = list(range(b.axis(-1), len(b.dims(0))))
+    square = b.mb.reduce_mean(x=b.mb.square(x=b.x()), axes=axes, keep_dims=True)
+    inverse = b.mb.rsqrt(x=square, epsilon=b.like(b.float("epsilon", 1e-5)))
+    return b.mb.mul(x=b.mb.mul(x=b.x(), y=inverse), y=b.x(1))
+
+
+def _lrn(b: Building) -> Any:
+    return b.mb.local_response_norm(
+        x=b.x(), size=b.int("size"), alpha=b.like(b.float("alpha", 1e-4)), beta=b.like(b.float("beta", 0.75)),
+        k=b.like(b.float("bias", 1.0)),
+    )  # fmt: skip
+
+
+def _check_lrn(node: NodeView) -> Refusal | None:
+    if node.int("size") % 2 == 0:
+        return Refusal(f"size {node.int('size')}", "an odd size", "Use an odd size", "attribute size")
+    if node.rank(0) not in (3, 4):
+        return Refusal(f"an input of rank {node.rank(0)}", "rank 3 or 4", "Reshape it first", "input X")
+    return None
+
+
+def _lp_norm(b: Building) -> Any:
+    norm = b.mb.reduce_l1_norm if b.int("p", 2) == 1 else b.mb.reduce_l2_norm
+    return b.mb.real_div(x=b.x(), y=norm(x=b.x(), axes=[b.axis(-1)], keep_dims=True))
+
+
+ROWS = (
+    Row("BatchNormalization", _batch_norm, _check_batch_norm, dtypes=FLOATS),
+    Row("InstanceNormalization", _instance_norm, lambda node: _constants(node, 1, 2), dtypes=FLOATS),
+    Row("LayerNormalization", _layer_norm, _check_layer_norm, dtypes=FLOATS),
+    Row("GroupNormalization", _group_norm, _check_group_norm, dtypes=FLOATS),
+    Row("RMSNormalization", _rms_norm, dtypes=FLOATS),
+    Row("LRN", _lrn, _check_lrn, dtypes=FLOATS, note="odd size"),
+    Row("LpNormalization", _lp_norm, dtypes=FLOATS),
+)

@@ -1,0 +1,97 @@
+"""Pools. ``ceil_mode`` is turned into padding at the end wherever the size is known: MIL's own wants symmetric pads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.ops.windows import Window, check_window, window
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import FLOATS, Row
+
+
+def _check(node: NodeView) -> Refusal | None:
+    refusal = check_window(node)
+    if refusal is not None:
+        return refusal
+    if any(dilation > 1 for dilation in node.ints("dilations")):
+        return Refusal("dilations above 1", "dilations of 1", "Slice the input with steps first", "attribute dilations")
+    if node.used(1):
+        return Refusal("the output Indices in use", "the pooled values alone", "Drop what reads it", "output Indices")
+    if node.int("ceil_mode") and None in node.dims(0)[2:]:
+        return Refusal(
+            "ceil_mode on sizes known at run time only", "fixed spatial sizes", "Export with fixed height and width",
+            "attribute ceil_mode",
+        )  # fmt: skip
+    return None
+
+
+def _ceil_pads(b: Building, place: Window) -> tuple[int, ...]:
+    """Padding after each axis so that rounding down gives what ``ceil_mode`` asks for.
+
+    A last window that would start in the padding after the input is left out, as ONNX and PyTorch do.
+    """
+    extra = []
+    sizes = [int(dim or 0) for dim in b.dims(0)[2:]]
+    for size, k, s, before, after in zip(sizes, place.kernel, place.strides, place.before, place.after, strict=True):
+        count = -(-(size + before + after - k) // s) + 1
+        if (count - 1) * s >= size + before:
+            count -= 1
+        extra.append(max(0, (count - 1) * s + k - size - before - after))
+    return tuple(extra)
+
+
+def _placed(b: Building) -> tuple[Window, tuple[int, ...]]:
+    place = window(b, tuple(b.ints("kernel_shape")))
+    extra = _ceil_pads(b, place) if b.int("ceil_mode") else (0,) * len(place.kernel)
+    return place, extra
+
+
+def _wider(place: Window, extra: tuple[int, ...]) -> Window:
+    return replace(place, after=tuple(after + more for after, more in zip(place.after, extra, strict=True)))
+
+
+def _max_pool(b: Building) -> Any:
+    place = _wider(*_placed(b))
+    return b.mb.max_pool(
+        x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), pad_type="custom", pad=place.pads()
+    )
+
+
+def _average_pool(b: Building) -> Any:
+    """Padding of ``ceil_mode`` is never counted; padding of ``pads`` is when ``count_include_pad`` says so."""
+    place, extra = _placed(b)
+    counted = bool(b.int("count_include_pad")) and any(place.pads())
+    x = b.x()
+    if counted and any(extra):
+        x = b.mb.pad(x=x, pad=[0, 0, 0, 0, *place.pads()], constant_val=b.like(0))
+        zeros = (0,) * len(extra)
+        place, counted = replace(place, before=zeros, after=zeros), False
+    place = _wider(place, extra)
+    return b.mb.avg_pool(
+        x=x,
+        kernel_sizes=list(place.kernel),
+        strides=list(place.strides),
+        pad_type="custom",
+        pad=place.pads(),
+        exclude_padding_from_average=not counted,
+    )
+
+
+def _global(mean: bool) -> Any:
+    def build(b: Building) -> Any:
+        axes = list(range(2, len(b.dims(0))))
+        reduce = b.mb.reduce_mean if mean else b.mb.reduce_max
+        return reduce(x=b.x(), axes=axes, keep_dims=True)
+
+    return build
+
+
+ROWS = (
+    Row("MaxPool", _max_pool, _check, dtypes=FLOATS, note="no dilations, no Indices"),
+    Row("AveragePool", _average_pool, _check, dtypes=FLOATS, note="no dilations"),
+    Row("GlobalAveragePool", _global(mean=True), dtypes=FLOATS),
+    Row("GlobalMaxPool", _global(mean=False), dtypes=FLOATS),
+)

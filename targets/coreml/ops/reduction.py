@@ -1,0 +1,82 @@
+"""Reductions, ArgMax, CumSum and TopK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.ops.elementwise import Build
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import ANY, FLOATS, NUMBERS, Row
+
+
+def _axes(b: Building) -> list[int]:
+    axes = b.axes(1)
+    if axes or (axes == [] and b.int("noop_with_empty_axes")):
+        return axes
+    return [] if axes is None and b.int("noop_with_empty_axes") else list(range(len(b.dims(0))))
+
+
+def _reduce(operation: str) -> Build:
+    def build(b: Building) -> Any:
+        axes = _axes(b)
+        if not axes:
+            return b.mb.identity(x=b.x())
+        y = getattr(b.mb, operation)(x=b.number(), axes=axes, keep_dims=bool(b.int("keepdims", 1)))
+        return b.same(y)
+
+    return build
+
+
+def _arg(operation: str) -> Build:
+    def build(b: Building) -> Any:
+        return getattr(b.mb, operation)(x=b.x(), axis=b.axis(0), keep_dims=bool(b.int("keepdims", 1)))
+
+    return build
+
+
+def _check_arg(node: NodeView) -> Refusal | None:
+    if node.int("select_last_index"):
+        return Refusal(
+            "select_last_index 1", "the first index of equal values", "Export without select_last_index",
+            "attribute select_last_index",
+        )  # fmt: skip
+    return None
+
+
+def _cumsum(b: Building) -> Any:
+    axis = int(np.ravel(b.const(1))[0]) % len(b.dims(0))
+    return b.mb.cumsum(x=b.x(), axis=axis, exclusive=bool(b.int("exclusive")), reverse=bool(b.int("reverse")))
+
+
+def _topk(b: Building) -> Any:
+    k = b.param(1, "k")
+    options = {"sort": bool(b.int("sorted", 1))} if b.ios >= 16 else {}
+    return b.mb.topk(
+        x=b.x(), k=int(np.ravel(k)[0]), axis=b.axis(-1), ascending=not b.int("largest", 1), **options
+    )  # fmt: skip
+
+
+ROWS = (
+    *(
+        Row(f"Reduce{name}", _reduce(f"reduce_{operation}"), static=(1,), dtypes=dtypes)
+        for name, operation, dtypes in (
+            ("Mean", "mean", FLOATS),
+            ("Sum", "sum", NUMBERS),
+            ("Max", "max", ANY),
+            ("Min", "min", ANY),
+            ("Prod", "prod", NUMBERS),
+            ("L1", "l1_norm", FLOATS),
+            ("L2", "l2_norm", FLOATS),
+            ("LogSum", "log_sum", FLOATS),
+            ("LogSumExp", "log_sum_exp", FLOATS),
+            ("SumSquare", "sum_square", NUMBERS),
+        )
+    ),
+    Row("ArgMax", _arg("reduce_argmax"), _check_arg, dtypes=NUMBERS),
+    Row("ArgMin", _arg("reduce_argmin"), _check_arg, dtypes=NUMBERS),
+    Row("CumSum", _cumsum, static=(1,), dtypes=NUMBERS),
+    Row("TopK", _topk, static=(1,), dtypes=NUMBERS),
+)

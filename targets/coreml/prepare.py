@@ -1,0 +1,75 @@
+"""From the caller's graph to the one that is judged and built: one opset domain, constants folded, shapes known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from edgewise.targets.base import TargetError
+from edgewise.targets.nodes import node_names
+from onnxscript import optimizer
+
+_WEIGHT_FORMS = ("DequantizeLinear",)
+_LIMIT = 1 << 28
+
+
+def prepare(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
+    """A copy of the model with functions inlined, symbolic dims fixed where ``dims`` says so, and constants folded.
+
+    ``DequantizeLinear`` of constants stays: these are the weights in integers.
+
+    Raises:
+        TargetError: the graph is not valid ONNX.
+    """
+    ready = model.clone()
+    for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
+        node.name = name
+    passes.RemoveInitializersFromInputsPass()(ready)
+    passes.InlinePass()(ready)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
+    _fix_dims(ready, dims or {})
+    try:
+        optimizer.fold_constants(
+            ready,
+            onnx_shape_inference=True,
+            input_size_limit=_LIMIT,
+            output_size_limit=_LIMIT,
+            should_fold=_should_fold,
+        )
+    except RuntimeError as error:
+        raise TargetError(
+            "cannot prepare the graph for Core ML",
+            where="constant folding",
+            found=str(error),
+            expected="a valid ONNX model",
+            fix="Check it with onnx.checker",
+        ) from error
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
+    passes.RemoveUnusedNodesPass()(ready)
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(ready)
+    passes.TopologicalSortPass()(ready)
+    return ready
+
+
+def _should_fold(node: ir.Node) -> bool:
+    return node.op_type not in _WEIGHT_FORMS
+
+
+def _fix_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
+    if not dims:
+        return
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape([_fixed(dim, dims) for dim in value.shape])
+
+
+def _fixed(dim: int | ir.SymbolicDim, dims: Mapping[str, int]) -> int | ir.SymbolicDim:
+    name = dim if isinstance(dim, int) else dim.value
+    return dims[name] if isinstance(name, str) and name in dims else dim
+
+
+def opset_of(model: ir.Model) -> int:
+    """Version of ONNX's default domain."""
+    return model.opset_imports.get("", 1)

@@ -1,0 +1,38 @@
+"""Which nodes of a graph Core ML takes, without building anything."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from edgewise.targets.base import NodeSupport
+from edgewise.targets.coreml.judge import judge
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.options import parse_options
+from edgewise.targets.coreml.prepare import opset_of, prepare
+from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.nodes import node_names, op_name
+
+
+def support(model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
+    """One entry per node of the caller's main graph, in order."""
+    options = parse_options({}, device)
+    ready = prepare(model)
+    opset = opset_of(ready)
+    reasons: dict[str, str] = {}
+    for node in ready.graph:
+        refusal = judge(NodeView(node, opset, options.ios))
+        if refusal is not None:
+            reasons[node.outputs[0].name or ""] = refusal.sentence()
+    return _by_caller(model, reasons)
+
+
+def _by_caller(model: ir.Model, reasons: dict[str, str]) -> list[NodeSupport]:
+    """Nodes are known again by their first output; what came out of a function is laid on the calls of functions."""
+    own = {node.outputs[0].name for node in model.graph}
+    inside = "; ".join(sorted({reason for name, reason in reasons.items() if name not in own}))
+    entries = []
+    for node, node_name in zip(model.graph, node_names(model.graph), strict=True):
+        output = node.outputs[0].name or ""
+        called = node.op_identifier() in model.functions
+        reason = reasons.get(output, "") or (inside if called else "")
+        entries.append(NodeSupport(node_name, op_name(node), not reason, reason))
+    return entries
