@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.errors import EdgewiseError
 from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.errors import TargetError as TargetError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Arrays = dict[str, np.ndarray]
-
-
-class TargetError(EdgewiseError):
-    """Raised by ``edgewise.targets``: a graph that a target cannot take, an unknown device, a vendor's refusal."""
 
 
 @dataclass(frozen=True)

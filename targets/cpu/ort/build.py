@@ -1,0 +1,110 @@
+"""Optimise a graph offline with ONNX Runtime and keep the result as the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewise.runtime.extras import needs
+from edgewise.runtime.onnx_file import to_bytes
+from edgewise.targets.base import BuildRequest, BuildResult, Target
+from edgewise.targets.cpu.ort.layers import integer_notes, read_layers
+from edgewise.targets.cpu.ort.support import graph_refused
+from edgewise.targets.options import Option, read_options
+from edgewise.targets.refusals import refuse_unsupported
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+OPTIONS = {
+    "format": Option("onnx", str, ("onnx", "ort")),
+    "optimization": Option("extended", str, ("basic", "extended", "all")),
+}
+# Extended fuses operators; only the levels above it choose layouts by the processor that they run on.
+_LEVELS = {"basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+_FATAL_ONLY = 4
+
+
+def build_engine(target: Target, request: BuildRequest) -> BuildResult:
+    """Write ``model.onnx`` (or ``model.ort``) into the request's folder.
+
+    Raises:
+        TargetError: an unknown option, or a node that ONNX Runtime does not take.
+    """
+    options = read_options(request.options, OPTIONS, target.name)
+    refuse_unsupported(target, request)
+    name = f"model.{options['format']}"
+    source = to_bytes(request.model, f"graph {request.model.graph.name!r}")
+    draft = request.folder / "optimized.onnx"
+    _optimize(request.model, source, draft, _LEVELS[options["optimization"]])
+    optimized = _tidy(draft, request.model.ir_version)
+    draft.unlink()
+    if options["format"] == "onnx":
+        (request.folder / name).write_bytes(optimized.SerializeToString(deterministic=True))
+    else:
+        _optimize(request.model, optimized.SerializeToString(), request.folder / name, "ORT_DISABLE_ALL", "ORT")
+    layers = read_layers(optimized)
+    notes = _option_notes(options) + integer_notes(optimized, layers)
+    rows = [{"name": layer.name, "op": layer.op, "precision": layer.precision, "unit": "cpu"} for layer in layers]
+    return BuildResult("onnxruntime", [name], _versions(), rows, {"model": name, **options}, notes)
+
+
+def _optimize(model: ir.Model, source: bytes, path: Path, level: str, save_as: str = "ONNX") -> None:
+    with needs("cpu"):
+        import onnxruntime as ort
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _FATAL_ONLY
+    settings.intra_op_num_threads = 1
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    settings.optimized_model_filepath = str(path)
+    settings.add_session_config_entry("session.save_model_format", save_as)
+    try:
+        ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base class of their own
+        raise graph_refused(model, " ".join(str(error).split())) from error
+
+
+def _tidy(path: Path, ir_version: int) -> Any:
+    """Read the optimised model back, without what would stop another ONNX Runtime or only costs bytes.
+
+    ONNX Runtime declares every domain that it was built with, some of which another build does not know.
+    """
+    with needs("graph"):
+        import onnx
+    proto = onnx.load(str(path))
+    proto.ir_version = ir_version
+    used = _domains(proto.graph) | {function.domain for function in proto.functions}
+    kept = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(sorted(kept, key=lambda entry: str(entry.domain)))
+    for node in proto.graph.node:
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    return proto
+
+
+def _domains(graph: Any) -> set[str]:
+    found = {""} | {node.domain for node in graph.node}
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                found |= _domains(body)
+    return found
+
+
+def _option_notes(options: dict[str, Any]) -> list[str]:
+    notes = []
+    if options["optimization"] == "all":
+        notes.append(
+            "optimization: all chose layouts for the processor of the machine that built it; "
+            "on another processor the engine may be slow or refuse to load."
+        )
+    if options["format"] == "ort":
+        notes.append("ONNX Runtime orders the tables of its own format at random: two builds differ in their bytes.")
+    return notes
+
+
+def _versions() -> dict[str, str]:
+    with needs("cpu"):
+        import onnxruntime as ort
+    return {"onnxruntime": str(ort.__version__)}

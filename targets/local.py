@@ -1,0 +1,19 @@
+"""Running a bundle here, with the engine that its manifest names."""
+
+from __future__ import annotations
+
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.errors import EdgewiseError
+from edgewise.targets.base import Executor
+
+
+def local_executor(bundle: Bundle) -> Executor | str:
+    """The bundle's own engine, or the reason why this machine cannot open it."""
+    from edgewise.runtime.model import load
+
+    try:
+        model = load(bundle.path)
+    except EdgewiseError as error:
+        return str(error)
+    facts = ", ".join(f"{key} {value}" for key, value in model.facts().items())
+    return Executor(model.run, f"the bundle's own engine on this machine ({facts})")

@@ -1,0 +1,139 @@
+"""What the builder says it built, layer by layer, and what that means for the network.
+
+TensorRT's engine inspector needs a GPU. But with detailed profiling verbosity the builder logs the same listing when it
+is done, GPU or not: each layer with its kind, the types and formats of what it reads and writes, and the ONNX nodes in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LINE = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<reads>.*?)\], Constants: \[(?P<constants>.*?)\], "
+    r"Outputs: \[(?P<writes>.*?)\], TacticName: .*, Metadata: (?P<metadata>.*)$"
+)
+_DTYPE = re.compile(r"Datatype: (\w+)")
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_DTYPES = {
+    "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "BF16": "bfloat16", "Int8": "int8", "UInt8": "uint8",
+    "Int32": "int32", "Int64": "int64", "Bool": "bool", "FP8": "float8", "Int4": "int4", "FP4": "float4",
+}  # fmt: skip
+_WIDTHS = ("int4", "float4", "int8", "uint8", "float8", "float16", "bfloat16", "float32")
+# Between kernels: waiting for another stream, computing shapes on the host.
+_BOOKKEEPING = ("signal", "wait", "shape_call")
+_GENERATED = "kgen"
+WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+_NAMED_AT_MOST = 8
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of a built engine: the vendor's name and kind, the ONNX nodes in it, the types that it reads and writes."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    @property
+    def precision(self) -> str:
+        """The type of the first tensor that it reads (of what it writes, when it reads none): what its products are made of."""
+        return next(iter([*self.reads, *self.writes]), "none")
+
+
+def parse_listing(messages: Sequence[str]) -> list[EngineLayer]:
+    """Find the listing among the builder's verbose messages; empty when it is not there."""
+    listing = next((text for text in reversed(messages) if text.startswith("Layers:")), "")
+    matches = filter(None, map(_LINE.match, listing.splitlines()))
+    layers = [
+        EngineLayer(
+            match["name"],
+            match["kind"],
+            tuple(_NODE.findall(match["metadata"])),
+            _dtypes(match["reads"]),
+            _dtypes(match["writes"]),
+        )
+        for match in matches
+    ]
+    return [layer for layer in layers if layer.kind not in _BOOKKEEPING]
+
+
+def planned_layers(network: Any) -> list[EngineLayer]:
+    """The layers of a network definition: what is known of an engine that is yet to be built."""
+    layers = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        kind = str(layer.type).rsplit(".", 1)[-1].lower()
+        if kind == "constant":
+            continue
+        reads = tuple(_tensor_dtype(layer.get_input(i)) for i in range(layer.num_inputs) if layer.get_input(i))
+        writes = tuple(_network_dtype(layer.get_output_type(i)) for i in range(layer.num_outputs))
+        nodes = tuple(_NODE.findall(layer.metadata))
+        layers.append(EngineLayer(layer.name, kind, nodes, reads, writes))
+    return layers
+
+
+def manifest_rows(layers: Sequence[EngineLayer], ops: Mapping[str, str], unit: str) -> list[dict[str, str]]:
+    """Layers for the manifest, named by their ONNX nodes; ``ops`` maps node names to operators."""
+    return [
+        {
+            "name": " + ".join(layer.nodes) or layer.name,
+            "op": " + ".join(dict.fromkeys(ops.get(node, node) for node in layer.nodes)) or layer.kind,
+            "precision": layer.precision,
+            "unit": unit,
+        }
+        for layer in layers
+    ]
+
+
+def precision_notes(
+    layers: Sequence[EngineLayer], ops: Mapping[str, str], quantized: set[str], wanted: str
+) -> list[str]:
+    """In which types convolutions and matrix products really run, and which of them not in the type that was asked for.
+
+    Args:
+        layers: what the builder listed.
+        ops: operator per node name.
+        quantized: names of the nodes that read dequantized integers: int8 is wanted of them.
+        wanted: the type wanted of the others.
+    """
+    found = {name: _product_precision(name, layers) for name, op in ops.items() if op in WEIGHTED_OPS}
+    counts = {dtype: sum(value == dtype for value in found.values()) for dtype in sorted(set(found.values()))}
+    notes = []
+    if counts:
+        text = ", ".join(f"{count} in {dtype}" for dtype, count in counts.items())
+        notes.append(f"Convolutions and matrix products as read back from the builder: {text}.")
+    missed = [
+        name for name, dtype in found.items() if dtype not in (("int8",) if name in quantized else (wanted, "int8"))
+    ]
+    for dtype in sorted({found[name] for name in missed}):
+        names = [name for name in missed if found[name] == dtype]
+        more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+        asked = "int8" if names[0] in quantized else wanted
+        notes.append(f"Not in {asked} but in {dtype}: {', '.join(names[:_NAMED_AT_MOST])}{more}.")
+    return notes
+
+
+def _product_precision(node: str, layers: Sequence[EngineLayer]) -> str:
+    """The narrowest type that a layer with the node reads; the generated kernels around a product count only without one."""
+    holders = [layer for layer in layers if node in layer.nodes]
+    products = [layer for layer in holders if layer.kind != _GENERATED] or holders
+    found = {layer.precision for layer in products}
+    return next((dtype for dtype in _WIDTHS if dtype in found), "no kernel of its own")
+
+
+def _dtypes(text: str) -> tuple[str, ...]:
+    return tuple(_DTYPES.get(dtype, dtype.lower()) for dtype in _DTYPE.findall(text))
+
+
+def _tensor_dtype(tensor: Any) -> str:
+    return _network_dtype(tensor.dtype)
+
+
+def _network_dtype(dtype: Any) -> str:
+    name = str(dtype).rsplit(".", 1)[-1]
+    return {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}.get(name, name.lower())

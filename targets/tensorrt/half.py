@@ -1,0 +1,204 @@
+"""float16 written into the graph: TensorRT 11 and TensorRT for RTX take each tensor's type from it and choose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+_HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+
+# Computed in float16. What is not named here or below stays in float32: normalisations, Softmax, reductions and averages
+# over whole planes (sums of many terms), powers, roots, exponentials and logarithms (range), quantization (its scales).
+_COMPUTES = {
+    "Abs", "Add", "AveragePool", "Clip", "Conv", "ConvTranspose", "Div", "Einsum", "Elu", "Erf", "Gelu", "Gemm",
+    "HardSigmoid", "HardSwish", "LeakyRelu", "MatMul", "Max", "Min", "Mul", "Neg", "PRelu", "Relu", "Selu", "Sigmoid",
+    "Sub", "Sum", "Tanh",
+}  # fmt: skip
+# Moved in the type that they come in.
+_MOVES = {
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Identity",
+    "MaxPool", "Pad", "Reshape", "Resize", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze",
+    "Tile", "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+# These carry a value too large for float16 on; what follows other operators (Softmax, Sigmoid, …) is small again.
+_CARRIES_RANGE = _MOVES | {"Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum"}
+# These read any type: nothing is cast for them.
+_READS_ANY = {"Cast", "Shape", "Size"}
+# These stay as quantization made them, which needs no mention.
+_QUANTIZES = {"QuantizeLinear", "DequantizeLinear"}
+# Inputs that stay float32 whatever the data is.
+_FIXED_INPUTS = {"Resize": (1, 2)}
+
+
+class CastToHalf(ir.passes.InPlacePass):
+    """Compute in float16 between float32 inputs and outputs.
+
+    Before::
+
+        x: f32 ─► Conv(w: f32) ─► Softmax ─► y: f32
+
+    After::
+
+        x: f32 ─► Cast ─► Conv(w: f16) ─► Cast ─► Softmax ─► y: f32
+
+    A node stays in float32 when its operator is none of those known to be safe, when a constant of it does not fit
+    float16 (65504, or nothing left of it), when it takes a product of such a constant, when it squares a tensor, or when
+    it divides by a computed one. Needs dtypes on the values (shape inference). Bodies of control flow stay in float32.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self._half: set[ir.Node] = set()
+        self._wide: set[ir.Value] = set()
+        self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Decide for each node, then retype values and place casts; ``kept`` then says what stayed in float32 and why."""
+        for node in model.graph:
+            self._decide(node)
+        for node in list(model.graph):
+            if node in self._half:
+                self._retype_outputs(node)
+        for node in list(model.graph.all_nodes()):
+            self._fit_inputs(node, model.graph)
+        self._restore_outputs(model.graph)
+        return ir.passes.PassResult(model, modified=bool(self._half))
+
+    def _decide(self, node: ir.Node) -> None:
+        if node.op_type in _READS_ANY or not any(map(_is_float, [*node.inputs, *node.outputs])):
+            return
+        reason = self._reason(node)
+        if not reason:
+            self._half.add(node)
+        elif reason != _FOLLOWS and node.op_type not in _QUANTIZES:
+            self.kept[node.name or ""] = reason
+        overflow = reason == _TOO_LARGE or any(value in self._wide for value in node.inputs if value is not None)
+        if overflow and node.op_type in _CARRIES_RANGE:
+            self._wide.update(node.outputs)
+
+    def _reason(self, node: ir.Node) -> str:
+        """Why a node stays in float32; empty when it computes in float16."""
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _COMPUTES | _MOVES:
+            return f"{node.op_type} is computed in float32"
+        if any(value.dtype is None for value in [*node.inputs, *node.outputs] if value is not None):
+            return "the type of a tensor is not known"
+        if node.op_type in _MOVES and not self._moves_half(node):
+            return _FOLLOWS
+        constants = [value for value in node.inputs if value is not None and _constant(value)]
+        if any(_overflows(value) for value in constants):
+            return _TOO_LARGE
+        if any(_vanishes(value) for value in constants):
+            return "a constant is too small for float16"
+        if any(value in self._wide for value in node.inputs if value is not None):
+            return "an input comes from a constant that is too large for float16"
+        if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+            return "it squares its input"
+        divisor = node.inputs[1] if node.op_type == "Div" else None
+        return "it divides by a computed tensor" if divisor is not None and not _constant(divisor) else ""
+
+    def _moves_half(self, node: ir.Node) -> bool:
+        data = [value for value in node.inputs if value is not None and _is_float(value)]
+        computed = [value for value in data if not _constant(value)]
+        return any(value.producer() in self._half for value in computed) if computed else bool(data)
+
+    def _retype_outputs(self, node: ir.Node) -> None:
+        for value in node.outputs:
+            if _is_float(value):
+                value.type = ir.TensorType(_HALF)
+
+    def _fit_inputs(self, node: ir.Node, graph: ir.Graph) -> None:
+        if node.op_type in _READS_ANY:
+            return
+        wanted = _HALF if node in self._half else _FLOAT
+        fixed = _FIXED_INPUTS.get(node.op_type, ()) if node in self._half else ()
+        for index, value in enumerate(node.inputs):
+            if value is None or index in fixed or value.dtype not in (_HALF, _FLOAT) or value.dtype == wanted:
+                continue
+            # What was float16 before this pass is left alone.
+            if wanted == _FLOAT and value.producer() not in self._half:
+                continue
+            node.replace_input_with(index, self._cast(value, wanted, graph))
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType, graph: ir.Graph) -> ir.Value:
+        """The value in another type: one cast per value, however many read it; constants are stored anew."""
+        if (value, dtype) not in self._casts:
+            suffix = "half" if dtype == _HALF else "float"
+            if _constant(value):
+                self._casts[value, dtype] = _stored_as_half(value, graph)
+            else:
+                self._casts[value, dtype] = _insert_cast(value, dtype, f"{value.name}_{suffix}", graph)
+        return self._casts[value, dtype]
+
+    def _restore_outputs(self, graph: ir.Graph) -> None:
+        for index, value in enumerate(graph.outputs):
+            if value.producer() in self._half and value.dtype == _HALF:
+                name = value.name or ""
+                value.name = f"{name}_half"
+                graph.outputs[index] = _insert_cast(value, _FLOAT, name, graph)
+
+
+_FOLLOWS = "it moves what is float32 already"
+_TOO_LARGE = "a constant is too large for float16"
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype == _FLOAT
+
+
+def _constant(value: ir.Value) -> bool:
+    return value.is_initializer() and not value.is_graph_input() and value.const_value is not None
+
+
+def _magnitudes(value: ir.Value) -> np.ndarray:
+    """Magnitudes of a float32 constant's finite numbers other than zero."""
+    if not _is_float(value) or value.const_value is None:
+        return np.zeros(0, np.float32)
+    array = np.abs(value.const_value.numpy())
+    return np.asarray(array[np.isfinite(array) & (array > 0)])
+
+
+def _overflows(value: ir.Value) -> bool:
+    magnitudes = _magnitudes(value)
+    return magnitudes.size > 0 and float(magnitudes.max()) > _LARGEST
+
+
+def _vanishes(value: ir.Value) -> bool:
+    """Nothing of it is a normal float16: an epsilon would become zero or lose its digits."""
+    magnitudes = _magnitudes(value)
+    return magnitudes.size > 0 and float(magnitudes.max()) < _SMALLEST_NORMAL
+
+
+def _stored_as_half(value: ir.Value, graph: ir.Graph) -> ir.Value:
+    array = value.const_value.numpy() if value.const_value is not None else np.zeros(0, np.float32)
+    name = f"{value.name}_half"
+    stored = ir.Value(
+        name=name,
+        type=ir.TensorType(_HALF),
+        shape=value.shape,
+        const_value=ir.tensor(array.astype(np.float16), name=name),
+    )
+    graph.register_initializer(stored)
+    return stored
+
+
+def _insert_cast(value: ir.Value, dtype: ir.DataType, name: str, graph: ir.Graph) -> ir.Value:
+    cast = ir.node("Cast", [value], attributes={"to": int(dtype)}, name=f"cast_{name}")
+    made = cast.outputs[0]
+    made.name, made.type, made.shape = name, ir.TensorType(dtype), value.shape
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(next(iter(graph)), cast)
+    else:
+        graph.insert_after(producer, cast)
+    return made
+
+
+def kept_summary(kept: dict[str, str]) -> Iterator[str]:
+    """Reasons with how many nodes stayed in float32 for each, the most frequent first."""
+    reasons = list(kept.values())
+    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
+        yield f"{reasons.count(reason)} × {reason}"

@@ -1,0 +1,94 @@
+"""What every graph goes through before TensorRT's parser sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from edgewise.targets.nodes import node_names
+from edgewise.targets.tensorrt.half import CastToHalf
+from onnx_ir.passes.common import (
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+    ShapeInferencePass,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph for the parser. ``kept`` maps the names of nodes that stayed in float32 to the reason."""
+
+    model: ir.Model
+    kept: dict[str, str]
+
+
+def normalize(model: ir.Model) -> ir.Model:
+    """A copy in which every node has a name of its own, constants are initializers, and dtypes are known.
+
+    The names are those of ``node_names``, so that what the parser and the builder say can be told of the original.
+    """
+    copy = model.clone()
+    for node, name in zip(copy.graph, node_names(copy.graph), strict=True):
+        node.name = name
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
+    ShapeInferencePass(check_type=False, strict_mode=False)(copy)
+    FloatBiases()(copy)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def prepare(model: ir.Model, precision: str) -> Prepared:
+    """The strongly typed graph: normalised, and in float16 when that is the precision."""
+    copy = normalize(model)
+    if precision == "float32":
+        return Prepared(copy, {})
+    cast = CastToHalf()
+    cast(copy)
+    RemoveUnusedNodesPass()(copy)
+    return Prepared(copy, cast.kept)
+
+
+class FloatBiases(ir.passes.InPlacePass):
+    """Undo int32 biases: TensorRT dequantizes 8-bit integers only, and adds biases in float.
+
+    Before::
+
+        b: i32[O] ─► DequantizeLinear(scale, 0) ─► Conv
+
+    After::
+
+        b × scale: f32[O] ─► Conv
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Replace every DequantizeLinear of an int32 initializer."""
+        found = [node for node in model.graph if node.op_type == "DequantizeLinear" and _constant_int32(node)]
+        for node in found:
+            data, scale = (_array(node.inputs[index]) for index in (0, 1))
+            output = node.outputs[0]
+            name = f"{output.name}_float"
+            bias = (data.astype(np.float64) * scale.astype(np.float64)).astype(np.float32)
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.FLOAT),
+                shape=ir.Shape(bias.shape),
+                const_value=ir.tensor(bias, name=name),
+            )
+            model.graph.register_initializer(value)
+            output.replace_all_uses_with(value)
+            model.graph.remove(node, safe=True)
+        return ir.passes.PassResult(model, modified=bool(found))
+
+
+def _constant_int32(node: ir.Node) -> bool:
+    """A bias: int32 and its scale constant, one-dimensional or a scalar, without a zero point other than 0."""
+    values = list(node.inputs)
+    if any(value is None or value.const_value is None for value in values) or values[0] is None:
+        return False
+    zero = _array(values[2]) if len(values) > 2 else np.zeros(1)
+    return values[0].dtype == ir.DataType.INT32 and len(values[0].shape or ()) <= 1 and not zero.any()
+
+
+def _array(value: ir.Value | None) -> np.ndarray:
+    return value.const_value.numpy() if value is not None and value.const_value is not None else np.zeros(0)

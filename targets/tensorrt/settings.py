@@ -1,0 +1,109 @@
+"""What a TensorRT build is asked for: the recipe's options and the device's facts, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgewise.targets.base import BuildRequest
+from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.errors import TargetError
+from edgewise.targets.options import Option, read_options
+from edgewise.targets.tensorrt.profiles import Profile, shape_profile
+from edgewise.targets.tensorrt.vendor import buildable_sms
+
+OPTIONS = {
+    "precision": Option("float16", str, ("float16", "float32")),
+    "profiles": Option(None, dict),
+    "builder": Option(None, str, ("rtx", "device")),
+    "tf32": Option(False, bool),
+    "workspace_bytes": Option(None, int),
+    "dla_core": Option(None, int),
+    "gpu_fallback": Option(True, bool),
+}
+_DEVICE_ONLY = ("dla_core", "gpu_fallback")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked build.
+
+    Attributes:
+        sm: compute capability, 89 for 8.9.
+        builder: ``rtx`` (here, ahead of time) or ``device`` (there, with its own TensorRT).
+        precision: what is not quantized computes in ``float16`` or ``float32``.
+        profile: ranges of the dynamic inputs.
+        tf32: let float32 products round their factors to 10 bits.
+        workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
+        dla_core: the DLA core that takes what it can; None: GPU alone.
+        gpu_fallback: what the DLA cannot take runs on the GPU; otherwise it is an error.
+        notes: sentences for the user.
+    """
+
+    sm: int
+    builder: str
+    precision: str
+    profile: Profile
+    tf32: bool
+    workspace_bytes: int | None
+    dla_core: int | None
+    gpu_fallback: bool
+    notes: list[str]
+
+
+def read_settings(request: BuildRequest) -> Settings:
+    """Read the options and the device's table.
+
+    Raises:
+        TargetError: unknown or wrong options, a builder that cannot build for the device, a shape profile that does not fit.
+        MissingExtraError: TensorRT for RTX is not installed.
+    """
+    options = read_options(request.options, OPTIONS, "tensorrt")
+    sm = sm_of(request.device)
+    builder = options["builder"] or ("rtx" if sm in buildable_sms() else "device")
+    _check_builder(builder, sm, request.options)
+    _check_numbers(options, request.device)
+    profile, notes = shape_profile(list(request.model.graph.inputs), options["profiles"] or {})
+    return Settings(
+        sm, builder, options["precision"], profile, options["tf32"],
+        options["workspace_bytes"], options["dla_core"], options["gpu_fallback"], notes,
+    )  # fmt: skip
+
+
+def sm_of(device: DeviceProfile) -> int:
+    """The device's compute capability, 89 for 8.9.
+
+    Raises:
+        TargetError: the profile does not say.
+    """
+    return int(device.table("tensorrt", {"sm": int})["sm"])
+
+
+def _check_builder(builder: str, sm: int, given: dict[str, Any]) -> None:
+    if builder == "rtx" and sm not in buildable_sms():
+        raise _wrong(
+            f"builder = 'rtx' for SM{sm}",
+            f"one of {', '.join(f'SM{known}' for known in buildable_sms())}",
+            "Use builder: device, which leaves the build to the device's own TensorRT",
+        )
+    unused = [key for key in _DEVICE_ONLY if builder == "rtx" and given.get(key) is not None]
+    if unused:
+        raise _wrong(
+            f"{unused[0]} with builder = 'rtx'",
+            "builder: device, for TensorRT for RTX knows no DLA",
+            f"Leave {unused[0]} out, or set builder: device",
+        )
+
+
+def _check_numbers(options: dict[str, Any], device: DeviceProfile) -> None:
+    cores = device.facts.get("dla_cores", 0)
+    if options["dla_core"] is not None and not 0 <= options["dla_core"] < cores:
+        raise _wrong(f"dla_core = {options['dla_core']}", f"a core of {device.name}, which has {cores}", "Correct it")
+    if options["workspace_bytes"] is not None and options["workspace_bytes"] <= 0:
+        raise _wrong(f"workspace_bytes = {options['workspace_bytes']}", "a positive number", "Correct it")
+
+
+def _wrong(found: str, expected: str, fix: str) -> TargetError:
+    return TargetError(
+        "a build option does not fit", where="target tensorrt, build.options", found=found, expected=expected, fix=fix
+    )

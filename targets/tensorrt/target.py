@@ -1,0 +1,63 @@
+"""The target ``tensorrt``: which of the two builders, and what it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgewise.quantize.spec import QuantSpec
+from edgewise.runtime.bundle import Bundle
+from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
+from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.refusals import refuse_unsupported, unknown_scheme
+from edgewise.targets.tensorrt.settings import read_settings, sm_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class TensorRTTarget:
+    """NVIDIA GPUs. Precision is in the graph, always: the network is strongly typed."""
+
+    name = "tensorrt"
+    summary = "NVIDIA GPUs with TensorRT for RTX, or with the device's own TensorRT (Jetson, data centre)"
+    default_device = "rtx-4070"
+    min_opset = 9
+    schemes: tuple[str, ...] = ("int8",)
+
+    def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
+        """What TensorRT's ONNX parser says, node by node. Kernels are chosen by the builder, which may still refuse."""
+        from edgewise.targets.tensorrt.support import node_support
+
+        sm_of(device)
+        return node_support(model)
+
+    def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
+        """Symmetric int8 without zero points, per channel, at the inputs of layers with weights; biases stay float."""
+        if scheme not in self.schemes:
+            raise unknown_scheme(self, scheme)
+        sm_of(device)
+        return QuantSpec(
+            activation_dtype="int8",
+            activation_symmetric=True,
+            per_channel=True,
+            quantize_bias=False,
+            # The builder fuses what follows a layer up to the next Q by itself. Attention keeps its fused float16
+            # kernel: in symmetric int8 the probabilities, 0 to 1, would have half of the steps.
+            quantize_outputs=(),
+            attention=False,
+        )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Write ``model.engine`` with ``model.onnx`` beside, or what the device needs to build it. Options: ``settings.OPTIONS``."""
+        from edgewise.targets.tensorrt.ahead import build_engine
+        from edgewise.targets.tensorrt.on_device import write_build_kit
+
+        settings = read_settings(request)
+        refuse_unsupported(self, request)
+        return build_engine(request, settings) if settings.builder == "rtx" else write_build_kit(request, settings)
+
+    def executor(self, bundle: Bundle) -> Executor | str:
+        """The engine where a GPU can run it; else, said openly, the ONNX that it was built from."""
+        from edgewise.targets.tensorrt.stand_in import engine_or_stand_in
+
+        return engine_or_stand_in(bundle)
