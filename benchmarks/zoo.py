@@ -28,12 +28,14 @@ _TOY = re.compile(r"test_")  # timm's own unit tests use these
 
 
 def families() -> dict[str, list[str]]:
-    """timm's model names by the module that defines them."""
+    """Timm's model names by the module that defines them."""
     from edgewise.exporter.timm_arch import import_timm
 
     timm = import_timm()
     found = {family: timm.list_models(module=family) for family in timm.list_modules()}
-    return {family: real for family, names in found.items() if (real := [name for name in names if not _TOY.match(name)])}
+    return {
+        family: real for family, names in found.items() if (real := [name for name in names if not _TOY.match(name)])
+    }
 
 
 def smallest(names: list[str]) -> tuple[str, int]:
@@ -60,7 +62,12 @@ def build(name: str) -> Any:
     model = timm.create_model(name).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.is_floating_point() and weight.numel() and weight.std(unbiased=False) == 0 and weight.abs().max() < 1:
+            if (
+                weight.is_floating_point()
+                and weight.numel()
+                and weight.std(unbiased=False) == 0
+                and weight.abs().max() < 1
+            ):
                 weight.copy_(torch.empty_like(weight).uniform_(0.05, 0.3))
         for buffer_name, buffer in model.named_buffers():
             if buffer_name.endswith("running_mean"):
@@ -133,12 +140,18 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"{'model':44} {'M par.':>7} {'nodes':>6} {'SQNR dB':>8}  " + "  ".join(names))
     for row in rows:
         state = ("exact" if row["sqnr_db"] is None else f"{row['sqnr_db']}") if row["verifies"] else "FAILED"
-        takes = ["all" if not row["targets"].get(name, {"?": 1}) else _listed(row["targets"].get(name)) for name in names]
-        print(f"{row['model']:44} {row['parameters'] / 1e6:7.2f} {row.get('nodes', 0):6} {state:>8}  " + "  ".join(takes))
+        takes = [
+            "all" if not row["targets"].get(name, {"?": 1}) else _listed(row["targets"].get(name)) for name in names
+        ]
+        print(
+            f"{row['model']:44} {row['parameters'] / 1e6:7.2f} {row.get('nodes', 0):6} {state:>8}  " + "  ".join(takes)
+        )
         if row["error"]:
             print(f"    {row['error']}")
     summary = summarise(rows)
-    print(f"\n{summary['models']} models: {summary['exports']} export, {summary['verifies']} verify ({summary['share']:.1%})")
+    print(
+        f"\n{summary['models']} models: {summary['exports']} export, {summary['verifies']} verify ({summary['share']:.1%})"
+    )
     for name, count in summary["taken"].items():
         print(f"{name}: takes every node of {count}")
 

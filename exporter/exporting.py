@@ -4,30 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from edgewise.exporter.clean.pipeline import clean
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.diverge import Intermediates, of_onnx, of_program
+from edgewise.exporter.finish import drop_outputs as drop
+from edgewise.exporter.finish import fix_dims, infer_shapes, output_specs, strip
+from edgewise.exporter.locations import location_of
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
 from edgewise.exporter.samples import choose_samples, trace_example
 from edgewise.exporter.source import Arrays, Source
 from edgewise.exporter.torch_source import TorchSource
 from edgewise.exporter.trace import trace
-from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
+from edgewise.exporter.upgrade import upgrade
+from edgewise.exporter.verify import verify as verify_model
+from edgewise.runtime.compare import TensorParity
 from edgewise.runtime.data import Dataset
-from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
+
+_PACKAGES = ("edgewise", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
 
 @dataclass
 class Exported:
-    """A verified ONNX model."""
+    """An ONNX model that was compared with its source.
+
+    Attributes:
+        model: the model; weights inside, no metadata.
+        inputs: what it takes; strings are dynamic dims.
+        outputs: what it gives.
+        parity: one entry per output, over all samples; empty when it was not verified.
+        samples: the inputs that were compared.
+        references: the source's outputs for them.
+        report: JSON: ``versions``, ``passes`` with counts, ``warnings``, ``nodes``, and for an ONNX source ``opset``.
+        source: what was exported.
+        locations: by node name the line of the network's code that it comes from, where that is known; in memory alone.
+    """
 
     model: ir.Model
     inputs: list[TensorSpec]
@@ -37,6 +55,7 @@ class Exported:
     references: list[Arrays]
     report: dict[str, Any]
     source: Source
+    locations: dict[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -55,29 +74,91 @@ def export(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Exported:
-    """Export a network to ONNX and prove that it computes the same."""
+    """Export a network to ONNX and prove that it computes the same.
+
+    Args:
+        source: what :func:`open_source` takes, or what it gave; then the arguments up to ``fuse`` are not looked at.
+        arch: see :func:`open_source`; so are the next four.
+        arch_args: keyword arguments of the architecture.
+        inputs: names, dtypes and shapes; strings are dynamic dims and get just those names in the graph.
+        trust_pickle: run the code in a pickle.
+        fuse: merge the branches of modules that offer it.
+        data: real inputs to compare on; without it seeded random ones, at two sizes of the dynamic dims.
+        opset: ONNX opset, at least 18; an older ONNX file is upgraded to it where that can be verified.
+        verify: compare with the source on at least three inputs.
+        min_sqnr_db: the gate, in dB; integer and boolean outputs must be equal.
+        drop_outputs: outputs to leave out.
+        seed: of the random inputs.
+        progress: called with each step.
+
+    Raises:
+        ExportError, RunError: bad input; the network cannot be traced.
+        GateError: the exported network computes something else; names the first node that diverges and its source line.
+        MissingExtraError: a package of an extra is not installed.
+    """
     if not isinstance(source, Source):
+        progress("open", 0, None)
         source = open_source(
             source, arch=arch, arch_args=arch_args, inputs=inputs, trust_pickle=trust_pickle, fuse=fuse
         )
     samples = choose_samples(source, data, seed)
-    warnings: list[str] = []
+    references = []
+    for index, sample in enumerate(samples):
+        progress("run the source", index, len(samples))
+        references.append(source.run(sample))
+    progress("trace", 0, None)
+    draft = _draft(source, samples, references, opset, min_sqnr_db, seed)
+    drop(draft.model, drop_outputs)
+    references = [
+        {name: array for name, array in outputs.items() if name not in drop_outputs} for outputs in references
+    ]
+    progress("clean", 0, None)
+    passes = clean(draft.model)
+    infer_shapes(draft.model)
+    parity: list[TensorParity] = []
+    if verify:
+        parity = verify_model(
+            draft.model, samples, references, draft.intermediates, min_sqnr_db=min_sqnr_db, progress=progress
+        )
+    locations = {str(node.name): line for node in draft.model.graph if (line := location_of(node))}
+    strip(draft.model)
+    report = {"versions": _versions(), "passes": passes, "warnings": draft.warnings} | draft.facts
+    report["nodes"] = sum(1 for _ in draft.model.graph)
+    outputs = output_specs(draft.model)
+    return Exported(draft.model, source.inputs, outputs, parity, samples, references, report, source, locations)
+
+
+@dataclass
+class _Draft:
+    """A model before cleaning, and a way to get at the source's intermediate values."""
+
+    model: ir.Model
+    intermediates: Intermediates
+    warnings: list[str]
+    facts: dict[str, Any]
+
+
+def _draft(
+    source: Source, samples: Sequence[Arrays], references: Sequence[Arrays], opset: int, min_sqnr_db: float, seed: int
+) -> _Draft:
+    if isinstance(source, TorchSource):
+        model, program, warnings = trace(source, trace_example(source, samples, seed), opset)
+        order = [str(value.name) for value in model.graph.inputs]
+        return _Draft(model, of_program(program, order), warnings, {})
     if isinstance(source, OnnxSource):
         model = source.model()
-    elif isinstance(source, TorchSource):
-        model, _, warnings = trace(source, trace_example(source, samples, seed), opset)
-    else:
-        raise ExportError("unknown source")
-    passes = clean(model)
-    parity: list[TensorParity] = []
-    references = [{k: v for k, v in source.run(sample).items() if k not in drop_outputs} for sample in samples]
-    if verify:
-        runner = OnnxRunner(model)
-        parity = compare_outputs(references, [runner.run(sample) for sample in samples])
-        require_parity(parity, min_sqnr_db=min_sqnr_db, where="export")
-    outputs = [
-        TensorSpec(str(v.name), v.dtype.numpy().name, tuple(d if isinstance(d, int) else str(d.value) for d in v.shape))
-        for v in model.graph.outputs
-    ]
-    report = {"versions": {"torch": version("torch")}, "passes": passes, "warnings": warnings}
-    return Exported(model, source.inputs, outputs, parity, samples, references, report, source)
+        fix_dims(model, source.inputs)
+        model, facts = upgrade(model, opset, samples, references, min_sqnr_db)
+        warnings = [f"kept at opset {facts['from']}: {facts['reason']}"] if "reason" in facts else []
+        return _Draft(model, of_onnx(source.model()), warnings, {"opset": facts})
+    raise TypeError(f"no such source: {type(source).__name__}")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # onnxruntime has builds of other names
+            found[package] = "unknown"
+    return found

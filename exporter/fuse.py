@@ -16,6 +16,8 @@ from edgewise.exporter.torch_source import TorchSource, first_line, named_leaves
 
 METHODS = ("reparameterize", "switch_to_deploy", "fuse")
 _MIN_SQNR_DB = 70.0
+# What a module's own code may raise when it cannot merge.
+_OWN_CODE = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError, ImportError)
 
 
 def fuse_modules(source: TorchSource) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def fuse_modules(source: TorchSource) -> dict[str, Any]:
             try:
                 count = _merge(candidate, kind, method)
                 have = [leaf for _, leaf in named_leaves(candidate(*args, **kwargs))]
-            except Exception as error:  # whatever the module's own code raises
+            except _OWN_CODE as error:
                 refused[f"{kind.__name__}.{method}"] = f"{type(error).__name__}: {first_line(error)}"
                 continue
             worst = min(_sqnr_db(a, b) for a, b in zip(want, have, strict=True))

@@ -33,7 +33,8 @@ def build_hf(folder: str, arguments: Mapping[str, Any]) -> Architecture:
     config = _config(folder, arguments)
     from transformers import AutoModel
 
-    module = build(lambda: AutoModel.from_config(config, **_PLAIN), f"hf:{folder}", {})
+    make: Any = AutoModel.from_config
+    module = build(make, f"hf:{folder}", {"config": config, **_PLAIN})
     return Architecture(module, default_inputs(module))
 
 

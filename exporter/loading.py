@@ -45,7 +45,7 @@ def strip_prefixes(
     tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Take off leading components (``module.``, ``_orig_mod.``, ``model.``) while that makes more names fit."""
-    named, taken = dict(tensors), []
+    named, taken = dict(tensors), list[str]()
     while True:
         heads = {key.split(".", 1)[0] for key in named if key not in _BOOKKEEPING}
         if len(heads) != 1 or any("." not in key for key in named if key not in _BOOKKEEPING):

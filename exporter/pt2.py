@@ -22,9 +22,11 @@ from edgewise.runtime.tensors import TensorSpec
 # Shape expressions are evaluated as Python when an archive is loaded: symbols, numbers and sympy's arithmetic, nothing else.
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _ARITHMETIC = frozenset(
-    "Symbol Integer Rational Float Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv ModularIndexing IntTrueDiv FloatTrueDiv ToFloat "
-    "TruncToInt TruncToFloat CeilToInt FloorToInt RoundToInt PowByNatural FloatPow Max Min Abs Eq Ne Le Lt Ge Gt And Or Not Where "
-    "Piecewise Identity floor ceiling sqrt True False positive integer nonnegative real oo int_oo".split()
+    _WORD.findall(
+        "Symbol Integer Rational Float Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv ModularIndexing IntTrueDiv ToFloat "
+        "FloatTrueDiv TruncToInt TruncToFloat CeilToInt FloorToInt RoundToInt PowByNatural FloatPow Max Min Abs Eq Ne Le Lt Ge "
+        "Gt And Or Not Where Piecewise Identity floor ceiling sqrt True False positive integer nonnegative real oo int_oo"
+    )
 )
 _SYMBOL = re.compile(r"^(s|u|zf|zuf)\d+$|^OpaqueUnaryFn_[a-z0-9]+$")
 
@@ -68,17 +70,16 @@ def open_pt2(path: Path, inputs: Sequence[TensorSpec], *, trust_pickle: bool) ->
 
 def _specs(program: torch.export.ExportedProgram) -> list[TensorSpec]:
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    specs, symbols = [], {}
+    specs, symbols = list[TensorSpec](), dict[str, str]()
     for name in program.graph_signature.user_inputs:
         value = values.get(str(name))
-        if not isinstance(value, torch.Tensor):
-            continue  # a Python number that was fixed when it was exported
-        dims: list[int | str] = []
-        for axis, dim in enumerate(value.shape):
-            if isinstance(dim, int):
-                dims.append(dim)
-            else:
-                dims.append(symbols.setdefault(str(dim), "batch" if axis == 0 else f"{name}_{axis}"))
+        if not isinstance(value, torch.Tensor):  # a Python number that was fixed when it was exported
+            continue
+        shape: tuple[Any, ...] = tuple(value.shape)  # integers and SymInts
+        dims = [
+            dim if isinstance(dim, int) else symbols.setdefault(str(dim), "batch" if axis == 0 else f"{name}_{axis}")
+            for axis, dim in enumerate(shape)
+        ]
         specs.append(TensorSpec(str(name), str(value.dtype).removeprefix("torch."), tuple(dims)))
     return specs
 

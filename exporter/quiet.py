@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 _LOUD = ("torch", "onnxscript", "onnx_ir", "onnx", "transformers", "timm", "huggingface_hub")
 _NOISE = re.compile(
@@ -37,6 +37,6 @@ def quiet() -> Iterator[list[str]]:
         for logger, level in loggers.values():
             logger.setLevel(level)
         for warning in caught:
-            text = str(warning.message).split("\n")[0].replace(os.getcwd(), ".")
+            text = str(warning.message).split("\n")[0].replace(str(Path.cwd()), ".")
             if text not in told and not _NOISE.search(text):
                 told.append(text)

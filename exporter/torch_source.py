@@ -14,7 +14,6 @@ import torch
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays, Source
-from edgewise.runtime.tensors import TensorSpec
 from torch.utils import _pytree as pytree
 
 # From the arguments to what the tracer takes.
@@ -33,7 +32,7 @@ class TorchSource(Source):
             module itself.
     """
 
-    module: Callable[..., Any] = torch.nn.Identity()
+    module: Callable[..., Any] = field(default_factory=torch.nn.Identity)
     keywords: list[str | None] = field(default_factory=list)
     tracing: Tracing | None = None
 

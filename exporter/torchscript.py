@@ -22,7 +22,7 @@ def open_torchscript(path: Path, inputs: Sequence[TensorSpec]) -> TorchSource:
     """
     with quiet():
         try:
-            module = torch.jit.load(path, map_location="cpu").eval()
+            module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise ExportError(
                 "cannot read the TorchScript file",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
+op: Any = opset18  # its type stubs know no graph values
 # Added to the score of a hidden position: after softmax its weight is exactly zero, and float16 still holds the difference.
 _HIDDEN = float(np.finfo(np.float32).min)
 
 
-def attention(  # noqa: PLR0913 - PyTorch's signature
+def attention(
     query: Any,
     key: Any,
     value: Any,
@@ -75,6 +76,6 @@ def _repeat_heads(tensor: Any, query: Any) -> Any:
     return op.Reshape(spread, op.Constant(value_ints=[0, query.shape[1], -1, tensor.shape[3]]))
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any] | Sequence[Callable[..., Any]]] = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: attention,
 }

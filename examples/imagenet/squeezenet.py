@@ -1,6 +1,6 @@
 """SqueezeNet 1.0 (Iandola et al. 2016, table 1), as in the authors' Caffe model: pools round up, conv1 has no padding.
 
-    edgewise export squeezenet10_imagenet.pth --arch examples/imagenet/squeezenet.py:squeezenet10 \
+edgewise export squeezenet10_imagenet.pth --arch examples/imagenet/squeezenet.py:squeezenet10 \
         --input "image=f32[batch,3,227,227]" -o squeezenet.onnx
 """
 

@@ -72,12 +72,12 @@ def attribute_ints(node: ir.Node, name: str) -> list[int] | None:
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """The node that uses a value, if it is the only one and the value is no output of the graph."""
-    users = value.uses()
+    users = list(value.uses())
     return users[0].node if len(users) == 1 and not value.is_graph_output() else None
 
 
 def add_initializer(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:
-    """Register a constant under a name that is free: ``name``, or ``name_1`` …"""
+    """Register a constant under a name that is free: ``name``, else ``name_1``, ``name_2`` and so on."""
     free, count = name, 0
     while free in graph.initializers:
         count += 1

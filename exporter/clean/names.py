@@ -26,12 +26,18 @@ class NameByScope(GraphPass):
     old name stays in ``value.meta`` for the search for the first node that diverges.
     """
 
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rename in the main graph; bodies of control flow keep their names."""
+        self.changed = self.rewrite(model.graph, 0)
+        return ir.passes.PassResult(model, modified=self.changed > 0)
+
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
         """Rename in one graph."""
-        if graph.parent_node is not None if hasattr(graph, "parent_node") else False:
-            return 0
         taken = {str(value.name) for value in [*graph.inputs, *graph.outputs]}
         taken |= {name for name in graph.initializers if not _is_made_up(name)}
+        for body in graph.subgraphs():
+            taken |= {str(value.name) for node in body for value in node.outputs} | set(body.initializers)
+            taken |= {str(value.name) for value in body.inputs}
         count = _name_constants(graph, taken)
         for node in graph:
             count += _name_node(node, taken)
@@ -69,10 +75,10 @@ def _name_constants(graph: ir.Graph, taken: set[str]) -> int:
     """Constants that folding made are named after the module that uses them."""
     count = 0
     for name, value in list(graph.initializers.items()):
-        uses = value.uses()
+        uses = list(value.uses())
         if not _is_made_up(name) or not uses or value.is_graph_output():
             continue
-        node, place = uses[0].node, uses[0].idx
+        node, place = uses[0]
         scope = scope_of(node)
         kind = "constant"
         if is_op(node, "Conv", "ConvTranspose", "Gemm", "MatMul") and place == 1:

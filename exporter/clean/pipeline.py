@@ -51,7 +51,7 @@ def closing_passes() -> list[ir.passes.PassBase]:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.DeduplicateInitializersPass(),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
         common.OutputFixPass(),
         common.NameFixPass(),
@@ -84,10 +84,7 @@ def run_passes(model: ir.Model, passes: Sequence[ir.passes.PassBase], counts: Co
     for step in passes:
         before = _size(model)
         result = step(model)
-        if isinstance(step, GraphPass):
-            changed = step.changed
-        else:
-            changed = abs(_size(model) - before) or int(result.modified)
+        changed = step.changed if isinstance(step, GraphPass) else abs(_size(model) - before) or int(result.modified)
         if changed:
             counts[type(step).__name__.removesuffix("Pass")] += changed
 

@@ -1,0 +1,90 @@
+"""Last steps on a model: only what a stranger may see, the same bytes in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import onnx_ir as ir
+from edgewise.exporter.errors import ExportError
+from edgewise.exporter.upgrade import set_ir_version
+from edgewise.runtime.tensors import TensorSpec
+from onnx_ir.passes import common
+
+
+def drop_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Remove outputs that only training needs, such as auxiliary heads; cleaning then removes what computed them.
+
+    Raises:
+        ExportError: there is no such output, or none would be left.
+    """
+    have = [str(value.name) for value in model.graph.outputs]
+    unknown = [name for name in names if name not in have]
+    if unknown or set(names) >= set(have):
+        raise ExportError(
+            "cannot drop an output",
+            where=f"--drop-output {(unknown or list(names))[0]}",
+            found=f"no output {unknown[0]!r}" if unknown else "every output to be dropped",
+            expected=f"some of {', '.join(have)}",
+            fix="Check the names; at least one output must stay",
+        )
+    for value in [value for value in model.graph.outputs if value.name in names]:
+        model.graph.outputs.remove(value)
+
+
+def fix_dims(model: ir.Model, inputs: Sequence[TensorSpec]) -> None:
+    """Give the graph's inputs the dims of ``inputs``: a dynamic one may have been fixed or renamed."""
+    renamed: dict[str, int | str] = {}
+    specs = {spec.name: spec for spec in inputs}
+    for value in model.graph.inputs:
+        spec = specs[str(value.name)]
+        for old, new in zip(value.shape or (), spec.shape, strict=True):
+            if isinstance(old, ir.SymbolicDim) and old.value is not None and old.value != new:
+                renamed[str(old.value)] = new
+        value.shape = ir.Shape(spec.shape)
+    if renamed:
+        for value in [*model.graph.outputs, *(out for node in model.graph for out in node.outputs)]:
+            if value.shape is not None:
+                value.shape = ir.Shape([renamed.get(str(getattr(dim, "value", dim)), dim) for dim in value.shape])
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Shapes and dtypes of every value, as far as ONNX can tell; targets read them."""
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def strip(model: ir.Model) -> None:
+    """Take out metadata (PyTorch's stack traces hold paths of this machine) and sign the model."""
+    common.ClearMetadataAndDocStringPass()(model)
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+        value.doc_string = None
+    model.graph.name = "main_graph"
+    model.metadata_props.clear()
+    model.producer_name, model.producer_version = "edgewise", version("edgewise")
+    model.domain, model.model_version, model.doc_string = None, None, None
+    set_ir_version(model)
+
+
+def output_specs(model: ir.Model) -> list[TensorSpec]:
+    """What the model gives.
+
+    Raises:
+        ExportError: an output has no dtype or rank.
+    """
+    specs = []
+    for value in model.graph.outputs:
+        if value.dtype is None or value.shape is None:
+            raise ExportError(
+                "an output has no type",
+                where=f"output {value.name!r}",
+                found="no dtype or rank",
+                expected="both",
+                fix="Drop it with --drop-output, or export the network again with typed outputs",
+            )
+        dims = tuple(
+            dim if isinstance(dim, int) else str(dim.value or f"{value.name}_{axis}")
+            for axis, dim in enumerate(value.shape)
+        )
+        specs.append(TensorSpec(str(value.name), value.dtype.numpy().name, dims))
+    return specs
