@@ -1,10 +1,12 @@
-"""The front door's own error."""
+"""The front door's own error, and errors as JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from edgewise.runtime.errors import EdgewiseError, GateError
+
+_PARTS = ("what", "where", "found", "expected", "fix")
 
 
 class ToolchainError(EdgewiseError):
@@ -14,6 +16,22 @@ class ToolchainError(EdgewiseError):
 class GateFailedError(GateError):
     """A gate did not hold; ``result`` is what the verb found out nevertheless (the object that ``--json`` prints)."""
 
-    def __init__(self, error: GateError, result: dict[str, Any]) -> None:
-        super().__init__(error.what, where=error.where, found=error.found, expected=error.expected, fix=error.fix)
+    def __init__(self, error: EdgewiseError, result: dict[str, Any]) -> None:
+        super().__init__(**parts_of(error))
         self.result = result
+        self.exit_code = error.exit_code
+
+
+def parts_of(error: EdgewiseError) -> dict[str, str]:
+    """The five parts by name: the arguments that make the same error again."""
+    return {part: getattr(error, part) for part in _PARTS}
+
+
+def error_entry(error: EdgewiseError) -> dict[str, Any]:
+    """An error as ``--json`` prints it: the five parts, the sentence, and the exit code."""
+    return {
+        **parts_of(error),
+        "message": str(error),
+        "gate": isinstance(error, GateError),
+        "exit_code": error.exit_code,
+    }

@@ -33,6 +33,7 @@ _KINDS: dict[str, type[Any]] = {
     "verify": VerifySettings,
     "profile": ProfileSettings,
 }
+_PLACES = (("export", "data"), ("quantize", "calib"), ("verify", "data"))
 _HEAD: dict[str, Any] = {
     "source": str | None,
     "name": str | None,
@@ -124,10 +125,10 @@ class Recipe:
     def relocated(self, start: Path, end: Path) -> Recipe:
         """The same recipe with its relative paths, so far relative to ``start``, made relative to ``end``."""
         made = replace(self, source=moved(self.source, start, end), arch=moved(self.arch, start, end))
-        if made.quantize:
-            made = replace(made, quantize=replace(made.quantize, calib=moved(made.quantize.calib, start, end)))
-        if made.verify:
-            made = replace(made, verify=replace(made.verify, data=moved(made.verify.data, start, end)))
+        for stage, key in _PLACES:
+            own = getattr(made, stage)
+            if own is not None:
+                made = replace(made, **{stage: replace(own, **{key: moved(getattr(own, key), start, end)})})
         return made
 
 

@@ -10,10 +10,14 @@ STAGES = ("export", "prune", "quantize", "build", "verify", "profile")
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """``opset`` None: the lowest from 18 up that every target takes. ``min_sqnr`` in dB, against the source network."""
+    """``opset`` None: the lowest from 18 up that every target takes. ``min_sqnr`` in dB, against the source network.
+
+    ``data`` is DATA to compare on; None: the calibration data, else seeded random inputs.
+    """
 
     opset: int | None = None
     min_sqnr: float = 60.0
+    data: str | None = None
     fuse: bool = True
     drop_outputs: tuple[str, ...] = ()
     seed: int = 0

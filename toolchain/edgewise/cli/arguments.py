@@ -1,0 +1,42 @@
+"""Texts of the command line that mean more than themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewise.errors import ToolchainError
+from edgewise.runtime.storage import whole_file
+
+
+def pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as a table; values are read as JSON where they are JSON, and are texts otherwise.
+
+    Raises:
+        ToolchainError: a text without ``=``.
+    """
+    made: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ToolchainError(
+                "cannot read an option",
+                where=f"{option} {text}",
+                expected="KEY=VALUE",
+                fix=f"Write it as {option} num_classes=10",
+            )
+        try:
+            made[key] = json.loads(value)
+        except ValueError:
+            made[key] = value
+    return made
+
+
+def keep(result: dict[str, Any], path: str | None) -> dict[str, Any]:
+    """The result, written to a file as well if one is named."""
+    if path is not None:
+        with whole_file(Path(path)) as draft:
+            draft.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return result

@@ -1,0 +1,48 @@
+"""``edgewise profile``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgewise.cli import options as o
+from edgewise.cli.arguments import keep
+from edgewise.cli.show import show_profile
+from edgewise.cli.work import perform
+from edgewise.runtime.progress import Progress
+
+Where = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="local; ssh:// and adb: come in a later version."),
+]
+PerLayer = Annotated[bool, typer.Option("--per-layer", help="Time every layer, and say which unit ran it.")]
+Runs = Annotated[
+    int | None, typer.Option("--runs", metavar="N", min=1, help="Timed runs; by default as many as it takes.")
+]
+Warmup = Annotated[int | None, typer.Option("--warmup", metavar="N", min=0, help="Runs to throw away first.")]
+
+
+def run(
+    bundle: o.BundlePath,
+    *,
+    device: Where = "local",
+    threads: o.Threads = 0,
+    per_layer: PerLayer = False,
+    runs: Runs = None,
+    warmup: Warmup = None,
+    max_latency_ms: o.MaxLatency = None,
+    output: o.ResultFile = None,
+    as_json: o.Json = False,
+) -> None:
+    """Measure a bundle: load time, first run, the distribution of warm runs, memory, and layers."""
+    from edgewise.verbs.profile import profile
+
+    def verb(progress: Progress) -> dict[str, Any]:
+        result = profile(
+            bundle, device=device, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
+            max_latency_ms=max_latency_ms, progress=progress,
+        )  # fmt: skip
+        return keep(result, output)
+
+    perform(verb, show_profile, as_json=as_json)

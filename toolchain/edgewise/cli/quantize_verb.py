@@ -1,0 +1,35 @@
+"""``edgewise quantize``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from edgewise.cli import options as o
+from edgewise.cli.show import show_quantize
+from edgewise.cli.work import perform
+
+
+def run(
+    model: o.Model,
+    *,
+    output: o.OutputFile,
+    target: o.Target,
+    device: o.Device = None,
+    scheme: o.Scheme = "int8",
+    calib: o.Calib = None,
+    preprocess: o.Preprocess = None,
+    method: o.Method = "minmax",
+    samples: o.Samples = 128,
+    keep_float: o.KeepFloat = None,
+    allow_random_calibration: o.RandomCalibration = False,
+    as_json: o.Json = False,
+) -> None:
+    """Quantize an ONNX file after training, in the form that a target turns into integer kernels."""
+    from edgewise.verbs.quantize import quantize
+
+    verb = partial(
+        quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
+        preprocess=preprocess, method=method or "minmax", samples=samples or 128, keep_float=keep_float or (),
+        allow_random_calibration=allow_random_calibration,
+    )  # fmt: skip
+    perform(verb, show_quantize, as_json=as_json)

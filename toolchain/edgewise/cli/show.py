@@ -1,0 +1,267 @@
+"""What each verb prints for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgewise.cli.layout import PARITY, facts, parity_rows, table
+from edgewise.numbers import count, milliseconds, percent, size, spec, sqnr
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Result = dict[str, Any]
+_MOST_ROWS = 25
+
+
+def show_export(result: Result, console: Console) -> None:
+    """Where the ONNX lies, its interface and the parity."""
+    facts(console, [("written", result["output"]), *_interface(result)])
+    table(console, "Parity with the source", PARITY, parity_rows(result["parity"]["outputs"]), right=5)
+    _warnings(console, result["report"].get("warnings", []))
+
+
+def show_prune(result: Result, console: Console) -> None:
+    """Density per layer, and what was left alone and why."""
+    report = result["report"]
+    facts(
+        console,
+        [("written", result["output"]), ("pattern", report["pattern"]), ("sparsity", percent(report["sparsity"]))],
+    )
+    table(
+        console,
+        "Layers",
+        ("layer", "op", "density"),
+        [_layer(entry, "density") for entry in report.get("layers", [])],
+        right=1,
+    )
+    table(console, "Left alone", ("layer", "why"), [_name_and_reason(entry) for entry in report.get("refused", [])])
+    table(console, "What it changed", PARITY, parity_rows(result.get("parity", [])), right=5)
+
+
+def show_quantize(result: Result, console: Console) -> None:
+    """How many layers became integers, and what stays in float and why."""
+    report = result["report"]
+    facts(
+        console,
+        [
+            ("written", result["output"]),
+            ("form", f"{report['scheme']} for {result['target']}"),
+            ("calibrated", f"{report['samples']} samples of {report['data']['source']}, {report['method']}"),
+            ("quantized", f"{len(report['layers'])} layers"),
+        ],
+    )
+    table(
+        console,
+        "Kept in float",
+        ("node", "op", "why"),
+        [(e["node"], e["op"], e["reason"]) for e in report["kept_float"]],
+    )
+    _warnings(console, report.get("notes", []))
+
+
+def show_build(result: Result, console: Console) -> None:
+    """The bundle, how much the target takes, and the engine against its ONNX."""
+    facts(console, [("written", result["bundle"]), *_engine(result), ("engine's size", size(result["size_bytes"]))])
+    _refused(console, result["support"])
+    _parity(console, result["parity"])
+    _warnings(console, result["engine"]["notes"])
+
+
+def show_verify(result: Result, console: Console) -> None:
+    """The verdict, the outputs and, where asked for, the layers."""
+    verdict = "the same" if result["parity"]["passed"] else "not the same"
+    facts(console, [("verdict", verdict), ("run by", result["how"]), ("against", result["against"])])
+    table(console, "Parity", PARITY, parity_rows(result["parity"]["outputs"]), right=5)
+    layers = result.get("layers", [])
+    table(console, "Layers", ("layer", "op", "SQNR"), [(e["name"], e["op"], sqnr(e)) for e in layers], right=1)
+    if layers:
+        first = result["first_diverging"]
+        limit = f"{result['layer_threshold_db']:g} dB"
+        text = f"{first['name']} ({first['op']}), {sqnr(first)}" if first else f"none below {limit}"
+        facts(console, [("first to diverge", text)])
+
+
+def show_profile(result: Result, console: Console) -> None:
+    """Times and memory; layers where they were timed."""
+    latency = result["latency_ms"]
+    facts(
+        console,
+        [
+            ("median", milliseconds(latency["median"])),
+            ("min / p90 / p99", " / ".join(str(milliseconds(latency[key])) for key in ("min", "p90", "p99"))),
+            ("first run", milliseconds(result["first_run_ms"])),
+            ("load", milliseconds(result["load_ms"])),
+            ("peak memory", size(result["peak_memory_bytes"])),
+            ("threads", result["threads"]),
+        ],
+    )
+    rows = [
+        (e["name"], e["op"], e["unit"], milliseconds(e["median_ms"]), percent(e.get("share")))
+        for e in sorted(result.get("layers") or [], key=lambda entry: -entry["median_ms"])[:_MOST_ROWS]
+    ]
+    table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
+    _warnings(console, result["warnings"])
+
+
+def show_eval(result: Result, console: Console) -> None:
+    """The value, and the drop where there is something to compare with."""
+    source = result.get("source_value")
+    as_text = percent if result["metric"].startswith("top") else "{:.6g}".format
+    facts(
+        console,
+        [
+            (result["metric"], as_text(result["value"])),
+            ("source", None if source is None else as_text(source)),
+            ("drop", None if source is None else as_text(source - result["value"])),
+            ("samples", result["n"]),
+            ("run by", result["how"]),
+        ],
+    )
+
+
+def show_inspect(result: Result, console: Console) -> None:
+    """Everything that is known of a network or bundle."""
+    network = result.get("network") or {}
+    assumed = ", ".join(f"{dim}={value}" for dim, value in network.get("macs_assumed", {}).items())
+    facts(
+        console,
+        [
+            ("kind", result["kind"]),
+            *_interface(result),
+            ("parameters", count(network.get("parameters"))),
+            ("MACs", f"{count(network.get('macs'))}{f' ({assumed} assumed)' if assumed else ''}"),
+            ("MACs unknown", ", ".join(network.get("macs_unknown", []))),
+            (
+                "weights",
+                ", ".join(f"{dtype} {count(number)}" for dtype, number in network.get("weight_dtypes", {}).items()),
+            ),
+            ("opset", network.get("opset")),
+        ],
+    )
+    table(console, "Operators", ("op", "count"), network.get("ops", {}).items(), right=1)
+    _sparsity(console, result.get("sparsity"))
+    if result["kind"] == "bundle":
+        _bundle(console, result)
+    for name, entry in result.get("targets", {}).items():
+        facts(console, [(f"target {name}", f"{entry['taken']} of {entry['total']} nodes on {entry['device']}")])
+        _refused(console, entry, name)
+
+
+def show_report(result: Result, console: Console) -> None:
+    """Where the page lies."""
+    facts(console, [("written", result["output"]), ("bundles", len(result["bundles"]))])
+
+
+def show_devices(result: Result, console: Console) -> None:
+    """Targets, profiles and this machine."""
+    targets = [(t["name"], ", ".join(t["schemes"]), t["default_device"], t["summary"]) for t in result["targets"]]
+    table(console, "Targets", ("target", "schemes", "default device", "what"), targets)
+    profiles = [(p["name"], ", ".join(p["targets"]), p["summary"]) for p in result["profiles"]]
+    table(console, "Device profiles", ("device", "targets", "what"), profiles)
+    console.print("\nReachable", style="bold")
+    for machine in result["reachable"]:
+        facts(console, [(key, _flat(value)) for key, value in machine.items()])
+
+
+def show_convert(result: Result, console: Console) -> None:
+    """One row per target, what went wrong, and where everything lies."""
+    rows = [
+        (
+            entry["target"],
+            entry["device"],
+            "ok" if entry["exit_code"] == 0 else "FAILED",
+            _worst(entry.get("parity")),
+            percent((entry.get("accuracy") or {}).get("value")),
+            milliseconds(entry.get("profile", {}).get("latency_ms", {}).get("median")),
+            size(entry.get("size_bytes")),
+            entry.get("bundle") or entry.get("model"),
+        )
+        for entry in result["targets"]
+    ]
+    head = ("target", "device", "", "SQNR to source", "accuracy", "median", "engine", "where")
+    table(console, result["name"], head, rows)
+    for entry in result["targets"]:
+        skipped = [part["skipped"] for key in ("parity", "profile") if "skipped" in (part := entry.get(key) or {})]
+        checked = (entry.get("parity") or {}).get("how")
+        facts(
+            console,
+            [(f"{entry['target']} checked by", checked), *((entry["target"], text) for text in dict.fromkeys(skipped))],
+        )
+        for error in entry["errors"]:
+            console.print(f"{entry['target']}: {error['message']}", style="red")
+    console.print()
+    facts(console, [("report", result["report"]), ("ONNX", result["model"]), ("everything", result["output"])])
+
+
+def _worst(parity: Result | None) -> str | None:
+    outputs = (parity or {}).get("outputs")
+    if not outputs:
+        return None
+    return sqnr(
+        min(
+            outputs,
+            key=lambda entry: (entry["exact"], entry["sqnr_db"] if entry["sqnr_db"] is not None else float("-inf")),
+        )
+    )
+
+
+def _interface(result: Result) -> list[tuple[str, Any]]:
+    return [
+        *(("input", spec(entry)) for entry in result["inputs"]),
+        *(("output", spec(entry)) for entry in result["outputs"]),
+    ]
+
+
+def _engine(result: Result) -> list[tuple[str, Any]]:
+    support = result.get("support") or {}
+    taken = f"{support['taken']} of {support['total']} nodes" if support else None
+    return [("target", f"{result['target']} on {result['device']}"), ("taken", taken)]
+
+
+def _bundle(console: Console, result: Result) -> None:
+    facts(
+        console, [*_engine(result), ("engine's size", size(result["size_bytes"])), ("source", _flat(result["source"]))]
+    )
+    _parity(console, result["parity"] or {})
+    _warnings(console, result["engine"].get("notes", []))
+
+
+def _parity(console: Console, parity: Result) -> None:
+    facts(console, [("checked by", parity.get("how")), ("not checked", parity.get("skipped"))])
+    for entry, title in (
+        (parity.get("against_onnx"), "Engine against its ONNX"),
+        (parity, "Engine against the source"),
+    ):
+        table(console, title, PARITY, parity_rows((entry or {}).get("outputs", [])), right=5)
+
+
+def _refused(console: Console, support: Result, target: str = "the target") -> None:
+    rows = [(entry["node"], entry["op"], entry["reason"]) for entry in support["refused"][:_MOST_ROWS]]
+    table(console, f"Not taken by {target} itself ({len(support['refused'])})", ("node", "op", "why"), rows)
+
+
+def _sparsity(console: Console, entries: Any) -> None:
+    if not isinstance(entries, list):
+        return
+    rows = [(*_layer(entry, "density"), entry.get("pattern")) for entry in entries if entry["density"] < 1]
+    table(console, "Sparse weights", ("weight", "op", "density", "pattern"), rows[:_MOST_ROWS])
+
+
+def _layer(entry: Result, key: str) -> tuple[Any, ...]:
+    return entry.get("name") or entry.get("weight"), entry.get("op"), percent(entry.get(key))
+
+
+def _name_and_reason(entry: Result) -> tuple[Any, ...]:
+    return entry.get("name") or entry.get("node"), entry.get("reason")
+
+
+def _warnings(console: Console, texts: list[str]) -> None:
+    for text in texts:
+        console.print(f"note: {text}")
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(inner)}" for key, inner in value.items() if inner not in (None, {}, []))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

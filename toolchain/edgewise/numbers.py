@@ -1,0 +1,57 @@
+"""Numbers as people read them, on the terminal and on the report page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_KILO = 1024
+_THOUSAND = 1000
+
+
+def sqnr(entry: dict[str, Any]) -> str:
+    """In dB, or what there is instead."""
+    if entry["exact"]:
+        return "exact"
+    return "incomparable" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f} dB"
+
+
+def number(value: float | None) -> str | None:
+    """Three digits."""
+    return None if value is None else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str | None:
+    """A fraction as a percentage."""
+    return None if value is None else f"{100 * value:.2f} %"
+
+
+def milliseconds(value: float | None) -> str | None:
+    """Three digits after the point."""
+    return None if value is None else f"{value:.3f} ms"
+
+
+def size(value: float | None) -> str | None:
+    """Bytes in the unit that keeps the number short."""
+    if value is None:
+        return None
+    for unit in ("B", "KiB", "MiB"):
+        if value < _KILO:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _KILO
+    return f"{value:.2f} GiB"
+
+
+def count(value: float | None) -> str | None:
+    """Thousands, millions and billions by letter."""
+    if value is None:
+        return None
+    for unit in ("", " k", " M"):
+        if value < _THOUSAND:
+            return f"{value:.0f}" if not unit else f"{value:.2f}{unit}"
+        value /= _THOUSAND
+    return f"{value:.2f} G"
+
+
+def spec(entry: dict[str, Any]) -> str:
+    """A tensor's name, dtype and shape."""
+    return f"{entry['name']}: {entry['dtype']}[{', '.join(map(str, entry['shape']))}]"

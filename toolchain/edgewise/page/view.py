@@ -1,0 +1,217 @@
+"""From what was collected to what the template shows: numbers with units, rows, charts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from edgewise.page.collect import Collection, Entry
+from edgewise.page.svg import Point, histogram, pareto, runs
+
+_MOST_LAYERS = 24
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the per-layer table; ``share`` of the whole, ``width`` against the slowest, both fractions."""
+
+    name: str
+    op: str
+    unit: str
+    median_ms: float
+    share: float
+    width: float
+    kind: int
+
+
+@dataclass(frozen=True)
+class OpShare:
+    """All layers of one operator together."""
+
+    op: str
+    median_ms: float
+    share: float
+    kind: int
+
+
+def title(found: Collection) -> str:
+    """The networks' names."""
+    names = dict.fromkeys(
+        str((e.manifest.get("source") or {}).get("file") or e.manifest.get("name")) for e in found.entries
+    )
+    return ", ".join(names) or "nothing was built"
+
+
+def sources(found: Collection) -> list[dict[str, Any]]:
+    """The networks that the bundles were made from, each once."""
+    known = {str(source.get("sha256")): source for e in found.entries if (source := e.manifest.get("source"))}
+    return list(known.values())
+
+
+def median_ms(entry: Entry) -> float | None:
+    """The median latency, where it was measured."""
+    return entry.profile["latency_ms"]["median"] if entry.profile else None
+
+
+def accuracy(entry: Entry) -> dict[str, Any] | None:
+    """Metric, value, n and perhaps source_value: measured beside the bundle, else what its manifest records."""
+    return entry.accuracy[-1] if entry.accuracy else entry.manifest.get("accuracy")
+
+
+def accuracies(entry: Entry) -> list[dict[str, Any]]:
+    """Everything that was measured, each with ``source_value`` (None where there is none)."""
+    own = entry.manifest.get("accuracy")
+    return [{"source_value": None, **result} for result in ([own] if own else []) + entry.accuracy]
+
+
+def score(result: dict[str, Any], value: float | None = None) -> str:
+    """A value of a metric: as a percentage where it is a share of samples."""
+    shown: float = result["value"] if value is None else value
+    return f"{100 * shown:.2f} %" if result["metric"] in ("top1", "top5") else f"{shown:.4g}"
+
+
+def checks(entry: Entry) -> list[dict[str, Any]]:
+    """The tables of parity: of the build, and of later runs of ``edgewise verify``."""
+    parity = entry.manifest.get("parity") or {}
+    tables = []
+    if "outputs" in parity:
+        tables.append({**parity, "title": "Parity with the source"})
+    if "against_onnx" in parity:
+        tables.append(
+            {**parity["against_onnx"], "how": parity.get("how", ""), "title": "Parity with the ONNX it was built from"}
+        )
+    tables += [{**r["parity"], "how": r["how"], "title": f"Verified against {r['against']}"} for r in entry.parity]
+    return tables
+
+
+def notes(entry: Entry) -> list[str]:
+    """What the build, the check and the measurement have to say, each sentence once."""
+    parity, profile = entry.manifest.get("parity") or {}, entry.profile or {}
+    said = [*entry.manifest["engine"].get("notes", [])]
+    said += [f"Not checked here: {parity['skipped']}"] if "skipped" in parity else []
+    said += [str(warning) for warning in profile.get("warnings", [])]
+    return list(dict.fromkeys(said))
+
+
+def energy(profile: dict[str, Any]) -> str:
+    """Per inference, or why it is not known."""
+    value = profile.get("energy")
+    if isinstance(value, dict) and value.get("reason"):
+        return f"not known: {value['reason']}"
+    return "not known" if value is None else str(value)
+
+
+def device(profile: dict[str, Any]) -> str:
+    """The machine that was measured on."""
+    return str(profile.get("device", "this machine"))
+
+
+def worst_parity(entry: Entry) -> dict[str, Any] | None:
+    """The output that differs most from the source's."""
+    outputs = (entry.manifest.get("parity") or {}).get("outputs")
+    return min(outputs, key=_agreement) if outputs else None
+
+
+def _agreement(parity: dict[str, Any]) -> float:
+    if parity["exact"]:
+        return float("inf")
+    return float("-inf") if parity["sqnr_db"] is None else float(parity["sqnr_db"])
+
+
+def scheme(entry: Entry) -> str:
+    """What its numbers are: a scheme of quantization, or float; and whether weights were removed."""
+    quantization, sparsity = entry.manifest.get("quantization"), entry.manifest.get("sparsity")
+    name = str(quantization["scheme"]) if quantization else "float"
+    return f"{name}, {sparsity['pattern']} sparse" if sparsity else name
+
+
+def verdict(entry: Entry) -> tuple[str, str]:
+    """A word for the parity, and its tone: good, bad or unknown."""
+    parity = entry.manifest.get("parity") or {}
+    checks = [parity, parity.get("against_onnx", parity)]
+    if "passed" not in parity:
+        return "not checked here", "unknown"
+    return ("verified", "good") if all(check["passed"] for check in checks) else ("parity failed", "bad")
+
+
+def layers(entry: Entry) -> list[Layer]:
+    """The slowest layers, slowest first."""
+    told = sorted((entry.profile or {}).get("layers") or [], key=lambda layer: -layer["median_ms"])
+    total = sum(layer["median_ms"] for layer in told) or 1.0
+    slowest = told[0]["median_ms"] or 1.0 if told else 1.0
+    kinds = {share.op: share.kind for share in op_shares(entry)}
+    return [
+        Layer(
+            e["name"],
+            e["op"],
+            e["unit"],
+            e["median_ms"],
+            e["median_ms"] / total,
+            e["median_ms"] / slowest,
+            kinds[e["op"]],
+        )
+        for e in told[:_MOST_LAYERS]
+    ]
+
+
+def op_shares(entry: Entry) -> list[OpShare]:
+    """Time by operator, the largest first; colours go by rank."""
+    sums: dict[str, float] = defaultdict(float)
+    for layer in (entry.profile or {}).get("layers") or []:
+        sums[layer["op"]] += layer["median_ms"]
+    total = sum(sums.values()) or 1.0
+    ranked = sorted(sums.items(), key=lambda item: -item[1])
+    return [OpShare(op, ms, ms / total, min(rank, 5)) for rank, (op, ms) in enumerate(ranked)]
+
+
+def left_out(entry: Entry) -> int:
+    """How many layers the table does not show."""
+    return max(0, len((entry.profile or {}).get("layers") or []) - _MOST_LAYERS)
+
+
+def latency_chart(entry: Entry) -> Markup:
+    """The distribution of warm runs."""
+    latency = (entry.profile or {})["latency_ms"]
+    marks = [("median", latency["median"]), ("p90", latency["p90"]), ("p99", latency["p99"])]
+    text = f"Histogram of {len(latency['samples'])} warm runs: median {latency['median']:.3f} ms, p99 {latency['p99']:.3f} ms"
+    return histogram(latency["samples"], marks, label=text)
+
+
+def runs_chart(entry: Entry) -> Markup:
+    """The warm runs in order."""
+    samples = (entry.profile or {})["latency_ms"]["samples"]
+    return runs(samples, label=f"Latency of {len(samples)} warm runs in the order of measurement")
+
+
+def trade_off(found: Collection) -> Markup | None:
+    """Latency against accuracy where at least two bundles have both, else against size; None with fewer than two."""
+    timed = [entry for entry in found.entries if median_ms(entry) is not None]
+    measured = [entry for entry in timed if accuracy(entry)]
+    if len(measured) > 1:
+        values = [(entry, (accuracy(entry) or {})["value"] * 100) for entry in measured]
+        name = f"{(accuracy(measured[0]) or {})['metric']}, %"
+        return _pareto(values, name, higher_is_better=True)
+    if len(timed) > 1:
+        return _pareto(
+            [(entry, entry.size_bytes / 2**20) for entry in timed], "engine size, MiB", higher_is_better=False
+        )
+    return None
+
+
+def _pareto(values: list[tuple[Entry, float]], y_name: str, *, higher_is_better: bool) -> Markup:
+    targets = list(dict.fromkeys(entry.manifest["target"] for entry, _ in values))
+    points = [
+        Point(str(entry.manifest.get("name")), median_ms(entry) or 0.0, y, targets.index(entry.manifest["target"]))
+        for entry, y in values
+    ]
+    spoken = "; ".join(f"{p.name}: {p.x:.3f} ms, {p.y:.4g}" for p in points)
+    return pareto(
+        points,
+        x_name="median latency, ms",
+        y_name=y_name,
+        higher_is_better=higher_is_better,
+        label=f"Latency against {y_name}. {spoken}",
+    )

@@ -1,0 +1,90 @@
+"""The gates of a conversion. One that was asked for and cannot be checked has not held."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgewise.recipe import Recipe
+from edgewise.runtime.errors import GateError
+from edgewise.settings import ProfileSettings, VerifySettings
+
+
+def bundle_gates(manifest: dict[str, Any], recipe: Recipe) -> list[GateError]:
+    """Parity and accuracy, from what a manifest records."""
+    settings = recipe.verify
+    if settings is None:
+        return []
+    parity = manifest["parity"]
+    if "skipped" in parity:
+        return _unchecked(settings, parity["skipped"], f"target {manifest['target']}")
+    return parity_gates(parity) + accuracy_gates(manifest["accuracy"], settings.min_accuracy, settings.max_drop)
+
+
+def parity_gates(parity: dict[str, Any]) -> list[GateError]:
+    """The gates of a manifest's ``parity`` that did not hold."""
+    entries = [parity.get("against_onnx"), parity]
+    return [GateError(**entry["error"]) for entry in entries if entry and not entry.get("passed", True)]
+
+
+def accuracy_gates(
+    accuracy: dict[str, Any] | None, min_accuracy: float | None, max_drop: float | None
+) -> list[GateError]:
+    """The gates on accuracy that do not hold. ``accuracy``: metric, value, n, and source_value where it was measured."""
+    if accuracy is None:
+        return [_not_measured("accuracy", "no DATA to measure on")] if (min_accuracy, max_drop) != (None, None) else []
+    value, source = accuracy["value"], accuracy.get("source_value")
+    where = f"{accuracy['metric']} over {accuracy['n']} samples"
+    failed = []
+    if min_accuracy is not None and not value >= min_accuracy:
+        failed.append(_too_low(where, f"{value:.4f}", f"at least {min_accuracy:g}"))
+    if max_drop is not None and source is None:
+        failed.append(_not_measured("drop in accuracy", "no source to measure the drop from"))
+    elif max_drop is not None and not source - value <= max_drop:
+        found = f"{value:.4f}, {source - value:.4f} below the source's {source:.4f}"
+        failed.append(_too_low(where, found, f"a drop of at most {max_drop:g}"))
+    return failed
+
+
+def latency_gates(profile: dict[str, Any], settings: ProfileSettings | None, name: str) -> list[GateError]:
+    """The gate on the median latency, when it does not hold. ``profile`` may be ``{"skipped": reason}``."""
+    limit = settings.max_latency_ms if settings else None
+    if limit is None:
+        return []
+    if "skipped" in profile:
+        return [_not_measured("latency", profile["skipped"], name)]
+    median = profile["latency_ms"]["median"]
+    if median <= limit:
+        return []
+    return [
+        GateError(
+            "the network is too slow",
+            where=name,
+            found=f"{median:.3f} ms in the median on this machine",
+            expected=f"at most {limit:g} ms",
+            fix="Quantize or prune it, change the number of threads, or raise the limit",
+        )
+    ]
+
+
+def _unchecked(settings: VerifySettings, reason: str, where: str) -> list[GateError]:
+    asked = {
+        "parity": settings.min_sqnr,
+        "accuracy": settings.min_accuracy,
+        "drop in accuracy": settings.max_drop,
+    }
+    return [_not_measured(name, reason, where) for name, limit in asked.items() if limit is not None]
+
+
+def _not_measured(what: str, reason: str, where: str = "") -> GateError:
+    return GateError(
+        f"the gate on {what} cannot be checked",
+        where=where,
+        found=reason,
+        expected="a measurement, since the gate was asked for",
+        fix="Check it on a machine that can run it, or take the gate out for this target",
+    )
+
+
+def _too_low(where: str, found: str, expected: str) -> GateError:
+    fix = "Calibrate on more or better data, try another --method, or keep sensitive layers with --keep-float"
+    return GateError("the accuracy is too low", where=where, found=found, expected=expected, fix=fix)

@@ -1,0 +1,68 @@
+"""The stage that proves an engine: its outputs against the ONNX graph it was built from, and against the source network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgewise.errors import parts_of
+from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
+from edgewise.runtime.errors import GateError
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.progress import Progress, silent
+from edgewise.settings import VerifySettings
+from edgewise.stages.network import Arrays, Network, only
+
+if TYPE_CHECKING:
+    from edgewise.targets import Executor
+
+# An engine in float (fp16 included) is an accurate one; integers round; both fall far below when something is wrong.
+FLOAT_MIN_SQNR_DB = 40.0
+QUANTIZED_MIN_SQNR_DB = 10.0
+QUANTIZED_BUILD_MIN_SQNR_DB = 20.0
+
+
+def source_threshold(settings: VerifySettings, provenance: dict[str, Any]) -> float | None:
+    """The least SQNR against the source, in dB; None: only reported, for pruning changes the function on purpose."""
+    if settings.min_sqnr is not None:
+        return settings.min_sqnr
+    if "prune" in provenance:
+        return None
+    return QUANTIZED_MIN_SQNR_DB if "quantize" in provenance else FLOAT_MIN_SQNR_DB
+
+
+def verify_engine(
+    network: Network, executor: Executor, threshold: float | None, progress: Progress = silent
+) -> dict[str, Any]:
+    """The manifest's ``parity``: how the engine was run, its outputs against the source's, and ``against_onnx``."""
+    names = [spec.name for spec in network.outputs]
+    graph = OnnxRunner(network.model, optimize=False).run
+    own = run_all(graph, network.samples, "run the ONNX graph", progress)
+    made = run_all(executor.run, network.samples, "run the engine", progress)
+    build_threshold = QUANTIZED_BUILD_MIN_SQNR_DB if "quantize" in network.provenance else FLOAT_MIN_SQNR_DB
+    references = [only(outputs, names, "the source's reference") for outputs in network.references]
+    return {
+        "how": executor.how,
+        **judge(compare_outputs(references, made), threshold, "the engine against the source"),
+        "against_onnx": judge(compare_outputs(own, made), build_threshold, "the engine against its ONNX graph"),
+    }
+
+
+def run_all(run: Callable[[Arrays], Arrays], samples: Sequence[Arrays], task: str, progress: Progress) -> list[Arrays]:
+    """Run every sample."""
+    outputs = []
+    for index, sample in enumerate(samples):
+        outputs.append(run(sample))
+        progress(task, index + 1, len(samples))
+    return outputs
+
+
+def judge(parities: Sequence[TensorParity], threshold: float | None, where: str) -> dict[str, Any]:
+    """Compare with a threshold, and keep the verdict as JSON."""
+    entry: dict[str, Any] = {"min_sqnr_db": threshold, "passed": True, "outputs": [p.to_json() for p in parities]}
+    if threshold is not None:
+        try:
+            require_parity(parities, min_sqnr_db=threshold, where=where)
+        except GateError as error:
+            entry |= {"passed": False, "error": parts_of(error)}
+    return entry

@@ -1,0 +1,69 @@
+"""``edgewise.prune``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.progress import Progress, silent
+from edgewise.runtime.storage import sha256_of
+from edgewise.settings import PruneSettings
+from edgewise.stages.network import Network, read_network, write_network
+from edgewise.stages.prune import prune_stage
+from edgewise.stages.reference import with_reference
+from edgewise.stages.verify import run_all
+from edgewise.verbs.result import SCHEMA_VERSION
+
+
+def prune(
+    model: str | Path,
+    output: str | Path,
+    *,
+    pattern: str,
+    sparsity: float,
+    skip: Sequence[str] = (),
+    calib: str | None = None,
+    preprocess: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Remove the smallest weights of an ONNX file in a pattern.
+
+    Args:
+        model: the ONNX file.
+        output: the ONNX file to write, whole or not at all.
+        pattern: ``block:RxC``, ``2:4``, ``N:M``, ``channel`` or ``unstructured``.
+        sparsity: the fraction of weights to remove.
+        skip: names of layers to leave alone.
+        calib: DATA on which to measure what the pruning changed.
+        preprocess: what to do with the images of DATA.
+        progress: told how far the work is.
+
+    Returns:
+        ``schema_version, output, sha256, report`` (density per layer, refusals with reasons) and ``parity`` per output
+        against the network before, where ``calib`` is given.
+
+    Raises:
+        QuantizeError: an unknown pattern, or a sparsity that it does not have.
+        RunError: the model or DATA cannot be read.
+    """
+    network = read_network(model)
+    if calib:
+        network = with_reference(network, calib, preprocess, progress=progress)
+    pruned = prune_stage(network, PruneSettings(pattern, sparsity, tuple(skip)), progress=progress)
+    output = Path(output)
+    write_network(pruned, output)
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "output": str(output),
+        "sha256": sha256_of(output),
+        "report": pruned.provenance["prune"],
+    }
+    return result | ({"parity": _cost(pruned, progress)} if calib else {})
+
+
+def _cost(pruned: Network, progress: Progress) -> list[dict[str, Any]]:
+    outputs = run_all(OnnxRunner(pruned.model).run, pruned.samples, "run the pruned network", progress)
+    return [entry.to_json() for entry in compare_outputs(pruned.references, outputs)]

@@ -1,0 +1,72 @@
+"""``edgewise.quantize(...)``: the verb of that name (the package ``edgewise.quantize`` passes its call on)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewise.runtime.progress import Progress, silent
+from edgewise.runtime.storage import sha256_of
+from edgewise.settings import QuantizeSettings
+from edgewise.stages.network import read_network, write_network
+from edgewise.stages.quantize import quantize_stage
+from edgewise.verbs.result import SCHEMA_VERSION
+
+
+def quantize(
+    model: str | Path,
+    output: str | Path,
+    *,
+    target: str,
+    device: str | None = None,
+    scheme: str = "int8",
+    calib: str | None = None,
+    preprocess: str | None = None,
+    method: str = "minmax",
+    samples: int = 128,
+    keep_float: Sequence[str] = (),
+    allow_random_calibration: bool = False,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Quantize an ONNX file after training, in the form that a target turns into integer kernels.
+
+    Args:
+        model: the float ONNX file.
+        output: the ONNX file to write, whole or not at all.
+        target: whose form of quantization; ``edgewise devices`` lists them.
+        device: a device profile; None is the target's default.
+        scheme: ``int8`` or another that the target has.
+        calib: DATA to calibrate on: ``.npz``, ``.npy``, images, ``module:callable``.
+        preprocess: what to do with the images of DATA.
+        method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
+        samples: how many samples to use.
+        keep_float: names of layers to leave in float.
+        allow_random_calibration: calibrate on random data; accuracy is then left to luck.
+        seed: of the random data.
+        progress: told how far the work is.
+
+    Returns:
+        ``schema_version, output, sha256, report`` (layers with their precision, what stays in float and why).
+
+    Raises:
+        ToolchainError: no calibration data.
+        TargetError: an unknown target, or one without that scheme.
+        QuantizeError: nothing to quantize, unusable data.
+    """
+    from edgewise.targets import find_device, find_target
+
+    chosen = find_target(target)
+    spec = chosen.quantization(scheme, find_device(device or chosen.default_device, chosen.name))
+    settings = QuantizeSettings(scheme, method, calib, samples, tuple(keep_float), allow_random_calibration, seed)
+    network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
+    output = Path(output)
+    write_network(network, output)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "output": str(output),
+        "sha256": sha256_of(output),
+        "target": chosen.name,
+        "report": network.provenance["quantize"],
+    }
