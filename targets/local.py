@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.errors import EdgewiseError
+from edgewise.runtime.model import load
 from edgewise.targets.base import Executor
 
 
 def local_executor(bundle: Bundle) -> Executor | str:
     """The bundle's own engine, or the reason why this machine cannot open it."""
-    from edgewise.runtime.model import load
-
     try:
         model = load(bundle.path)
     except EdgewiseError as error:

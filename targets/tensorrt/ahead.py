@@ -55,7 +55,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
             "tf32": settings.tf32,
             "profiles": settings.profile,
             "engine_built": True,
-            "engine": ENGINE,
+            "model": ENGINE,
             "onnx": ONNX,
         },
         notes=[*settings.notes, *notes],

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SETTINGS, ONNX, ENGINE, REPORT, LAYERS = (
+SETTINGS, ONNX, ENGINE, REPORT, LAYERS, MANIFEST = (
     "build_settings.json",
     "model.onnx",
     "model.engine",
     "model.engine.json",
     "layers.json",
+    "manifest.json",
 )
 SCHEMA_VERSION = 1
 OLDEST_MAJOR = 10  # strongly typed networks with int8 Q/DQ
@@ -357,13 +358,32 @@ def check_precision(layers: list[dict[str, str]], settings: dict[str, Any], allo
 
 
 def write(folder: Path, engine: bytes, report: dict[str, Any]) -> None:
-    """The engine and what is known about it, each whole or not at all."""
+    """The engine and what is known about it, and the bundle's manifest, so that the folder is a bundle that runs here."""
     report = {"schema_version": SCHEMA_VERSION, "engine_sha256": hashlib.sha256(engine).hexdigest(), **report}
-    for name, data in ((ENGINE, engine), (REPORT, (json.dumps(report, indent=1) + "\n").encode())):
+    files = {ENGINE: engine, REPORT: (json.dumps(report, indent=1) + "\n").encode()}
+    manifest = adopt(folder / MANIFEST, files, report)
+    for name, data in {**files, **({MANIFEST: manifest} if manifest else {})}.items():
         draft = folder / f".{name}.draft"
         draft.write_bytes(data)
         draft.replace(folder / name)
     print(f"wrote {folder / ENGINE} ({len(engine)} bytes)")
+
+
+def adopt(path: Path, files: dict[str, bytes], report: dict[str, Any]) -> bytes:
+    """The bundle's manifest with the engine in it; empty when the folder is no bundle."""
+    if not path.is_file():
+        return b""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"].update({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    described = manifest["engine"]
+    described["settings"].update(model=ENGINE, engine_built=True, version=report["tensorrt"], sm=report["gpu"]["sm"])
+    described["versions"]["tensorrt"] = report["tensorrt"]
+    described["files"] = [ENGINE, *(name for name in described["files"] if name != ENGINE)]
+    described["layers"] = [
+        {"name": layer["name"], "op": layer["kind"], "precision": layer["precision"], "unit": "gpu"}
+        for layer in report["layers"]
+    ]
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 if __name__ == "__main__":

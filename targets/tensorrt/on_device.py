@@ -8,7 +8,7 @@ from importlib import resources
 
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets.base import BuildRequest, BuildResult
-from edgewise.targets.tensorrt.ahead import ENGINE, ONNX, float_notes, parse_or_refuse, quantized_products
+from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, quantized_products
 from edgewise.targets.tensorrt.engine_layers import manifest_rows, planned_layers
 from edgewise.targets.tensorrt.prepare import prepare
 from edgewise.targets.tensorrt.settings import Settings
@@ -50,7 +50,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         files=[ONNX, BUILD_SETTINGS, SCRIPT],
         versions={"tensorrt_rtx": version()},
         layers=manifest_rows(planned_layers(parsed.network), ops, "planned"),
-        settings={"library": "tensorrt", "engine_built": False, "engine": ENGINE, **asked},
+        settings={"library": "tensorrt", "engine_built": False, "model": ONNX, **asked},
         notes=[
             *settings.notes,
             *float_notes(prepared, settings),

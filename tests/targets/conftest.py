@@ -1,0 +1,160 @@
+"""Small graphs, and bundles made of them as the toolchain makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from edgewise.runtime.bundle import Bundle, create_bundle, open_bundle
+from edgewise.targets import BuildRequest, BuildResult, DeviceProfile, Target, find_device
+from edgewise.targets.nodes import tensor_spec
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT = TensorProto.FLOAT
+
+
+class Graph:
+    """Collects nodes and initializers; ``model`` puts them together."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = np.random.default_rng(seed)
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+
+    def constant(self, name: str, array: Any) -> str:
+        self.initializers.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def weights(self, name: str, *shape: int) -> str:
+        fan_in = int(np.prod(shape[1:])) or 1
+        return self.constant(name, (self._random.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32))
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}_node", **attributes))
+        return output
+
+    def model(
+        self, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]], opset: int = 18, **domains: int
+    ) -> ir.Model:
+        graph = helper.make_graph(
+            self.nodes,
+            "small",
+            [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in inputs.items()],
+            [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()],
+            self.initializers,
+        )
+        opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(key, value) for key, value in domains.items())]
+        return ir.from_proto(
+            onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+        )
+
+
+def conv_net(batch: int | str = 1) -> ir.Model:
+    """Convolutions (plain, depthwise, 1x1), a residual addition, pooling, a linear head."""
+    g = Graph()
+    x = g.add(
+        "Conv", ["x", g.weights("w1", 16, 3, 3, 3), g.weights("b1", 16)], "conv1", pads=[1, 1, 1, 1], strides=[2, 2]
+    )
+    x = skip = g.add("Relu", [x], "relu1")
+    x = g.add("Conv", [x, g.weights("w2", 16, 1, 3, 3), g.weights("b2", 16)], "conv2", pads=[1, 1, 1, 1], group=16)
+    x = g.add("Relu", [x], "relu2")
+    x = g.add("Conv", [x, g.weights("w3", 16, 16, 1, 1), g.weights("b3", 16)], "conv3")
+    x = g.add("Add", [x, skip], "sum")
+    x = g.add("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    x = g.add("GlobalAveragePool", [x], "mean")
+    x = g.add("Flatten", [x], "flat")
+    g.add("Gemm", [x, g.weights("w4", 10, 16), g.weights("b4", 10)], "y", transB=1)
+    return g.model({"x": [batch, 3, 16, 16]}, {"y": [batch, 10]})
+
+
+def transformer_block() -> ir.Model:
+    """LayerNormalization, four heads of attention, an MLP with GELU, two residual additions."""
+    g, width, tokens, heads = Graph(1), 32, 12, 4
+    to_heads = g.constant("to_heads", np.array([1, tokens, heads, width // heads], np.int64))
+    ones, zeros = g.constant("ones", np.ones(width, np.float32)), g.constant("zeros", np.zeros(width, np.float32))
+
+    def linear(x: str, name: str, rows: int, columns: int) -> str:
+        product = g.add("MatMul", [x, g.weights(f"{name}_w", rows, columns)], f"{name}_product")
+        return g.add("Add", [product, g.weights(f"{name}_b", columns)], name)
+
+    x = g.add("LayerNormalization", ["x", ones, zeros], "norm1", axis=-1, epsilon=1e-6)
+    parts = {}
+    for name in ("q", "k", "v"):
+        part = g.add("Reshape", [linear(x, name, width, width), to_heads], f"{name}_heads")
+        parts[name] = g.add("Transpose", [part], f"{name}_t", perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3])
+    scores = g.add("MatMul", [parts["q"], parts["k"]], "scores")
+    scores = g.add("Mul", [scores, g.constant("scale", np.float32((width // heads) ** -0.5))], "scaled")
+    x = g.add("MatMul", [g.add("Softmax", [scores], "weights", axis=-1), parts["v"]], "mixed")
+    x = g.add("Transpose", [x], "mixed_t", perm=[0, 2, 1, 3])
+    x = g.add("Reshape", [x, g.constant("to_width", np.array([1, tokens, width], np.int64))], "joined")
+    x = skip = g.add("Add", [linear(x, "out", width, width), "x"], "sum1")
+    x = linear(g.add("LayerNormalization", [x, ones, zeros], "norm2", axis=-1, epsilon=1e-6), "up", width, 2 * width)
+    erf = g.add("Erf", [g.add("Div", [x, g.constant("root", np.float32(np.sqrt(2)))], "rooted")], "erf")
+    erf = g.add("Add", [erf, g.constant("one", np.float32(1))], "erf1")
+    x = g.add("Mul", [g.add("Mul", [x, erf], "gate"), g.constant("half", np.float32(0.5))], "gelu")
+    g.add("Add", [linear(x, "down", 2 * width, width), skip], "y")
+    return g.model({"x": [1, tokens, width]}, {"y": [1, tokens, width]})
+
+
+def with_a_mystery() -> ir.Model:
+    """A custom operator that nobody has, between two that everybody has."""
+    g = Graph()
+    g.add("Relu", ["x"], "before")
+    g.add("Mystery", ["before"], "middle", domain="somebody", depth=3)
+    g.add("Sigmoid", ["middle"], "y")
+    return g.model({"x": [1, 4]}, {"y": [1, 4]}, somebody=1)
+
+
+GRAPHS: dict[str, Callable[[], ir.Model]] = {
+    "conv_net": conv_net,
+    "dynamic_batch": lambda: conv_net("N"),
+    "transformer_block": transformer_block,
+    "with_a_mystery": with_a_mystery,
+}
+
+
+@pytest.fixture(scope="session")
+def small_graph() -> Callable[[str], ir.Model]:
+    """Small graphs by name."""
+    return lambda name: GRAPHS[name]()
+
+
+@pytest.fixture
+def graph_maker() -> type[Graph]:
+    """For graphs of one's own."""
+    return Graph
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., tuple[Bundle, BuildResult]]:
+    """Build a bundle as the toolchain does: ``make_bundle(target, model, device=…, options=…, name=…)``."""
+
+    def make(
+        target: Target,
+        model: ir.Model,
+        device: DeviceProfile | str = "",
+        options: dict[str, Any] | None = None,
+        name: str = "n",
+    ) -> tuple[Bundle, BuildResult]:
+        profile = (
+            device if isinstance(device, DeviceProfile) else find_device(device or target.default_device, target.name)
+        )
+        path = tmp_path / f"{name}.edge"
+        with create_bundle(path) as (draft, manifest):
+            result = target.build(BuildRequest(model, draft, profile, options or {}))
+            manifest |= {
+                "inputs": [tensor_spec(value).to_json() for value in model.graph.inputs],
+                "outputs": [tensor_spec(value).to_json() for value in model.graph.outputs],
+                "target": target.name,
+                "device": profile.name,
+                "engine": dataclasses.asdict(result),
+            }
+        return open_bundle(path), result
+
+    return make
