@@ -130,7 +130,7 @@ class Building(NodeView):
         """A shape whose parts may be variables: a list when all are numbers, else the variable of their concatenation."""
         if all(isinstance(dim, int) for dim in dims):
             return list(dims)
-        parts = [np.int32([dim]) if isinstance(dim, int) else dim for dim in dims]
+        parts = [np.array([dim], np.int32) if isinstance(dim, int) else dim for dim in dims]
         return self.mb.concat(values=parts, axis=0)
 
     def dim(self, var: Any, axis: int) -> Any:

@@ -27,7 +27,7 @@ class Image:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def type(self, ct: Any, name: str, shape: list[Any]) -> Any:
-        """coremltools' description. Scale and bias stay out of it: it has one scale for all channels."""
+        """Coremltools' description. Scale and bias stay out of it: it has one scale for all channels."""
         return ct.ImageType(name=name, shape=shape, color_layout=getattr(ct.colorlayout, _LAYOUTS[self.color]))
 
     def normalize(self, mb: Any, pixels: Any) -> Any:
@@ -35,7 +35,7 @@ class Image:
         factor, shift = self._affine()
         return mb.add(x=mb.mul(x=pixels, y=factor), y=shift)
 
-    def pixels(self, array: np.ndarray) -> np.ndarray:
+    def pixels(self, array: np.ndarray) -> Any:
         """The pixels (floats, not rounded) that give this input."""
         factor, shift = self._affine()
         return ((array - shift) / factor).astype(np.float32)
@@ -58,7 +58,7 @@ def image_inputs(graph: ir.Graph, options: Options, preprocess: dict[str, Any] |
     if preprocess is None:
         raise _bad("image_inputs", "no preprocessing in the recipe", "one", "Give --preprocess")
     known = {value.name or "": value for value in graph.inputs}
-    chosen = list(known) if names is True else list(names)
+    chosen = list(known) if isinstance(names, bool) else list(names)
     image = Image(
         preprocess.get("color", "rgb"), float(preprocess.get("scale", 1.0)),
         tuple(preprocess.get("mean", (0.0,))), tuple(preprocess.get("std", (1.0,))),

@@ -5,8 +5,32 @@ from __future__ import annotations
 import re
 
 _RESERVED = frozenset(
-    "any bool program func tensor list dict tuple true false string state bf16 fp16 fp32 fp64 "
-    "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+    [
+        "any",
+        "bool",
+        "program",
+        "func",
+        "tensor",
+        "list",
+        "dict",
+        "tuple",
+        "true",
+        "false",
+        "string",
+        "state",
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ]
 )
 
 

@@ -73,6 +73,13 @@ class NodeView:
         """A constant input's array."""
         return constant(self.value(index))
 
+    def known(self, index: int) -> np.ndarray:
+        """A constant input's array where a check has made sure that it is one."""
+        array = self.const(index)
+        if array is None:
+            raise ValueError(f"{self.label}: input {index} is computed at run time")
+        return array
+
     def shape(self, index: int) -> Dims | None:
         """An input's dims (None: not fixed), or None when even the rank is unknown."""
         return _dims(self.value(index))
@@ -116,11 +123,11 @@ class NodeView:
             return default
         return attribute.value.numpy() if attribute.type == ir.AttributeType.TENSOR else attribute.value
 
-    def int(self, name: str, default: int = 0) -> int:
+    def integer(self, name: str, default: int = 0) -> int:
         """An integer attribute."""
         return int(self.attribute(name, default))
 
-    def float(self, name: str, default: float = 0.0) -> float:
+    def real(self, name: str, default: float = 0.0) -> float:
         """A float attribute."""
         return float(self.attribute(name, default))
 
@@ -129,7 +136,7 @@ class NodeView:
         value = self.attribute(name, default)
         return value.decode() if isinstance(value, bytes) else str(value)
 
-    def ints(self, name: str, default: Sequence[int] = ()) -> list[int]:
+    def integers(self, name: str, default: Sequence[int] = ()) -> list[int]:
         """A list of integers."""
         return [int(item) for item in self.attribute(name, default)]
 
@@ -151,7 +158,7 @@ class NodeView:
 
     def axis(self, default: int, name: str = "axis") -> int:
         """One axis attribute, counted from the front."""
-        return self.int(name, default) % max(1, len(self.dims(0)))
+        return self.integer(name, default) % max(1, len(self.dims(0)))
 
 
 def _dims(value: ir.Value | None) -> Dims | None:

@@ -108,9 +108,8 @@ def _dim(value: Any, key: str) -> int | Range:
         raise _bad(key, repr(value), form)
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in value.values()):
         raise _bad(key, repr(value), form)
-    lower = value.get("min", 1)
-    upper = value.get("max", max(_LARGEST_DIM, lower))
-    chosen = Range(lower, upper, value.get("default", lower))
+    lower = int(value.get("min", 1))
+    chosen = Range(lower, int(value.get("max", max(_LARGEST_DIM, lower))), int(value.get("default", lower)))
     if not 1 <= chosen.lower <= chosen.default <= chosen.upper:
         raise _bad(key, repr(value), form)
     return chosen

@@ -13,7 +13,7 @@ from edgewise.targets.base import TargetError
 _DATA = Path("Data")
 _MODEL = _DATA / "com.apple.CoreML" / "model.mlmodel"
 WEIGHTS = _DATA / "com.apple.CoreML" / "weights" / "weight.bin"
-_MANIFEST = "Manifest.json"
+MANIFEST = "Manifest.json"
 _SPACE = uuid.UUID("b7a4c9b2-5d06-5e0c-9a58-0c1de4f2a3e7")
 _DATE = "com.github.apple.coremltools.conversion_date"
 
@@ -25,7 +25,7 @@ def read_spec(package: Path) -> Any:
         TargetError: the file is missing or does not decode.
     """
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     spec = Model_pb2.Model()
     try:
@@ -56,12 +56,12 @@ def normalize(package: Path) -> None:
         spec.description.metadata.userDefined.pop(key, None)
     spec.mlProgram.attributes.pop("buildInfo", None)
     (package / _MODEL).write_bytes(spec.SerializeToString(deterministic=True))
-    manifest = json.loads((package / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
     entries = manifest["itemInfoEntries"]
     stable = {name: _identifier(package / _DATA / entry["path"], entry["path"]) for name, entry in entries.items()}
     manifest["itemInfoEntries"] = dict(sorted((stable[name], entry) for name, entry in entries.items()))
     manifest["rootModelIdentifier"] = stable[manifest["rootModelIdentifier"]]
-    (package / _MANIFEST).write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    (package / MANIFEST).write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _identifier(item: Path, name: str) -> str:

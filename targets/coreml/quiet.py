@@ -27,7 +27,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    from tqdm import std
+    from tqdm import std  # type: ignore[import-untyped]
 
     silent = functools.partialmethod(std.tqdm.__init__, disable=True)
     with mock.patch.object(std.tqdm, "__init__", silent):

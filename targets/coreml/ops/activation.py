@@ -34,26 +34,26 @@ def _bound(b: Building, bound: np.ndarray) -> Any:
 
 
 def _leaky(b: Building) -> Any:
-    return b.mb.leaky_relu(x=b.x(), alpha=b.like(b.float("alpha", 0.01)))
+    return b.mb.leaky_relu(x=b.x(), alpha=b.like(b.real("alpha", 0.01)))
 
 
 def _elu(b: Building) -> Any:
-    return b.mb.elu(x=b.x(), alpha=b.like(b.float("alpha", 1.0)))
+    return b.mb.elu(x=b.x(), alpha=b.like(b.real("alpha", 1.0)))
 
 
 def _selu(b: Building) -> Any:
-    y = b.mb.elu(x=b.x(), alpha=b.like(b.float("alpha", _SELU_ALPHA)))
-    return b.mb.mul(x=y, y=b.like(b.float("gamma", _SELU_GAMMA)))
+    y = b.mb.elu(x=b.x(), alpha=b.like(b.real("alpha", _SELU_ALPHA)))
+    return b.mb.mul(x=y, y=b.like(b.real("gamma", _SELU_GAMMA)))
 
 
 def _celu(b: Building) -> Any:
-    alpha = b.float("alpha", 1.0)
+    alpha = b.real("alpha", 1.0)
     inner = b.mb.elu(x=b.mb.mul(x=b.x(), y=b.like(1 / alpha)), alpha=b.like(1.0))
     return b.mb.mul(x=inner, y=b.like(alpha))
 
 
 def _hard_sigmoid(b: Building) -> Any:
-    return b.mb.sigmoid_hard(x=b.x(), alpha=b.like(b.float("alpha", 0.2)), beta=b.like(b.float("beta", 0.5)))
+    return b.mb.sigmoid_hard(x=b.x(), alpha=b.like(b.real("alpha", 0.2)), beta=b.like(b.real("beta", 0.5)))
 
 
 def _hard_swish(b: Building) -> Any:
@@ -71,14 +71,14 @@ def _mish(b: Building) -> Any:
 
 
 def _swish(b: Building) -> Any:
-    alpha = b.float("alpha", 1.0)
+    alpha = b.real("alpha", 1.0)
     if alpha == 1:
         return b.mb.silu(x=b.x())
     return b.mb.mul(x=b.x(), y=b.mb.sigmoid(x=b.mb.mul(x=b.x(), y=b.like(alpha))))
 
 
 def _thresholded(b: Building) -> Any:
-    above = b.mb.greater(x=b.x(), y=b.like(b.float("alpha", 1.0)))
+    above = b.mb.greater(x=b.x(), y=b.like(b.real("alpha", 1.0)))
     return b.mb.select(cond=above, a=b.x(), b=b.like(0.0))
 
 

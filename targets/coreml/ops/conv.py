@@ -22,7 +22,7 @@ def _check_conv(node: NodeView) -> Refusal | None:
     if not is_weight(node.value(1)):
         if node.ios < 17 and node.node.op_type == "ConvTranspose":
             return _computed_weights("constant weights before iOS 17", "minimum_deployment_target: iOS17")
-        if any(dilation > 1 for dilation in node.ints("dilations")):
+        if any(dilation > 1 for dilation in node.integers("dilations")):
             return _computed_weights("constant weights when dilations are above 1", "no dilations")
     if node.given(2) and node.ios < 17 and not is_weight(node.value(2)):
         return Refusal("a bias computed at run time", "a constant bias before iOS 17", "Build for iOS 17", "input B")
@@ -35,7 +35,7 @@ def _computed_weights(expected: str, fix: str) -> Refusal:
 
 def _check_transposed(node: NodeView) -> Refusal | None:
     refusal = _check_conv(node)
-    if refusal is None and node.ints("output_shape"):
+    if refusal is None and node.integers("output_shape"):
         return Refusal(
             "output_shape",
             "pads and output_padding",
@@ -60,7 +60,7 @@ def _conv(b: Building) -> Any:
         bias=_bias(b, int(weight[0] or 0)) if b.given(2) else None,
         strides=list(place.strides),
         dilations=list(place.dilations),
-        groups=b.int("group", 1),
+        groups=b.integer("group", 1),
         pad_type="custom",
         pad=place.pads(),
     )
@@ -70,10 +70,10 @@ def _conv_transpose(b: Building) -> Any:
     """``output_padding`` asks for more at the end: fewer elements are cropped there, and what lies beyond all windows is bias."""
     weight = b.dims(1)
     place = window(b, tuple(int(dim or 0) for dim in weight[2:]))
-    extra = b.ints("output_padding", [0] * len(place.kernel))
+    extra = b.integers("output_padding", [0] * len(place.kernel))
     after = [max(0, crop - more) for crop, more in zip(place.after, extra, strict=True)]
     beyond = [max(0, more - crop) for crop, more in zip(place.after, extra, strict=True)]
-    groups = b.int("group", 1)
+    groups = b.integer("group", 1)
     bias = _bias(b, int(weight[1] or 0) * groups) if b.given(2) else None
     y = b.mb.conv_transpose(
         x=b.x(0),

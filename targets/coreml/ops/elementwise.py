@@ -67,7 +67,7 @@ def _div(b: Building) -> Any:
 
 def _mod(b: Building) -> Any:
     """``fmod`` has the sign of the dividend, ONNX's other form and MIL's ``mod`` that of the divisor."""
-    if not b.int("fmod"):
+    if not b.integer("fmod"):
         return b.mb.mod(x=b.x(0), y=b.x(1))
     rest = b.mb.mod(x=b.mb.abs(x=b.x(0)), y=b.mb.abs(x=b.x(1)))
     return b.mb.mul(x=b.mb.sign(x=b.x(0)), y=rest)
@@ -110,7 +110,7 @@ def _is_nan(b: Building) -> Any:
 
 
 def _check_mod(node: NodeView) -> Refusal | None:
-    if node.int("fmod") == 0 and node.dtype(0) not in ("int32", "int64"):
+    if node.integer("fmod") == 0 and node.dtype(0) not in ("int32", "int64"):
         return Refusal("fmod 0 on floats", "fmod 1 for floats", "Set fmod to 1", "attribute fmod")
     return None
 

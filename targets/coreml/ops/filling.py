@@ -23,7 +23,7 @@ _MIL_DTYPES = {
 
 def _shape(b: Building) -> Any:
     rank = len(b.dims(0))
-    start, end = (_border(b.int(name, default), rank) for name, default in (("start", 0), ("end", rank)))
+    start, end = (_border(b.integer(name, default), rank) for name, default in (("start", 0), ("end", rank)))
     shape = b.mb.shape(x=b.number())
     if (start, end) == (0, rank):
         return shape

@@ -8,7 +8,7 @@ import numpy as np
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
-from edgewise.targets.coreml.row import ANY, NUMBERS, Row
+from edgewise.targets.coreml.row import ANY, Row
 
 _MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
 _NEGATIVE = "a negative index on a dim known at run time only"
@@ -34,7 +34,7 @@ def _positive(b: Building, index: int, axes: list[int]) -> Any:
 
 
 def _gather(b: Building) -> Any:
-    """coremltools guards the computed indices of this operation itself."""
+    """Coremltools guards the computed indices of this operation itself."""
     axis = b.axis(0)
     known = b.const(1)
     if known is not None and known.ndim == 0 and b.dims(0)[axis] is not None:
@@ -63,14 +63,14 @@ def _gather_elements(b: Building) -> Any:
 
 
 def _gather_nd(b: Building) -> Any:
-    batch = b.int("batch_dims")
+    batch = b.integer("batch_dims")
     options = {"batch_dims": batch} if b.ios >= 16 else {}
     indices = _positive(b, 1, list(range(batch, batch + int(b.dims(1)[-1] or 0))))
     return b.same(b.mb.gather_nd(x=b.number(), indices=indices, **options))
 
 
 def _check_gather_nd(node: NodeView) -> Refusal | None:
-    if node.int("batch_dims") and node.ios < 16:
+    if node.integer("batch_dims") and node.ios < 16:
         return Refusal("batch_dims", "batch_dims from iOS 16 on", "Build for iOS 16", "attribute batch_dims")
     return _check_last(node) or _check_known(node)
 
@@ -111,9 +111,9 @@ def _scatter_elements(b: Building) -> Any:
 
 def _one_hot(b: Building) -> Any:
     """Compared with 0, 1, 2, … along a new axis; an index out of range matches nothing."""
-    depth = int(np.ravel(b.const(1))[0])
+    depth = int(b.known(1).reshape(-1)[0])
     rank = len(b.dims(0))
-    axis = b.int("axis", -1) % (rank + 1)
+    axis = b.integer("axis", -1) % (rank + 1)
     shape = [1] * (rank + 1)
     shape[axis] = depth
     count = np.arange(depth, dtype=np.int32).reshape(shape)
@@ -122,7 +122,7 @@ def _one_hot(b: Building) -> Any:
     wrapped = b.mb.select(
         cond=b.mb.less(x=indices, y=np.int32(0)), a=b.mb.add(x=indices, y=np.int32(depth)), b=indices
     )  # fmt: skip
-    off, on = (np.ravel(b.const(2))[place] for place in (0, 1))
+    off, on = (b.known(2).reshape(-1)[place] for place in (0, 1))
     return b.mb.select(cond=b.mb.equal(x=wrapped, y=count), a=b.array(np.asarray(on)), b=b.array(np.asarray(off)))
 
 

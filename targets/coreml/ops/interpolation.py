@@ -39,13 +39,11 @@ def positions(how: Sampling, size: int, wanted: int, scale: float) -> np.ndarray
 def nearest_index(how: Sampling, size: int, wanted: int, scale: float) -> np.ndarray:
     """For ``nearest``: the input element of each output element (int32 [wanted])."""
     place = positions(how, size, wanted, scale)
-    rounding = {
-        "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-        "round_prefer_ceil": lambda p: np.floor(p + 0.5),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }[how.nearest]
-    return np.clip(rounding(place), 0, size - 1).astype(np.int32)
+    if how.nearest.startswith("round"):
+        rounded = np.ceil(place - 0.5) if how.nearest == "round_prefer_floor" else np.floor(place + 0.5)
+    else:
+        rounded = np.floor(place) if how.nearest == "floor" else np.ceil(place)
+    return np.asarray(np.clip(rounded, 0, size - 1), np.int32)
 
 
 def weights(how: Sampling, size: int, wanted: int, scale: float) -> np.ndarray:
@@ -69,7 +67,7 @@ def _kernel(how: Sampling, distance: np.ndarray) -> np.ndarray:
     """Triangle, or Keys' cubic convolution (1981) with the coefficient ``cubic_a``."""
     x = np.abs(distance)
     if how.mode == "linear":
-        return np.maximum(0, 1 - x)
+        return np.asarray(np.maximum(0, 1 - x))
     a = how.cubic_a
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a

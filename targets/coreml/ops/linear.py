@@ -1,4 +1,4 @@
-"""MatMul and Gemm. (Einsum has a file of its own.)"""
+"""MatMul and Gemm; Einsum has a file of its own."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def _matmul(b: Building) -> Any:
 
 
 def _fits_linear(b: Building) -> bool:
-    if not is_weight(b.value(1)) or b.int("transA"):
+    if not is_weight(b.value(1)) or b.integer("transA"):
         return False
-    if b.const(1) is None and b.packed(1) is None and b.float("alpha", 1.0) != 1.0:
+    if b.const(1) is None and b.packed(1) is None and b.real("alpha", 1.0) != 1.0:
         return False
     bias = b.const(2)
-    return not b.given(2) or (bias is not None and bias.size in (1, b.dims(1)[0 if b.int("transB") else 1]))
+    return not b.given(2) or (bias is not None and bias.size in (1, b.dims(1)[0 if b.integer("transB") else 1]))
 
 
 def _gemm(b: Building) -> Any:
-    alpha, beta = b.float("alpha", 1.0), b.float("beta", 1.0)
+    alpha, beta = b.real("alpha", 1.0), b.real("beta", 1.0)
     if _fits_linear(b):
-        weight = _weight(b, 1, transpose=not b.int("transB"), factor=alpha)
+        weight = _weight(b, 1, transpose=not b.integer("transB"), factor=alpha)
         return b.mb.linear(x=b.x(0), weight=weight, bias=_linear_bias(b, beta))
-    y = b.mb.matmul(x=b.x(0), y=b.x(1), transpose_x=bool(b.int("transA")), transpose_y=bool(b.int("transB")))
+    y = b.mb.matmul(x=b.x(0), y=b.x(1), transpose_x=bool(b.integer("transA")), transpose_y=bool(b.integer("transB")))
     if alpha != 1:
         y = b.mb.mul(x=y, y=b.like(alpha))
     if b.given(2):
@@ -58,7 +58,7 @@ def _linear_bias(b: Building, beta: float) -> Any:
     bias = b.const(2)
     if bias is None:
         return None
-    width = int(b.dims(1)[0 if b.int("transB") else 1] or 0)
+    width = int(b.dims(1)[0 if b.integer("transB") else 1] or 0)
     return b.array(np.broadcast_to(bias.reshape(-1), (width,)) * bias.dtype.type(beta))
 
 

@@ -19,14 +19,14 @@ def _constants(node: NodeView, *indices: int) -> Refusal | None:
 
 
 def _check_batch_norm(node: NodeView) -> Refusal | None:
-    if node.int("training_mode") or any(node.used(index) for index in range(1, len(node.node.outputs))):
+    if node.integer("training_mode") or any(node.used(index) for index in range(1, len(node.node.outputs))):
         return Refusal("training mode", "inference", "Export the model in eval mode", "attribute training_mode")
     return _constants(node, 1, 2, 3, 4)
 
 
 def _batch_norm(b: Building) -> Any:
-    gamma, beta, mean, variance = (np.asarray(b.const(index)) for index in range(1, 5))
-    epsilon = b.float("epsilon", 1e-5)
+    gamma, beta, mean, variance = (b.known(index) for index in range(1, 5))
+    epsilon = b.real("epsilon", 1e-5)
     if b.rank(0) in (3, 4, 5):
         return b.mb.batch_norm(
             x=b.x(), mean=b.array(mean), variance=b.array(variance), gamma=b.array(gamma), beta=b.array(beta),
@@ -39,8 +39,8 @@ def _batch_norm(b: Building) -> Any:
 
 
 def _instance_norm(b: Building) -> Any:
-    gamma, beta = (np.asarray(b.const(index)) for index in (1, 2))
-    epsilon = b.float("epsilon", 1e-5)
+    gamma, beta = (b.known(index) for index in (1, 2))
+    epsilon = b.real("epsilon", 1e-5)
     if b.rank(0) in (3, 4):
         return b.mb.instance_norm(x=b.x(), gamma=b.array(gamma), beta=b.array(beta), epsilon=b.like(epsilon))
     return _per_channel(b, _standardized(b, b.x(), list(range(2, len(b.dims(0)))), epsilon), gamma, beta)
@@ -67,15 +67,13 @@ def _layer_norm(b: Building) -> Any:
     axes = list(range(b.axis(-1), len(b.dims(0))))
     shape = tuple(b.dims(0)[axis] for axis in axes)
     gamma, beta = b.const(1), b.const(2)
-    inside = (
-        gamma is not None and gamma.shape == shape and (not b.given(2) or (beta is not None and beta.shape == shape))
-    )
-    if inside:
+    shift_fits = not b.given(2) or (beta is not None and beta.shape == shape)
+    if gamma is not None and gamma.shape == shape and shift_fits:
         return b.mb.layer_norm(
             x=b.x(), axes=axes, gamma=b.array(gamma), beta=None if beta is None else b.array(beta),
-            epsilon=b.like(b.float("epsilon", 1e-5)),
+            epsilon=b.like(b.real("epsilon", 1e-5)),
         )  # fmt: skip
-    y = b.mb.mul(x=_standardized(b, b.x(), axes, b.float("epsilon", 1e-5)), y=b.x(1))
+    y = b.mb.mul(x=_standardized(b, b.x(), axes, b.real("epsilon", 1e-5)), y=b.x(1))
     return b.mb.add(x=y, y=b.x(2)) if b.given(2) else y
 
 
@@ -89,38 +87,38 @@ def _check_group_norm(node: NodeView) -> Refusal | None:
 def _group_norm(b: Building) -> Any:
     """Each group as one row: [n, groups, rest] normalized over rest. Scale per group until opset 20, per channel from 21."""
     shape = b.dims(0)
-    groups, channels = b.int("num_groups"), int(shape[1] or 1)
+    groups, channels = b.integer("num_groups"), int(shape[1] or 1)
     rows = b.mb.reshape(x=b.x(), shape=[-1, groups, int(np.prod([dim or 1 for dim in shape[1:]])) // groups])
-    y = _standardized(b, rows, [2], b.float("epsilon", 1e-5))
+    y = _standardized(b, rows, [2], b.real("epsilon", 1e-5))
     y = b.mb.reshape(x=y, shape=[-1, *(int(dim or 1) for dim in shape[1:])])
-    parameters = [np.asarray(b.const(index)) for index in (1, 2)]
+    parameters = [b.known(index) for index in (1, 2)]
     return _per_channel(b, y, *(np.repeat(array, channels // array.size) for array in parameters))
 
 
 def _rms_norm(b: Building) -> Any:
     axes = list(range(b.axis(-1), len(b.dims(0))))
     square = b.mb.reduce_mean(x=b.mb.square(x=b.x()), axes=axes, keep_dims=True)
-    inverse = b.mb.rsqrt(x=square, epsilon=b.like(b.float("epsilon", 1e-5)))
+    inverse = b.mb.rsqrt(x=square, epsilon=b.like(b.real("epsilon", 1e-5)))
     return b.mb.mul(x=b.mb.mul(x=b.x(), y=inverse), y=b.x(1))
 
 
 def _lrn(b: Building) -> Any:
     return b.mb.local_response_norm(
-        x=b.x(), size=b.int("size"), alpha=b.like(b.float("alpha", 1e-4)), beta=b.like(b.float("beta", 0.75)),
-        k=b.like(b.float("bias", 1.0)),
+        x=b.x(), size=b.integer("size"), alpha=b.like(b.real("alpha", 1e-4)), beta=b.like(b.real("beta", 0.75)),
+        k=b.like(b.real("bias", 1.0)),
     )  # fmt: skip
 
 
 def _check_lrn(node: NodeView) -> Refusal | None:
-    if node.int("size") % 2 == 0:
-        return Refusal(f"size {node.int('size')}", "an odd size", "Use an odd size", "attribute size")
+    if node.integer("size") % 2 == 0:
+        return Refusal(f"size {node.integer('size')}", "an odd size", "Use an odd size", "attribute size")
     if node.rank(0) not in (3, 4):
         return Refusal(f"an input of rank {node.rank(0)}", "rank 3 or 4", "Reshape it first", "input X")
     return None
 
 
 def _lp_norm(b: Building) -> Any:
-    norm = b.mb.reduce_l1_norm if b.int("p", 2) == 1 else b.mb.reduce_l2_norm
+    norm = b.mb.reduce_l1_norm if b.integer("p", 2) == 1 else b.mb.reduce_l2_norm
     return b.mb.real_div(x=b.x(), y=norm(x=b.x(), axes=[b.axis(-1)], keep_dims=True))
 
 

@@ -33,14 +33,19 @@ def _pad(b: Building) -> Any:
         return b.same(b.mb.identity(x=x))
     mode = b.text("mode", "constant")
     if mode == "constant":
-        value = np.ravel(b.param(2, "value") if b.param(2, "value") is not None else 0)[0]
+        value = _value(b)
         if b.is_float():
             flat = [pad for pair in pads for pad in pair]
-            return b.mb.pad(x=x, pad=flat, mode="constant", constant_val=b.like(float(value)))
+            return b.mb.pad(x=x, pad=flat, mode="constant", constant_val=b.like(value))
         return b.same(_blocks(b, x, pads, int(value)))
     if mode in _MIL_MODES and b.is_float() and not any(max(pair) for pair in pads[:-2]) and _fits(b, pads, mode):
         return b.mb.pad(x=x, pad=[pad for pair in pads[-2:] for pad in pair], mode=_MIL_MODES[mode])
     return b.same(_indexed(b, x, pads, mode))
+
+
+def _value(b: Building) -> float:
+    value = b.param(2, "value")
+    return 0 if value is None else float(value.reshape(-1)[0])
 
 
 def _fits(b: Building, pads: list[tuple[int, int]], mode: str) -> bool:

@@ -16,11 +16,11 @@ def _check(node: NodeView) -> Refusal | None:
     refusal = check_window(node)
     if refusal is not None:
         return refusal
-    if any(dilation > 1 for dilation in node.ints("dilations")):
+    if any(dilation > 1 for dilation in node.integers("dilations")):
         return Refusal("dilations above 1", "dilations of 1", "Slice the input with steps first", "attribute dilations")
     if node.used(1):
         return Refusal("the output Indices in use", "the pooled values alone", "Drop what reads it", "output Indices")
-    if node.int("ceil_mode") and None in node.dims(0)[2:]:
+    if node.integer("ceil_mode") and None in node.dims(0)[2:]:
         return Refusal(
             "ceil_mode on sizes known at run time only", "fixed spatial sizes", "Export with fixed height and width",
             "attribute ceil_mode",
@@ -44,8 +44,8 @@ def _ceil_pads(b: Building, place: Window) -> tuple[int, ...]:
 
 
 def _placed(b: Building) -> tuple[Window, tuple[int, ...]]:
-    place = window(b, tuple(b.ints("kernel_shape")))
-    extra = _ceil_pads(b, place) if b.int("ceil_mode") else (0,) * len(place.kernel)
+    place = window(b, tuple(b.integers("kernel_shape")))
+    extra = _ceil_pads(b, place) if b.integer("ceil_mode") else (0,) * len(place.kernel)
     return place, extra
 
 
@@ -63,7 +63,7 @@ def _max_pool(b: Building) -> Any:
 def _average_pool(b: Building) -> Any:
     """Padding of ``ceil_mode`` is never counted; padding of ``pads`` is when ``count_include_pad`` says so."""
     place, extra = _placed(b)
-    counted = bool(b.int("count_include_pad")) and any(place.pads())
+    counted = bool(b.integer("count_include_pad")) and any(place.pads())
     x = b.x()
     if counted and any(extra):
         x = b.mb.pad(x=x, pad=[0, 0, 0, 0, *place.pads()], constant_val=b.like(0))

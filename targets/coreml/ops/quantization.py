@@ -16,13 +16,13 @@ _STORED = BYTES | _HALF_BYTES
 
 
 def _axis(node: NodeView) -> int:
-    return node.int("axis", 1) % max(1, len(node.dims(0)))
+    return node.integer("axis", 1) % max(1, len(node.dims(0)))
 
 
 def _zero(node: NodeView, dtype: str) -> np.ndarray:
     """The zero point, of the shape of the scale."""
     zero = node.const(2)
-    return np.zeros(np.shape(node.const(1)), dtype) if zero is None else zero
+    return np.zeros(node.known(1).shape, dtype) if zero is None else zero
 
 
 def _quantized_dtype(node: NodeView) -> str:
@@ -57,7 +57,7 @@ def _check_dequantize(node: NodeView) -> Refusal | None:
         return _check_activation(node, dtype)
     if dtype == "int32":
         return None
-    scale = np.asarray(node.const(1))
+    scale = node.known(1)
     if dtype not in _STORED:
         return Refusal(f"weights in {dtype}", ", ".join(sorted(_STORED)), "Quantize to int8", "input x")
     if node.ios < 16:
@@ -72,7 +72,7 @@ def _check_dequantize(node: NodeView) -> Refusal | None:
 
 def _quantize(b: Building) -> Any:
     dtype = _quantized_dtype(b)
-    scale, zero = np.asarray(b.const(1)), _zero(b, dtype)
+    scale, zero = b.known(1), _zero(b, dtype)
     return b.mb.quantize(input=b.x(), output_dtype=dtype, **_grid(b, scale, zero))
 
 
@@ -85,7 +85,7 @@ def _grid(b: Building, scale: np.ndarray, zero: np.ndarray) -> dict[str, Any]:
 
 
 def _dequantize(b: Building) -> Any:
-    scale = np.asarray(b.const(1))
+    scale = b.known(1)
     data = b.const(0)
     if data is None:
         return b.mb.dequantize(input=b.x(), **_grid(b, scale, _zero(b, b.dtype(0) or "int8")))
@@ -95,8 +95,8 @@ def _dequantize(b: Building) -> Any:
     if data.size == 1 or data.ndim == 0:
         zero = _zero(b, data.dtype.name).astype(np.float32)
         return b.mb.const(val=b.array(((data.astype(np.float32) - zero) * scale).astype(scale.dtype)))
-    zero = b.const(2)
-    return Packed(data, rank_scale, None if zero is None else _spread(b, zero, data.ndim), b.ios)
+    offset = b.const(2)
+    return Packed(data, rank_scale, None if offset is None else _spread(b, offset, data.ndim), b.ios)
 
 
 def _spread(b: Building, array: np.ndarray, rank: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from edgewise.targets.coreml.row import ANY, FLOATS, NUMBERS, Row
 
 def _axes(b: Building) -> list[int]:
     axes = b.axes(1)
-    if axes or (axes == [] and b.int("noop_with_empty_axes")):
+    if axes or (axes == [] and b.integer("noop_with_empty_axes")):
         return axes
-    return [] if axes is None and b.int("noop_with_empty_axes") else list(range(len(b.dims(0))))
+    return [] if axes is None and b.integer("noop_with_empty_axes") else list(range(len(b.dims(0))))
 
 
 def _reduce(operation: str) -> Build:
@@ -24,7 +24,7 @@ def _reduce(operation: str) -> Build:
         axes = _axes(b)
         if not axes:
             return b.mb.identity(x=b.x())
-        y = getattr(b.mb, operation)(x=b.number(), axes=axes, keep_dims=bool(b.int("keepdims", 1)))
+        y = getattr(b.mb, operation)(x=b.number(), axes=axes, keep_dims=bool(b.integer("keepdims", 1)))
         return b.same(y)
 
     return build
@@ -32,13 +32,13 @@ def _reduce(operation: str) -> Build:
 
 def _arg(operation: str) -> Build:
     def build(b: Building) -> Any:
-        return getattr(b.mb, operation)(x=b.x(), axis=b.axis(0), keep_dims=bool(b.int("keepdims", 1)))
+        return getattr(b.mb, operation)(x=b.x(), axis=b.axis(0), keep_dims=bool(b.integer("keepdims", 1)))
 
     return build
 
 
 def _check_arg(node: NodeView) -> Refusal | None:
-    if node.int("select_last_index"):
+    if node.integer("select_last_index"):
         return Refusal(
             "select_last_index 1", "the first index of equal values", "Export without select_last_index",
             "attribute select_last_index",
@@ -47,15 +47,15 @@ def _check_arg(node: NodeView) -> Refusal | None:
 
 
 def _cumsum(b: Building) -> Any:
-    axis = int(np.ravel(b.const(1))[0]) % len(b.dims(0))
-    return b.mb.cumsum(x=b.x(), axis=axis, exclusive=bool(b.int("exclusive")), reverse=bool(b.int("reverse")))
+    axis = int(b.known(1).reshape(-1)[0]) % len(b.dims(0))
+    return b.mb.cumsum(x=b.x(), axis=axis, exclusive=bool(b.integer("exclusive")), reverse=bool(b.integer("reverse")))
 
 
 def _topk(b: Building) -> Any:
     k = b.param(1, "k")
-    options = {"sort": bool(b.int("sorted", 1))} if b.ios >= 16 else {}
+    options = {"sort": bool(b.integer("sorted", 1))} if b.ios >= 16 else {}
     return b.mb.topk(
-        x=b.x(), k=int(np.ravel(k)[0]), axis=b.axis(-1), ascending=not b.int("largest", 1), **options
+        x=b.x(), k=1 if k is None else int(k.reshape(-1)[0]), axis=b.axis(-1), ascending=not b.integer("largest", 1), **options
     )  # fmt: skip
 
 

@@ -31,9 +31,9 @@ def _sampling(node: NodeView) -> Sampling:
         mode={"bilinear": "linear"}.get(mode, mode),
         coordinates="asymmetric" if old else node.text("coordinate_transformation_mode", "half_pixel"),
         nearest="floor" if old else node.text("nearest_mode", "round_prefer_floor"),
-        cubic_a=node.float("cubic_coeff_a", -0.75),
-        exclude_outside=bool(node.int("exclude_outside")),
-        antialias=bool(node.int("antialias")),
+        cubic_a=node.real("cubic_coeff_a", -0.75),
+        exclude_outside=bool(node.integer("exclude_outside")),
+        antialias=bool(node.integer("antialias")),
     )
 
 
@@ -53,7 +53,7 @@ def _target(node: NodeView) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 def _axes(node: NodeView) -> list[int]:
     rank = len(node.dims(0))
-    return [axis % rank for axis in node.ints("axes", range(rank))]
+    return [axis % rank for axis in node.integers("axes", range(rank))]
 
 
 def _factors(node: NodeView) -> dict[int, tuple[int | None, float | None]]:
@@ -67,8 +67,8 @@ def _factors(node: NodeView) -> dict[int, tuple[int | None, float | None]]:
             if wanted != size:
                 factors[axis] = (wanted, None)
         elif scales is not None and float(scales[place]) != 1:
-            scale = float(scales[place])
-            factors[axis] = (None if size is None else int(np.floor(size * scale + 1e-6)), scale)
+            wanted_there = None if size is None else (node.out_shape() or ())[axis]
+            factors[axis] = (wanted_there, float(scales[place]))
     return factors
 
 
@@ -101,19 +101,15 @@ def _build(b: Building) -> Any:
     if not factors:
         return b.mb.identity(x=b.x())
     whole = _upsampled(b, how)
-    if whole is not None:
-        height, width = whole
+    flexible = any(b.dims(0)[axis] is None for axis in factors)
+    if whole is not None and (how.mode == "nearest" or flexible):
+        scales = {"scale_factor_height": whole[0], "scale_factor_width": whole[1]}
         if how.mode == "nearest":
-            return b.mb.upsample_nearest_neighbor(x=b.x(), scale_factor_height=height, scale_factor_width=width)
-        if any(b.dims(0)[axis] is None for axis in factors):
-            return b.mb.upsample_bilinear(
-                x=b.x(), scale_factor_height=height, scale_factor_width=width,
-                align_corners=how.coordinates == "align_corners",
-            )  # fmt: skip
+            return b.mb.upsample_nearest_neighbor(x=b.x(), **scales)
+        return b.mb.upsample_bilinear(x=b.x(), align_corners=how.coordinates == "align_corners", **scales)
     if _is_native_linear(b, how, factors):
-        height, width = (
-            factors.get(axis, (b.dims(0)[axis], None))[0] for axis in (-2 % len(b.dims(0)), len(b.dims(0)) - 1)
-        )
+        rank = len(b.dims(0))
+        height, width = (factors.get(axis, (b.dims(0)[axis], None))[0] for axis in (rank - 2, rank - 1))
         return b.mb.resize_bilinear(
             x=b.x(), target_size_height=height, target_size_width=width, sampling_mode=_SAMPLING_MODES[how.coordinates]
         )

@@ -34,7 +34,7 @@ def _reshape(b: Building) -> Any:
     if target is None:
         return b.mb.reshape(x=b.x(), shape=b.x(1))
     dims: list[Any] = [int(dim) for dim in target.reshape(-1)]
-    if not b.int("allowzero"):
+    if not b.integer("allowzero"):
         dims = [_inherited(b, axis) if dim == 0 else dim for axis, dim in enumerate(dims)]
     return _as(b, dims)
 
@@ -53,7 +53,7 @@ def _check_reshape(node: NodeView) -> Refusal | None:
             f"a shape computed at run time and rank above {MAX_RANK}", f"rank up to {MAX_RANK}, or a constant shape",
             "Export with fixed shapes", "input shape",
         )  # fmt: skip
-    if target is not None and (target == 0).any() and node.int("allowzero"):
+    if target is not None and (target == 0).any() and node.integer("allowzero"):
         return Refusal("an empty tensor", "tensors with elements", "Drop what makes it", "attribute allowzero")
     if target is not None and tall_in and (target == 0).any() and None in (node.shape(0) or ()):
         return Refusal("dims of 0 (as the input)", "numbers or -1", "Export with fixed shapes", "input shape")
@@ -86,7 +86,7 @@ def _check_squeeze(node: NodeView) -> Refusal | None:
 
 
 def _flatten(b: Building) -> Any:
-    shape, axis = b.dims(0), b.int("axis", 1)
+    shape, axis = b.dims(0), b.integer("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     lead, rest = shape[:axis], shape[axis:]
     if None in lead and None in rest:
@@ -100,7 +100,7 @@ def _size(dims: tuple[int | None, ...]) -> int:
 
 def _transpose(b: Building) -> Any:
     rank = len(b.dims(0))
-    perm = b.ints("perm", list(range(rank))[::-1])
+    perm = b.integers("perm", list(range(rank))[::-1])
     held = b.held(0)
     if isinstance(held, Packed) and is_weight(b.value(0)):
         return held.transposed(perm)
@@ -121,14 +121,14 @@ def _check_dropout(node: NodeView) -> Refusal | None:
 
 
 def _depth_to_space(b: Building) -> Any:
-    block = b.int("blocksize")
+    block = b.integer("blocksize")
     if b.text("mode", "DCR") == "CRD":
         return b.mb.pixel_shuffle(x=b.x(), upscale_factor=block)
     return b.mb.depth_to_space(x=b.x(), block_size=block)
 
 
 def _space_to_depth(b: Building) -> Any:
-    return b.mb.space_to_depth(x=b.x(), block_size=b.int("blocksize"))
+    return b.mb.space_to_depth(x=b.x(), block_size=b.integer("blocksize"))
 
 
 _BYTES = ANY | BYTES

@@ -55,12 +55,12 @@ def _slice_at_run_time(b: Building, axes: Sequence[int], strides: list[int]) -> 
     bounds = []
     for index, fill in ((1, 0), (2, 0)):
         known = b.const(index)
-        parts: list[Any] = [np.int32([fill])] * rank
+        parts: list[Any] = [np.array([fill], np.int32)] * rank
         for place, axis in enumerate(axes):
             if known is None:
                 parts[axis] = b.mb.slice_by_size(x=b.x(index), begin=[place], size=[1])
             else:
-                parts[axis] = np.int32([np.clip(known.reshape(-1)[place], -_INT32_MAX, _INT32_MAX)])
+                parts[axis] = np.clip(known.reshape(-1)[[place]], -_INT32_MAX, _INT32_MAX).astype(np.int32)
         bounds.append(b.mb.concat(values=parts, axis=0))
     mask = [axis not in axes for axis in range(rank)]
     end = b.mb.minimum(x=bounds[1], y=b.mb.shape(x=b.x()))
@@ -129,12 +129,12 @@ def _tile(b: Building) -> Any:
 
 def _trilu(b: Building) -> Any:
     """Keep where the column minus the row is at least (at most, for the lower part) ``k``."""
-    offset = int(np.ravel(b.const(1))[0]) if b.given(1) else 0
+    offset = int(b.known(1).reshape(-1)[0]) if b.given(1) else 0
     rows, columns = b.dims(0)[-2:]
-    compare = b.mb.greater_equal if b.int("upper", 1) else b.mb.less_equal
+    compare = b.mb.greater_equal if b.integer("upper", 1) else b.mb.less_equal
     if rows is not None and columns is not None:
         difference = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-        keep: Any = difference >= offset if b.int("upper", 1) else difference <= offset
+        keep: Any = difference >= offset if b.integer("upper", 1) else difference <= offset
     else:
         difference = b.mb.sub(
             x=b.mb.expand_dims(x=_count(b, -1), axes=[0]), y=b.mb.expand_dims(x=_count(b, -2), axes=[1])

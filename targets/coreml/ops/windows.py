@@ -28,9 +28,9 @@ class Window:
 def window(node: NodeView, kernel: tuple[int, ...]) -> Window:
     """The window of ``Conv`` or a pool; ``auto_pad`` is resolved for the shape the input has."""
     count = len(kernel)
-    strides = tuple(node.ints("strides", [1] * count))
-    dilations = tuple(node.ints("dilations", [1] * count))
-    pads = node.ints("pads", [0] * (2 * count))
+    strides = tuple(node.integers("strides", [1] * count))
+    dilations = tuple(node.integers("dilations", [1] * count))
+    pads = node.integers("pads", [0] * (2 * count))
     before, after = tuple(pads[:count]), tuple(pads[count:])
     auto = node.text("auto_pad", "NOTSET")
     if auto.startswith("SAME"):
@@ -54,6 +54,6 @@ def check_window(node: NodeView) -> Refusal | None:
             f"{node.text('auto_pad')} on sizes known at run time only", "fixed spatial sizes or explicit pads",
             "Export with fixed height and width, or with explicit pads", "attribute auto_pad",
         )  # fmt: skip
-    if any(pad < 0 for pad in node.ints("pads")):
+    if any(pad < 0 for pad in node.integers("pads")):
         return Refusal("negative pads", "pads of 0 and above", "Crop with Slice before it", "attribute pads")
     return None

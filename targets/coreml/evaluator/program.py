@@ -1,0 +1,124 @@
+"""Run the function ``main`` of a saved package, one operation after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgewise.targets.base import Arrays, TargetError
+from edgewise.targets.coreml.evaluator.table import operations
+from edgewise.targets.coreml.evaluator.weights import Weights, numpy_dtype
+from edgewise.targets.coreml.package import WEIGHTS, read_spec
+
+
+class EvaluatedProgram:
+    """A package that is ready to compute.
+
+    Values are held between operations in the dtype that the program declares, so float16 is rounded after each operation;
+    inside an operation the arithmetic is float32. (What the Neural Engine accumulates in is not documented.)
+    """
+
+    def __init__(self, package: Path) -> None:
+        spec = read_spec(package)
+        function = spec.mlProgram.functions["main"]
+        block = function.block_specializations[function.opset]
+        self.opset = str(function.opset)
+        self.inputs = {entry.name: numpy_dtype(entry.type.tensorType.dataType) for entry in function.inputs}
+        self.outputs = list(block.outputs)
+        self.described = [entry.name for entry in spec.description.output]
+        self._operations = list(block.operations)
+        self._weights = Weights(package / WEIGHTS)
+        self._constants = self._read_constants()
+
+    def _read_constants(self) -> dict[str, Any]:
+        return {
+            op.outputs[0].name: self._weights.value(op.attributes["val"])
+            for op in self._operations
+            if op.type == "const"
+        }
+
+    @property
+    def used(self) -> set[str]:
+        """The types of the program's operations."""
+        return {op.type for op in self._operations}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Inputs and outputs by Core ML's names.
+
+        Raises:
+            TargetError: a missing input, an operation outside the table, or one that fails on these values.
+        """
+        values = dict(self._constants)
+        for name, dtype in self.inputs.items():
+            if name not in inputs:
+                raise _cannot(f"input {name!r}", "no array", f"the inputs {', '.join(self.inputs)}")
+            values[name] = np.asarray(inputs[name], dtype)
+        readers = self._last_reads()
+        for index, op in enumerate(self._operations):
+            if op.type != "const":
+                self._run_one(op, values)
+            for name in readers.get(index, ()):
+                values.pop(name, None)
+        return {name: np.asarray(values[name]) for name in self.outputs}
+
+    def _last_reads(self) -> dict[int, list[str]]:
+        """Values that no later operation reads, by the operation that reads them last: they are dropped after it."""
+        last: dict[str, int] = {}
+        for index, op in enumerate(self._operations):
+            for argument in op.inputs.values():
+                last |= dict.fromkeys((binding.name for binding in argument.arguments if binding.name), index)
+        dropped: dict[int, list[str]] = {}
+        for name, index in last.items():
+            if name not in self.outputs:
+                dropped.setdefault(index, []).append(name)
+        return dropped
+
+    def _run_one(self, op: Any, values: dict[str, Any]) -> None:
+        function = _function(op)
+        arguments = {key: self._argument(argument, values) for key, argument in op.inputs.items()}
+        arguments |= {key: _wide(self._weights.value(value)) for key, value in op.attributes.items() if key != "name"}
+        declared = [numpy_dtype(output.type.tensorType.dataType) for output in op.outputs]
+        if len(declared) == 1:
+            arguments["result_dtype"] = declared[0]
+        if op.type.startswith(("gather", "scatter")):
+            arguments["opset"] = self.opset
+        try:
+            with np.errstate(all="ignore"):
+                result = function(**arguments)
+        except Exception as error:
+            raise _cannot(
+                f"operation {op.outputs[0].name!r} ({op.type})", str(error), "values it can compute"
+            ) from error
+        results = result if isinstance(result, list | tuple) else [result]
+        with np.errstate(all="ignore"):
+            for output, dtype, array in zip(op.outputs, declared, results, strict=True):
+                values[output.name] = np.asarray(array).astype(dtype)
+
+    def _argument(self, argument: Any, values: dict[str, Any]) -> Any:
+        found = [
+            _wide(
+                values[binding.name] if binding.WhichOneof("binding") == "name" else self._weights.value(binding.value)
+            )
+            for binding in argument.arguments
+        ]
+        return found[0] if len(found) == 1 else found
+
+
+def _wide(value: Any) -> Any:
+    """Float16 as float32, so that an operation rounds once, at its end."""
+    is_half = isinstance(value, np.ndarray | np.generic) and value.dtype == np.float16
+    return value.astype(np.float32) if is_half else value
+
+
+def _function(op: Any) -> Callable[..., Any]:
+    if op.type not in operations():
+        raise _cannot(f"operation type {op.type!r}", "none in the evaluator's table", "one of it", "Report the model")
+    return operations()[op.type]
+
+
+def _cannot(
+    where: str, found: str, expected: str, fix: str = "Build the bundle again, or report the model"
+) -> TargetError:
+    return TargetError("cannot evaluate the Core ML program", where=where, found=found, expected=expected, fix=fix)
