@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.core_ml_ports import Port, read_ports
 from edgewise.runtime.engines import LayerTime, RunOptions
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
-from edgewise.runtime.tensors import TensorSpec
 
 # What coremltools calls the units allowed, and the one of them that a network is meant to run on.
 _UNITS = {"ALL": "neural engine", "CPU_AND_GPU": "gpu", "CPU_AND_NE": "neural engine", "CPU_ONLY": "cpu"}
@@ -27,39 +27,40 @@ _DEVICES = {
 def open_engine(bundle: Bundle, options: RunOptions) -> CoreMlEngine:
     """Compile and load the package for this Mac.
 
-    ``engine.settings``: ``model`` names the package's folder; ``compute_units`` (optional) is one of coremltools' names, by
-    default ``ALL``; ``names`` (optional) maps the network's tensor names to the package's where they differ.
-    ``options.threads`` has no meaning to Core ML.
+    ``engine.settings``: ``package`` names the package's folder; ``inputs`` and ``outputs`` list its ports
+    (:class:`edgewise.runtime.core_ml_ports.Port`); ``compute_units`` (optional) is one of coremltools' names, by default
+    ``ALL``. ``options.threads`` has no meaning to Core ML.
 
     Raises:
         RunError: not a Mac, other settings, or Core ML refuses the package.
         MissingExtraError: coremltools is not installed.
     """
     settings = bundle.manifest["engine"].get("settings", {})
-    model, units, names = settings.get("model"), settings.get("compute_units", "ALL"), settings.get("names", {})
+    package, units = settings.get("package"), settings.get("compute_units", "ALL")
     where = f"{bundle.path}, engine.settings"
-    if not isinstance(model, str) or not any(name.startswith(f"{model}/") for name in bundle.manifest["files"]):
-        raise _unusable(where, f"model {model!r}", "the folder of a Core ML package in the bundle", "Build it again")
-    if units not in _UNITS:
+    if not isinstance(package, str) or not any(name.startswith(f"{package}/") for name in bundle.manifest["files"]):
+        raise _unusable(
+            where, f"package {package!r}", "the folder of a Core ML package in the bundle", "Build it again"
+        )
+    if not isinstance(units, str) or units not in _UNITS:
         raise _unusable(where, f"compute_units {units!r}", f"one of {', '.join(_UNITS)}", "Build it again")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise _unusable(where, f"names {names!r}", "a table of names", "Build it again")
+    inputs, outputs = (read_ports(settings.get(kind), f"{where}.{kind}") for kind in ("inputs", "outputs"))
     if platform.system() != "Darwin":
         raise _unusable(
             str(bundle.path), f"{platform.system()}, which has no Core ML", "a Mac with macOS 12 or later",
             "Copy the bundle to a Mac and run it there",
         )  # fmt: skip
-    return CoreMlEngine(bundle, bundle.path / model, units, names, options)
+    return CoreMlEngine(bundle.path / package, units, inputs, outputs, options)
 
 
 class CoreMlEngine:
     """A compiled model. Core ML itself chooses the unit for each operation."""
 
-    def __init__(self, bundle: Bundle, package: Path, units: str, names: dict[str, str], options: RunOptions) -> None:
+    def __init__(self, package: Path, units: str, inputs: list[Port], outputs: list[Port], options: RunOptions) -> None:
         with needs("coreml"):
             import coremltools
         self._tools, self._package, self._units = coremltools, package, units
-        self._names, self._outputs, self._per_layer = names, bundle.outputs, options.per_layer
+        self._inputs, self._outputs, self._per_layer = inputs, outputs, options.per_layer
         self._run_ms: list[float] = []
         try:
             self._model = coremltools.models.MLModel(str(package), compute_units=coremltools.ComputeUnit[units])
@@ -68,16 +69,14 @@ class CoreMlEngine:
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name to arrays by output name."""
-        given = {self._names.get(name, name): _to_core_ml(name, array) for name, array in inputs.items()}
+        given = {port.coreml: port.given(inputs[port.name]) for port in self._inputs}
         start = time.perf_counter()
         try:
             made = self._model.predict(given)
         except Exception as error:  # coremltools passes on whatever Core ML says
             raise _refused(self._package, error) from error
         self._run_ms.append((time.perf_counter() - start) * 1000)
-        return {
-            spec.name: _from_core_ml(made.get(self._names.get(spec.name, spec.name)), spec) for spec in self._outputs
-        }
+        return {port.name: port.made(made.get(port.coreml)) for port in self._outputs}
 
     def layer_times(self) -> list[LayerTime]:
         """Core ML measures no layers; its compute plan tells the unit of each and estimates its share of the whole.
@@ -103,27 +102,6 @@ class CoreMlEngine:
             "units allowed": self._units,
             "macos": platform.mac_ver()[0],
         }
-
-
-def _to_core_ml(name: str, array: np.ndarray) -> np.ndarray:
-    """Core ML takes float16, float32 and int32."""
-    if array.dtype.kind == "f":
-        return array if array.dtype == np.float16 else array.astype(np.float32)
-    limits = np.iinfo(np.int32)
-    if array.size and (array.min() < limits.min or array.max() > limits.max):
-        raise _unusable(
-            f"input {name!r}", f"{array.min()} to {array.max()}", "integers of 32 bits", "Core ML has no larger ones"
-        )
-    return array.astype(np.int32)
-
-
-def _from_core_ml(array: Any, spec: TensorSpec) -> np.ndarray:
-    if array is None:
-        raise _unusable(f"output {spec.name!r}", "nothing", "an array", "Build the bundle again")
-    values = np.asarray(array)
-    # Core ML has fewer widths than ONNX, and no booleans; another kind is for the caller to refuse.
-    same_kind = spec.dtype == "bool" or values.dtype.kind == np.dtype(spec.dtype).kind
-    return values.astype(spec.dtype) if same_kind else values
 
 
 def _layer(plan: Any, operation: Any, run_ms: float) -> LayerTime | None:

@@ -13,6 +13,7 @@ from edgewise.runtime.cuda import Gpu, GpuBuffer
 from edgewise.runtime.engines import LayerTime, RunOptions, model_file
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
+from edgewise.runtime.tensors import TensorSpec
 
 _LIBRARIES = ("tensorrt_rtx", "tensorrt")
 _SHOWN_MESSAGES = 2
@@ -79,6 +80,8 @@ class TensorRtEngine:
         self._log = _make_log(library)
         # The runtime and the engine must outlive the context.
         self._runtime = library.Runtime(self._log)
+        if (dla_core := bundle.manifest["engine"].get("settings", {}).get("dla_core")) is not None:
+            self._runtime.DLA_core = dla_core
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._context: Any = self._engine.create_execution_context() if self._engine else None
         if self._context is None:
@@ -90,7 +93,7 @@ class TensorRtEngine:
             )
         self._inputs = [spec.name for spec in bundle.inputs]
         self._outputs = [spec.name for spec in bundle.outputs]
-        self._check_names()
+        self._check_tensors([*bundle.inputs, *bundle.outputs])
         self._memory: dict[str, GpuBuffer] = {}
         self._operators = {
             layer.get("name"): layer.get("op", "") for layer in bundle.manifest["engine"].get("layers", [])
@@ -137,12 +140,13 @@ class TensorRtEngine:
             "sm": str(self._gpu.sm),
         }
 
-    def _check_names(self) -> None:
-        have = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
-        if have != {*self._inputs, *self._outputs}:
-            raise _unusable(
-                self._where, f"the tensors {', '.join(sorted(have))}", f"those of the manifest: {', '.join(self._inputs + self._outputs)}", "Build it again"
-            )  # fmt: skip
+    def _check_tensors(self, specs: list[TensorSpec]) -> None:
+        """The engine reads and writes plain memory: another dtype than the manifest's would be garbage."""
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        have = {name: np.dtype(self._library.nptype(self._engine.get_tensor_dtype(name))).name for name in names}
+        want = {spec.name: spec.dtype for spec in specs}
+        if have != want:
+            raise _unusable(self._where, f"the tensors {have}", f"those of the manifest: {want}", "Build it again")
 
     def _output(self, name: str) -> np.ndarray:
         shape = tuple(self._context.get_tensor_shape(name))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 from edgewise.runtime.bundle import create_bundle, save_reference
 from onnx import numpy_helper

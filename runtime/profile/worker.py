@@ -1,0 +1,134 @@
+"""The process that measures: ``python -m edgewise.runtime.profile.worker``, an order on stdin, JSON lines on stdout.
+
+A process of its own, so that loading is cold as in an app, the memory is the engine's, and a crash is an error and not the end
+of the caller. Lines are ``{"progress": [task, done, total]}``, and at the end ``{"result": …}`` or ``{"error": …}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from edgewise.runtime.bundle import REFERENCE, load_reference
+from edgewise.runtime.data import random_data
+from edgewise.runtime.errors import EdgewiseError
+from edgewise.runtime.model import Model, load
+from edgewise.runtime.profile.machine import Glance, glance, peak_memory_bytes
+from edgewise.runtime.profile.timing import Timings, measure
+
+Tell = Callable[[dict[str, Any]], None]
+
+_MOST_LAYER_RUNS = 50
+
+
+def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Carry out an order: ``path``, ``threads``, ``runs``, ``warmup``, ``min_time_s``, ``per_layer``, ``samples`` (a file or None).
+
+    Raises:
+        EdgewiseError: the bundle cannot be loaded or run.
+    """
+    before_bytes = peak_memory_bytes()
+    tell({"progress": ["load", 0, None]})
+    start = time.perf_counter_ns()
+    model = load(order["path"], threads=order["threads"])
+    load_ns = time.perf_counter_ns() - start
+    samples = _samples(model, order["samples"])
+    glances: list[Glance] = []
+    cpu_s: list[float] = []
+
+    def look() -> None:
+        glances.append(glance())
+        cpu_s.append(time.process_time())
+
+    timings = _measure(model, samples, order, look, tell)
+    peak_bytes = peak_memory_bytes()
+    return {
+        "load_ms": load_ns / 1e6,
+        "first_run_ms": timings.first_ns / 1e6,
+        "warmup_ms": [ns / 1e6 for ns in timings.warmup_ns],
+        "runs_ms": [ns / 1e6 for ns in timings.runs_ns],
+        "stable": timings.stable,
+        "own_cpu_s": cpu_s[-1] - cpu_s[0],
+        "glances": [vars(moment) for moment in glances],
+        "memory_before_load_bytes": before_bytes,
+        "peak_memory_bytes": peak_bytes,
+        "resolution_ms": time.get_clock_info("perf_counter").resolution * 1e3,
+        "engine": model.facts(),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "input_shapes": {name: list(array.shape) for name, array in samples[0].items()},
+        "layers": _layers(order, samples, tell) if order["per_layer"] else None,
+    }
+
+
+def _measure(
+    model: Model, samples: list[dict[str, np.ndarray]], order: dict[str, Any], look: Callable[[], None], tell: Tell
+) -> Timings:
+    turn = cycle(samples)
+    return measure(
+        lambda: model.run(next(turn)),
+        runs=order["runs"],
+        warmup=order["warmup"],
+        min_time_s=order["min_time_s"],
+        glance=look,
+        tell=lambda task, done, total: tell({"progress": [task, done, total]}),
+    )
+
+
+def _samples(model: Model, file: str | None) -> list[dict[str, np.ndarray]]:
+    """The given samples, else the bundle's own, else random ones."""
+    if file is not None:
+        return load_reference(Path(file))[0]
+    if REFERENCE in model.bundle.manifest["files"] and (own := model.bundle.reference()[0]):
+        return own
+    return [sample.inputs for sample in random_data(model.inputs, 1)]
+
+
+def _layers(order: dict[str, Any], samples: list[dict[str, np.ndarray]], tell: Tell) -> list[dict[str, Any]]:
+    """A second time, with the engine's own record, which slows it down."""
+    tell({"progress": ["measure layers", 0, None]})
+    model = load(order["path"], threads=order["threads"], per_layer=True)
+    turn = cycle(samples)
+    runs = min(order["runs"] or _MOST_LAYER_RUNS, _MOST_LAYER_RUNS)
+    for _ in range(1 + runs):
+        model.run(next(turn))
+    return [
+        {"name": layer.name, "op": layer.op, "unit": layer.unit, "median_ms": layer.median_ms, **layer.detail}
+        for layer in model.layer_times()
+    ]
+
+
+@contextmanager
+def _private_stdout() -> Iterator[IO[str]]:
+    """Libraries print to file descriptor 1 when they like; let it go to stderr, and keep the real one for the answer."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        yield channel
+
+
+def main() -> None:
+    """Read the order, answer."""
+    order = json.loads(sys.stdin.read())
+    with _private_stdout() as channel:
+
+        def tell(line: dict[str, Any]) -> None:
+            channel.write(json.dumps(line) + "\n")
+            channel.flush()
+
+        try:
+            tell({"result": work(order, tell)})
+        except EdgewiseError as error:
+            tell({"error": {key: getattr(error, key) for key in ("what", "where", "found", "expected", "fix")}})
+
+
+if __name__ == "__main__":
+    main()
