@@ -66,10 +66,14 @@ class BuildResult:
 
 @dataclass(frozen=True)
 class Executor:
-    """A way to compute a bundle's outputs on this machine, and how: the sentence goes into the manifest."""
+    """A way to compute a bundle's outputs on this machine, and how: the sentence goes into the manifest.
+
+    ``stand_in`` is true when it is not the engine itself that computes.
+    """
 
     run: Callable[[Arrays], Arrays]
     how: str
+    stand_in: bool = False
 
 
 class Target(Protocol):
