@@ -47,9 +47,9 @@ def count(value: float | None) -> str | None:
         return None
     for unit in ("", " k", " M"):
         if value < _THOUSAND:
-            return f"{value:.0f}" if not unit else f"{value:.2f}{unit}"
+            return f"{value:.4g}{unit}"
         value /= _THOUSAND
-    return f"{value:.2f} G"
+    return f"{value:.4g} G"
 
 
 def spec(entry: dict[str, Any]) -> str:

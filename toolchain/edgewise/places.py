@@ -37,3 +37,12 @@ def moved(text: str | None, start: Path, end: Path) -> str | None:
         os.path.relpath(os.path.realpath(start / path), os.path.realpath(end)) if end != Path() else str(start / path)
     )
     return prefix + Path(place).as_posix() + suffix
+
+
+def place_name(text: str) -> str:
+    """A text without its folders: what is published does not tell where on somebody's disk things lay.
+
+    >>> place_name("/home/me/data.py:test")
+    'data.py:test'
+    """
+    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]

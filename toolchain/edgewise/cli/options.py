@@ -235,7 +235,8 @@ Sparsity = Annotated[
     ),
 ]
 Skip = Annotated[
-    list[str], typer.Option("--skip", metavar="LAYER", rich_help_panel=_PRUNE, help="A layer not to prune; repeat it.")
+    list[str] | None,
+    typer.Option("--skip", metavar="LAYER", rich_help_panel=_PRUNE, help="A layer not to prune; repeat it."),
 ]
 
 MinSqnr = Annotated[

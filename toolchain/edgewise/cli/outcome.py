@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
-from types import FrameType
 from typing import Any
 
 import typer
@@ -18,7 +16,6 @@ from edgewise.runtime.errors import EdgewiseError
 SCHEMA_VERSION = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
-TERMINATED = 143
 _PIPE_CLOSED = 141
 
 # typer carries its own copy of click in some versions and needs click in others; both have this chain.
@@ -29,7 +26,6 @@ def run(argv: list[str]) -> int:
     """Run the command line with these arguments; gives the exit code and never raises but for ``SystemExit``."""
     from edgewise.cli.app import command
 
-    signal.signal(signal.SIGTERM, _terminate)
     wants_json = "--json" in argv
     try:
         return int(command().main(args=argv, prog_name="edgewise", standalone_mode=False) or 0)
@@ -53,10 +49,6 @@ def run(argv: list[str]) -> int:
 def debugging(argv: list[str]) -> bool:
     """Whether tracebacks are wanted."""
     return "--debug" in argv or os.environ.get("EDGEWISE_DEBUG", "") not in ("", "0")
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)  # unwinds, so that drafts are removed
 
 
 def _fail(error: EdgewiseError, wants_json: bool, argv: list[str]) -> int:

@@ -182,14 +182,17 @@ def show_convert(result: Result, console: Console) -> None:
     head = ("target", "device", "", "SQNR to source", "accuracy", "median", "engine", "where")
     table(console, result["name"], head, rows)
     for entry in result["targets"]:
-        skipped = [part["skipped"] for key in ("parity", "profile") if "skipped" in (part := entry.get(key) or {})]
-        checked = (entry.get("parity") or {}).get("how")
+        name, parity, profile = entry["target"], entry.get("parity") or {}, entry.get("profile") or {}
         facts(
             console,
-            [(f"{entry['target']} checked by", checked), *((entry["target"], text) for text in dict.fromkeys(skipped))],
+            [
+                (f"{name}: checked by", parity.get("how")),
+                (f"{name}: not checked", parity.get("skipped")),
+                (f"{name}: not profiled", profile.get("skipped")),
+                *((f"{name}: note", note) for note in [*entry.get("notes", []), *profile.get("warnings", [])]),
+                *((f"{name}: FAILED", error["message"]) for error in entry["errors"]),
+            ],
         )
-        for error in entry["errors"]:
-            console.print(f"{entry['target']}: {error['message']}", style="red")
     console.print()
     facts(console, [("report", result["report"]), ("ONNX", result["model"]), ("everything", result["output"])])
 

@@ -62,15 +62,18 @@ def stdout_kept_clean() -> Iterator[None]:
 
     Warnings and log lines that are not errors are not for the user either, unless debugging.
     """
-    if not debugging(sys.argv):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    level = logging.root.manager.disable
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with warnings.catch_warnings():
+            if not debugging(sys.argv):
+                warnings.simplefilter("ignore")
+                logging.disable(logging.WARNING)
+            yield
     finally:
+        logging.disable(level)
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 26.0, 34.0
 _FEWEST_BINS, _MOST_BINS = 8, 48
+_MOST_DOTS = 240
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def histogram(
 ) -> Markup:
     """Values in ms as a histogram; ``marks`` are vertical lines with names, such as the median.
 
-    The axis ends a little above the last mark; how many values lie beyond it is written at its end.
+    The axis ends where the bulk of the values does; how many lie beyond it is written there, and marks beyond it are left out.
     """
     low = min(values)
-    high = max(low * 1.001 + 1e-9, max(mark for _, mark in marks) * 1.08, low + (max(values) - low) * 0.02)
+    high = low + _visible(values)
     beyond = sum(value > high for value in values)
     counts = bins(values, low, high)
     x = Axis(low, high, _LEFT, width - _RIGHT)
@@ -68,27 +69,43 @@ def histogram(
         for i, count in enumerate(counts)
         if count
     ]
-    shapes += _marks(marks, x, height)
+    shapes += _marks([mark for mark in marks if mark[1] <= high], x, height)
     shapes += _x_axis(x, height, "ms")
     if beyond:
         shapes.append(_text("note", x.end, _TOP + 12, f"{beyond} slower →", anchor="end"))
     return _svg(width, height, label, shapes)
 
 
-def runs(values: Sequence[float], *, label: str, width: float = 560, height: float = 130) -> Markup:
-    """Values in ms in the order in which they were measured: drift and throttling show as a slope or a step."""
+def _visible(values: Sequence[float]) -> float:
+    """How far above the lowest value the axis reaches: to the highest, but not far beyond the 90th percentile."""
+    ranked = sorted(values)
+    bulk = ranked[int(0.9 * (len(ranked) - 1))] - ranked[0]
+    return min(ranked[-1] - ranked[0], 3 * bulk or ranked[-1]) * 1.02 or ranked[0] * 0.01 or 1e-6
+
+
+def runs(values: Sequence[float], *, label: str, width: float = 560, height: float = 210) -> Markup:
+    """Values in ms in the order in which they were measured: drift and throttling show as a slope or a step.
+
+    Many are drawn as groups: a dot for the group's median, a line from its lowest to its highest.
+    """
     x = Axis(1, max(len(values), 2), _LEFT, width - _RIGHT)
-    y = Axis(0, max(values) * 1.05 or 1, height - _BOTTOM, 8)
-    radius = 2.2 if len(values) <= 150 else 1.3
-    shapes = [
-        Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(x.at(i + 1), y.at(value), radius)
-        for i, value in enumerate(values)
-    ]
+    top = min(values) + 1.5 * _visible(values)
+    y = Axis(0, top, height - _BOTTOM, 8)
+    shapes = []
     for tick in y.ticks(3):
         shapes += [
             _line("grid", x.start, y.at(tick), x.end, y.at(tick)),
             _text("tick", x.start - 6, y.at(tick) + 4, _short(tick), anchor="end"),
         ]
+    size = ceil(len(values) / _MOST_DOTS)
+    for start in range(0, len(values), size):
+        group = sorted(min(value, top) for value in values[start : start + size])
+        place = x.at(start + (len(group) + 1) / 2)
+        if len(group) > 1:
+            shapes.append(_line("range", place, y.at(group[0]), place, y.at(group[-1])))
+        shapes.append(
+            Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="1.8"/>').format(place, y.at(group[len(group) // 2]))
+        )
     shapes += _x_axis(x, height, "run", whole=True)
     return _svg(width, height, label, shapes)
 
@@ -170,7 +187,9 @@ def _x_axis(x: Axis, height: float, unit: str, *, whole: bool = False) -> list[M
         if not whole or tick == int(tick):
             shapes += [
                 _line("axis", x.at(tick), base, x.at(tick), base + 4),
-                _text("tick", x.at(tick), base + 17, _short(tick), anchor="middle"),
+                _text(
+                    "tick", x.at(tick), base + 17, _short(tick), anchor="end" if x.at(tick) > x.end - 12 else "middle"
+                ),
             ]
     shapes.append(_text("axis", x.end, base + 30, unit, anchor="end"))
     return shapes

@@ -99,14 +99,29 @@ def notes(entry: Entry) -> list[str]:
 def energy(profile: dict[str, Any]) -> str:
     """Per inference, or why it is not known."""
     value = profile.get("energy")
-    if isinstance(value, dict) and value.get("reason"):
-        return f"not known: {value['reason']}"
-    return "not known" if value is None else str(value)
+    if value is None:
+        return f"not known: {profile.get('energy_reason') or 'not measured'}"
+    return str(value)
 
 
-def device(profile: dict[str, Any]) -> str:
-    """The machine that was measured on."""
-    return str(profile.get("device", "this machine"))
+def machine(profile: dict[str, Any]) -> list[tuple[str, str]]:
+    """The machine that was measured on, as names and values; what it does not tell is left out."""
+    device, clocks = profile.get("device") or {}, profile.get("clocks") or {}
+    rows = [
+        ("processor", device.get("board") or device.get("cpu")),
+        ("cores", device.get("cores_available")),
+        ("threads", "all cores" if profile.get("threads") == 0 else profile.get("threads")),
+        (
+            "clock",
+            f"{clocks['before_mhz']:.0f} MHz before, {clocks['after_mhz']:.0f} MHz after"
+            if clocks.get("before_mhz") and clocks.get("after_mhz")
+            else None,
+        ),
+        ("governor", profile.get("governor")),
+        ("system", profile.get("os")),
+        ("engine", " ".join(map(str, (profile.get("engine") or {}).values()))),
+    ]
+    return [(name, str(value)) for name, value in rows if value]
 
 
 def worst_parity(entry: Entry) -> dict[str, Any] | None:
@@ -134,7 +149,9 @@ def verdict(entry: Entry) -> tuple[str, str]:
     checks = [parity, parity.get("against_onnx", parity)]
     if "passed" not in parity:
         return "not checked here", "unknown"
-    return ("verified", "good") if all(check["passed"] for check in checks) else ("parity failed", "bad")
+    if not all(check["passed"] for check in checks):
+        return "parity failed", "bad"
+    return ("verified by a stand-in", "unknown") if parity.get("stand_in") else ("verified", "good")
 
 
 def layers(entry: Entry) -> list[Layer]:
@@ -187,8 +204,8 @@ def runs_chart(entry: Entry) -> Markup:
 
 
 def trade_off(found: Collection) -> Markup | None:
-    """Latency against accuracy where at least two bundles have both, else against size; None with fewer than two."""
-    timed = [entry for entry in found.entries if median_ms(entry) is not None]
+    """Latency against accuracy where two verified bundles or more have both, else against size; None with fewer than two."""
+    timed = [entry for entry in found.entries if median_ms(entry) is not None and verdict(entry)[1] == "good"]
     measured = [entry for entry in timed if accuracy(entry)]
     if len(measured) > 1:
         values = [(entry, (accuracy(entry) or {})["value"] * 100) for entry in measured]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgewise.places import place_name
 from edgewise.recipe import Recipe
 from edgewise.runtime.progress import Progress, silent
 from edgewise.settings import VerifySettings
@@ -39,7 +40,7 @@ class Accuracy:
         data = find_data(str(self.settings.data), self.network.inputs, self.recipe.preprocess, self.settings.limit)
         own = evaluate(executor.run, data, self.settings.metric, progress=self.progress)
         source, _ = self.cache.value("accuracy", self._parts(), self._source)
-        return {**own, "data": data.source, "how": executor.how, "source_value": source["value"]}
+        return {**own, "data": place_name(data.source), "how": executor.how, "source_value": source["value"]}
 
     def _parts(self) -> dict[str, Any]:
         settings = self.settings

@@ -44,9 +44,14 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
     check_device(settings.device)
     from edgewise.runtime.profile import profile
 
-    chosen = {"runs": settings.runs, "warmup": settings.warmup}
-    given = {key: value for key, value in chosen.items() if value is not None}
-    result = profile(path, threads=settings.threads, per_layer=settings.per_layer, progress=progress, **given)
+    result = profile(
+        path,
+        threads=settings.threads,
+        runs=settings.runs,
+        warmup=settings.warmup,
+        per_layer=settings.per_layer,
+        progress=progress,
+    )
     return {**result, "bundle": identify(path)}
 
 

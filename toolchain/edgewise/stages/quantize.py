@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import ToolchainError
+from edgewise.places import place_name
 from edgewise.runtime.progress import Progress, silent
 from edgewise.settings import QuantizeSettings
 from edgewise.stages.identity import place_digest
@@ -50,7 +51,11 @@ def quantize_stage(
         allow_random=settings.allow_random_calibration,
         progress=progress,
     )
-    told = {"scheme": settings.scheme, "spec": asdict(spec), "data": {"source": _name(data), "random": data.random}}
+    told = {
+        "scheme": settings.scheme,
+        "spec": asdict(spec),
+        "data": {"source": place_name(data.source), "random": data.random},
+    }
     return network.after(made.model, quantize={**told, **made.report})
 
 
@@ -73,8 +78,3 @@ def calibration_data(network: Network, settings: QuantizeSettings, preprocess: s
             fix="Pass --calib DATA (.npz, .npy, images, module:callable), or --allow-random-calibration if accuracy does not matter",
         )
     return random_data(network.inputs, settings.samples, seed=settings.seed)
-
-
-def _name(data: Dataset) -> str:
-    """Without its folder: a bundle does not tell where on somebody's disk the data lay."""
-    return data.source.replace("\\", "/").rstrip("/").rpartition("/")[2]

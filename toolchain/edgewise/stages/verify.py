@@ -34,7 +34,7 @@ def source_threshold(settings: VerifySettings, provenance: dict[str, Any]) -> fl
 def verify_engine(
     network: Network, executor: Executor, threshold: float | None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """The manifest's ``parity``: how the engine was run, its outputs against the source's, and ``against_onnx``."""
+    """The manifest's ``parity``: how and by what the engine was run, its outputs against the source's, and ``against_onnx``."""
     names = [spec.name for spec in network.outputs]
     graph = OnnxRunner(network.model, optimize=False).run
     own = run_all(graph, network.samples, "run the ONNX graph", progress)
@@ -43,6 +43,7 @@ def verify_engine(
     references = [only(outputs, names, "the source's reference") for outputs in network.references]
     return {
         "how": executor.how,
+        "stand_in": executor.stand_in,
         **judge(compare_outputs(references, made), threshold, "the engine against the source"),
         "against_onnx": judge(compare_outputs(own, made), build_threshold, "the engine against its ONNX graph"),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgewise.places import place_name
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
@@ -77,4 +78,4 @@ def _measure(
     from edgewise.runtime.metrics import evaluate as mean_of
 
     data = find_data(text, opened.inputs, preprocess, limit)
-    return {**mean_of(opened.run, data, metric, progress=progress), "how": opened.how, "data": data.source}
+    return {**mean_of(opened.run, data, metric, progress=progress), "how": opened.how, "data": place_name(data.source)}

@@ -80,8 +80,7 @@ def open_runnable(bundle: Bundle, *, threads: int = 0) -> Opened:
         executor = find_target(bundle.manifest["target"]).executor(bundle)
         if isinstance(executor, str):
             raise _not_here(bundle, executor) from error
-        how = f"{executor.how} (the engine itself cannot run here: {error})"
-        return Opened(executor.run, how, bundle.inputs, bundle.outputs, preprocess, bundle)
+        return Opened(executor.run, executor.how, bundle.inputs, bundle.outputs, preprocess, bundle)
     facts = ", ".join(f"{key} {value}" for key, value in model.facts().items())
     return Opened(
         model.run, f"the bundle's engine on this machine ({facts})", bundle.inputs, bundle.outputs, preprocess, bundle
