@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,34 +33,25 @@ def calibrate(
     Networks whose tensors take more than ``budget`` bytes together are run several times, some tensors each time.
 
     Raises:
-        QuantizeError: no samples, or NaN or infinity in the data or in a tensor computed from it.
+        QuantizeError: NaN or infinity in the data or in a tensor computed from it.
         RunError: ONNX Runtime refuses the model or the data does not fit its inputs.
     """
-    find_observer(method)
-    picks = _spread(len(data), samples)
-    if not picks:
-        raise QuantizeError(
-            "cannot calibrate",
-            where=data.source,
-            found="no samples",
-            expected="at least one",
-            fix="Check the path; a few dozen real samples are enough",
-        )
+    chosen = data.take(samples)
     groups = _taps(model.graph, plan)
-    observers = {group: _observer(names, model.graph, method) for group, names in groups.items()}
-    first = next(_chosen(data, picks[:1]))
-    batches = _batches(groups, model.graph, first, budget)
-    done = 0
-    for names in batches:
+    observers = {group: _observer(names, method) for group, names in groups.items()}
+    batches = _batches(groups, model.graph, next(iter(chosen)).inputs, budget)
+    used = 0
+    for batch, names in enumerate(batches):
         runner = OnnxRunner(model, outputs=list(names))
-        for number, inputs in zip(picks, _chosen(data, picks), strict=True):
-            _observe(runner.run(inputs), names, observers, f"sample {number} of {data.source}")
-            done += 1
-            progress("calibrate", done, len(picks) * len(batches))
+        for used, sample in enumerate(chosen, start=1):
+            where = f"calibration sample {used} of {data.source}"
+            _require_finite(sample.inputs, where)
+            _observe(runner.run(sample.inputs), names, observers, where)
+            progress("calibrate", batch * len(chosen) + used, len(chosen) * len(batches))
     grid = Grid(plan.spec.activation_dtype, plan.spec.activation_symmetric)
     for group, observer in observers.items():
         plan.scales[group] = grid.fit(*observer.range(grid))
-    return len(picks)
+    return used
 
 
 def _taps(graph: ir.Graph, plan: Plan) -> dict[ir.Value, list[ir.Value]]:
@@ -81,11 +71,15 @@ def _only_moves(value: ir.Value, plan: Plan) -> bool:
     return all(source in plan.uses and plan.group(source) is plan.group(value) for source in sources if source)
 
 
-def _observer(values: list[ir.Value], graph: ir.Graph, method: str) -> Observer:
-    """Probabilities keep their whole range: the few large ones carry the result, and clipped ones no longer sum to 1."""
+def _observer(values: list[ir.Value], method: str) -> Observer:
+    """Some tensors keep their whole range, whatever the method.
+
+    What the app passes is bounded by its preprocessing. Of probabilities the few large ones carry the result, and clipped
+    ones no longer sum to 1.
+    """
     makers = [value.producer() for value in values]
-    softmax = any(maker is not None and maker.op_type == "Softmax" for maker in makers)
-    return find_observer("minmax" if softmax else method)()
+    bounded = any(maker is None or maker.op_type == "Softmax" for maker in makers)
+    return find_observer("minmax" if bounded else method)()
 
 
 def _batches(
@@ -122,22 +116,6 @@ def _bytes_of(value: ir.Value, dims: dict[str, int]) -> int:
         return _UNKNOWN
     sizes = [dim if isinstance(dim, int) else dims.get(str(dim)) for dim in value.shape]
     return _UNKNOWN if None in sizes else 4 * int(np.prod([size or 0 for size in sizes], dtype=np.int64))
-
-
-def _spread(available: int, wanted: int) -> list[int]:
-    """Numbers of evenly spread samples: sets are often sorted by class, so the first ones are no fair choice."""
-    count = min(available, wanted)
-    return [(2 * index + 1) * available // (2 * count) for index in range(count)]
-
-
-def _chosen(data: Dataset, picks: list[int]) -> Iterator[Arrays]:
-    wanted = set(picks)
-    for number, sample in enumerate(data):
-        if number in wanted:
-            _require_finite(sample.inputs, f"sample {number} of {data.source}")
-            yield sample.inputs
-        if number == picks[-1]:
-            return
 
 
 def _require_finite(inputs: Arrays, where: str) -> None:

@@ -83,15 +83,3 @@ def weight_scales(weights: NDArray[np.float32], axis: int | None, bits: int = 8)
     if np.any(empty):
         scales = np.where(empty, np.median(scales[~empty]) if np.any(~empty) else 1.0, scales)
     return np.asarray(scales, dtype=np.float32)
-
-
-def quantize_weights(
-    weights: NDArray[np.float32], scales: NDArray[np.float32], axis: int | None, bits: int = 8
-) -> NDArray[np.int8]:
-    """int8 of the same shape, within ±(2^(bits−1) − 1); zeros stay zeros."""
-    if axis is not None:
-        shape = [1] * weights.ndim
-        shape[axis] = -1
-        scales = scales.reshape(shape)
-    top = 2 ** (bits - 1) - 1
-    return np.asarray(np.clip(np.rint(weights / scales), -top, top), dtype=np.int8)

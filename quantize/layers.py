@@ -16,12 +16,12 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights, or a MatMul of two activations (``weight`` None).
+    """A node of ``WEIGHTED``; without constant weights (``weight`` None) it multiplies two activations.
 
     Attributes:
         node: the node.
         activations: indices of the inputs that are activations.
-        weight: index of the weights' input.
+        weight: index of the input that holds constant weights.
         channel_axis: the axis of the weights along which output channels run; None when there is no such single axis.
         bias: index of the bias' input.
     """
@@ -48,7 +48,10 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
 
 def describe(node: ir.Node) -> Layer:
     """Find weights, axes and bias of a node of ``WEIGHTED``; weights that are no constants are taken for activations."""
-    return _DESCRIBE[node.op_type](node)
+    layer = _DESCRIBE[node.op_type](node)
+    if layer.weight is not None and constant_of(node.inputs[layer.weight]) is None:
+        return Layer(node, (*layer.activations, layer.weight))
+    return layer
 
 
 def _conv(node: ir.Node) -> Layer:

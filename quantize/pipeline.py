@@ -11,6 +11,7 @@ from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
 from edgewise.quantize.passes.grow_integers import GrowIntegers
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
+from edgewise.quantize.passes.note_float import NoteFloat
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
@@ -19,7 +20,7 @@ from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
-from edgewise.quantize.spec import QuantSpec
+from edgewise.quantize.spec import QuantSpec, check_spec
 from edgewise.runtime.progress import Progress, silent
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -57,28 +58,55 @@ def quantize(
         QuantizeError: no layer to quantize, unknown names, random or unusable data.
         RunError: ONNX Runtime refuses the model or the data.
     """
+    check_spec(spec)
     find_observer(method)
+    _check_data(data, samples, allow_random)
+    model = prepare(model)
+    plan = Plan(spec)
+    for decide in (SelectLayers(plan, keep_float), GrowIntegers(plan), HoistRounding(plan), NoteFloat(plan)):
+        decide(model)
+    if not plan.layers:
+        return _nothing_to_do(model, plan, method)
+    used = calibrate(model, plan, data, method=method, samples=samples, progress=progress)
+    if used < samples:
+        plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")
+    if data.random:
+        plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
+    for rewrite in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
+        model = rewrite(model).model
+    return Rewritten(model, describe_plan(model.graph, plan) | {"method": method, "samples": used})
+
+
+def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:
     if data.random and not allow_random:
         raise QuantizeError(
             "refusing to calibrate on random data",
             where=data.source,
             found="random numbers",
             expected="samples that look like real inputs",
-            fix="Pass real samples (--calib), or allow_random=True (--allow-random) if accuracy does not matter",
+            fix="Pass real samples (--calib DATA), or allow_random=True (--allow-random-calibration) if accuracy does not matter",
         )
-    model = prepare(model)
-    plan = Plan(spec)
-    for decide in (SelectLayers(plan, keep_float), GrowIntegers(plan), HoistRounding(plan)):
-        decide(model)
-    if not plan.layers:
+    if samples < 1:
         raise QuantizeError(
-            "nothing to quantize",
-            where=f"graph {model.graph.name!r}",
-            found=plan.kept_float[0]["reason"] if plan.kept_float else "no layer with weights",
-            expected=f"at least one of {', '.join(spec.op_types)} with constant float32 weights",
-            fix="Export the network again, or leave this stage out",
+            "cannot calibrate",
+            where=f"samples {samples}",
+            found="no samples asked for",
+            expected="at least 1",
+            fix="A few dozen real samples are enough",
         )
-    used = calibrate(model, plan, data, method=method, samples=samples, progress=progress)
-    for rewrite in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
-        model = rewrite(model).model
-    return Rewritten(model, describe_plan(plan) | {"method": method, "samples": used})
+
+
+def _nothing_to_do(model: ir.Model, plan: Plan, method: str) -> Rewritten:
+    """A model that came quantized stays as it is; one without any layer to quantize is a mistake."""
+    if plan.already:
+        return Rewritten(model, describe_plan(model.graph, plan) | {"method": method, "samples": 0})
+    reasons = [f"{node.op_type} {node.name!r} ({reason})" for node, reason in plan.refused.items()]
+    raise QuantizeError(
+        "nothing to quantize",
+        where=f"graph {model.graph.name!r}",
+        found=f"{len(reasons)} that stay in float, the first being {reasons[0]}"
+        if reasons
+        else "no layer with weights",
+        expected=f"at least one of {', '.join(plan.spec.op_types)} with constant float32 weights",
+        fix="Export the network again with its weights, or leave this stage out",
+    )

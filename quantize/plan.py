@@ -26,8 +26,8 @@ class Plan:
         layers: the layers that will compute on integers.
         uses: per rounded value, the uses that read integers; the others read the float tensor.
         whole: values that are rounded for every use, because the operator that makes them makes integers.
-        kept_float: what stays in float and why, for the report.
-        refused: per layer that stays in float, the reason.
+        refused: per node that stays in float though it could be quantized, the reason.
+        already: per layer that came quantized, what is done about it.
         notes: sentences for the user.
         scales: per group (see ``group``), its scale, once calibrated.
         weight_scales: per layer, the scales its weights were stored with.
@@ -37,8 +37,8 @@ class Plan:
     layers: dict[ir.Node, Layer] = field(default_factory=dict)
     uses: dict[ir.Value, list[Use]] = field(default_factory=dict)
     whole: set[ir.Value] = field(default_factory=set)
-    kept_float: list[dict[str, str]] = field(default_factory=list)
     refused: dict[ir.Node, str] = field(default_factory=dict)
+    already: dict[ir.Node, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     scales: dict[ir.Value, Scale] = field(default_factory=dict)
     weight_scales: dict[ir.Node, NDArray[np.float32]] = field(default_factory=dict)
@@ -79,8 +79,3 @@ class Plan:
         if value is None:
             raise ValueError(layer.node.name)
         return self.scale(value).scale
-
-    def keep_float(self, node: ir.Node, reason: str) -> None:
-        """Note a node that stays in float, and why."""
-        self.refused[node] = reason
-        self.kept_float.append({"node": node.name or "", "op": node.op_type, "reason": reason})

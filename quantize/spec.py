@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgewise.quantize.errors import QuantizeError
+
 
 @dataclass(frozen=True)
 class QuantSpec:
@@ -44,3 +46,24 @@ class QuantSpec:
     float_ops: dict[str, str] = field(default_factory=dict)
     attention: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
+
+
+def check_spec(spec: QuantSpec) -> None:
+    """Refuse what the passes cannot write.
+
+    Raises:
+        QuantizeError: an unknown dtype or operator.
+    """
+    for name, found, allowed in (
+        ("activation_dtype", [spec.activation_dtype], ("uint8", "int8")),
+        ("weight_dtype", [spec.weight_dtype], ("int8",)),
+        ("op_types", list(spec.op_types), ("Conv", "ConvTranspose", "Gemm", "MatMul")),
+    ):
+        if unknown := [value for value in found if value not in allowed]:
+            raise QuantizeError(
+                "cannot quantize in this form",
+                where=f"QuantSpec.{name}",
+                found=repr(unknown[0]),
+                expected=f"{' or '.join(allowed)}",
+                fix="Change what the target asks for",
+            )

@@ -11,6 +11,8 @@ from edgewise.quantize.observers.histogram import Histogram
 from edgewise.quantize.observers.search import cheapest_range
 from numpy.typing import NDArray
 
+# Narrower ranges have fewer bins than levels: nothing is lost in them, so the divergence says nothing.
+_LEAST = 1 / 16
 _TINY = 1e-12  # in place of an empty bin's share, where the divergence would be infinite
 
 
@@ -32,12 +34,11 @@ class Entropy:
         centres, counts = centres[nonzero], counts[nonzero]
         if not centres.size:
             return self._histogram.lowest, self._histogram.highest
-        return cheapest_range(
-            self._histogram.lowest,
-            self._histogram.highest,
-            grid,
-            lambda lo, hi: _divergence(centres, counts, grid, lo, hi),
-        )
+
+        def cost(lo: float, hi: float) -> float:
+            return _divergence(centres, counts, grid, lo, hi)
+
+        return cheapest_range(self._histogram.lowest, self._histogram.highest, grid, cost, _LEAST)
 
 
 def _divergence(centres: NDArray[np.float64], counts: NDArray[np.float64], grid: Grid, lo: float, hi: float) -> float:

@@ -12,13 +12,14 @@ _ROUNDS = 2  # one end, the other end, and once more with both moved
 
 
 def cheapest_range(
-    lowest: float, highest: float, grid: Grid, cost: Callable[[float, float], float]
+    lowest: float, highest: float, grid: Grid, cost: Callable[[float, float], float], least: float = 1 / _STEPS
 ) -> tuple[float, float]:
     """Shrink the range that was seen, end by end (both at once on a symmetric grid), to where ``cost(lo, hi)`` is least.
 
-    Of equal costs the widest range wins, so nothing saturates without gain.
+    Neither end goes below the share ``least`` of what was seen. Of equal costs the widest range wins, so nothing saturates
+    without gain.
     """
-    shares = np.linspace(1.0, 1.0 / _STEPS, _STEPS)
+    shares = np.linspace(1.0, least, _STEPS)
     if grid.symmetric:
         largest = max(-lowest, highest)
         best = float(shares[int(np.argmin([cost(-largest * share, largest * share) for share in shares]))])

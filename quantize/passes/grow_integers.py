@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from edgewise.quantize.layers import WEIGHTED
 from edgewise.quantize.movement import moved_inputs, moves
 from edgewise.quantize.passes.deciding import DecidingPass
 
@@ -67,7 +68,9 @@ class GrowIntegers(DecidingPass):
     def _computes(self, node: ir.Node) -> bool:
         """Whether the target computes this operator, which has no weights, on integers."""
         spec = self.plan.spec
-        return not node.domain and node.op_type in spec.quantize_outputs and node.op_type not in spec.op_types
+        if node.domain or node in self.plan.refused:
+            return False
+        return node.op_type in spec.quantize_outputs and node.op_type not in WEIGHTED
 
     def _wants(self, node: ir.Node) -> bool:
         return any(output in self._wanted for output in node.outputs)

@@ -76,8 +76,10 @@ def bias_refusal(layer: Layer) -> str:
 
 def output_channels(layer: Layer) -> int:
     """How many output channels a layer with weights has."""
-    weights = constant_of(layer.node.inputs[layer.weight or 0])
-    size = weights.shape[layer.channel_axis or 0] if weights is not None else 0
+    weights = layer.node.inputs[layer.weight or 0]
+    # The shape, for by now the weights may be int8 behind a DequantizeLinear.
+    dim = weights.shape[layer.channel_axis or 0] if weights is not None and weights.shape is not None else 0
+    size = dim if isinstance(dim, int) else 0
     return size * (attribute(layer.node, "group", 1) if layer.node.op_type == "ConvTranspose" else 1)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from edgewise.quantize.grid import quantize_weights, weight_scales
+from edgewise.quantize.grid import weight_scales
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.quantize_biases import least_weight_scales
 from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
+from edgewise.quantize.rounding import round_weights
 
 _Key = tuple[ir.Value, int | None]
 _Stored = tuple[ir.Value, ir.Value, ir.Value]
@@ -38,7 +39,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         for (value, axis), layers in self._by_weights().items():
             stored = self._store(writer, value, axis, layers)
             for layer in layers:
-                dequantize = writer.dequantize(*stored, axis=axis)
+                dequantize = writer.dequantize(*stored, axis=axis if self._plan.spec.per_channel else None)
                 model.graph.insert_before(layer.node, dequantize)
                 layer.node.replace_input_with(layer.weight or 0, dequantize.outputs[0])
         return ir.passes.PassResult(model, modified=bool(self._plan.weight_scales))
@@ -48,19 +49,20 @@ class QuantizeWeights(ir.passes.InPlacePass):
         for layer in self._plan.layers.values():
             value = None if layer.weight is None else layer.node.inputs[layer.weight]
             if value is not None:
-                found.setdefault((value, layer.channel_axis if self._plan.spec.per_channel else None), []).append(layer)
+                found.setdefault((value, layer.channel_axis), []).append(layer)
         return found
 
     def _store(self, writer: Writer, value: ir.Value, axis: int | None, layers: list[Layer]) -> _Stored:
+        spec = self._plan.spec
         weights = np.asarray(constant_of(value), dtype=np.float32)
-        bits = 7 if self._plan.spec.reduce_range else 8
-        scales = weight_scales(weights, axis, bits)
-        for layer in layers if self._plan.spec.quantize_bias else ():
-            least = least_weight_scales(layer, float(self._plan.input_scale(layer)), axis is not None)
+        bits = 7 if spec.reduce_range else 8
+        scales = weight_scales(weights, axis if spec.per_channel else None, bits)
+        for layer in layers if spec.quantize_bias else ():
+            least = least_weight_scales(layer, float(self._plan.input_scale(layer)), scales.ndim == 1)
             scales = np.maximum(scales, least.astype(np.float32))
         self._plan.weight_scales.update({layer.node: scales for layer in layers})
         return (
-            writer.constant(f"{value.name}_int8", quantize_weights(weights, scales, axis, bits)),
+            writer.constant(f"{value.name}_int8", round_weights(weights, scales, axis, bits)),
             writer.constant(f"{value.name}_scale", scales),
             writer.constant(f"{value.name}_zero_point", np.zeros(scales.shape, dtype=np.int8)),
         )
