@@ -58,10 +58,35 @@ def _optimize(model: ir.Model, source: bytes, path: Path, level: str, save_as: s
     settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     settings.optimized_model_filepath = str(path)
     settings.add_session_config_entry("session.save_model_format", save_as)
+    disabled = _unwanted_rewrites(model)
     try:
-        ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
     except Exception as error:  # its exceptions have no base class of their own
         raise graph_refused(model, " ".join(str(error).split())) from error
+
+
+def _unwanted_rewrites(model: ir.Model) -> list[str]:
+    """ONNX Runtime's optimizers that would work against a quantized graph."""
+    if not any(map(_dequantizes, model.graph)):
+        return []
+    # It makes a Gemm of MatMul and Add before Q and DQ are fused, with a float bias, for which there is no integer Gemm:
+    # where shapes are fixed, a quantized transformer would compute in float.
+    unwanted = ["MatMulAddFusion"]
+    if any(_kept_float(node) for node in model.graph):
+        # It quantizes float weights by itself, and takes no notice that a layer was kept in float on purpose.
+        unwanted.append("WeightBiasQuantization")
+    return unwanted
+
+
+def _dequantizes(node: ir.Node | None) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _kept_float(node: ir.Node) -> bool:
+    """A layer with float weights that reads dequantized integers."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or node.inputs[0] is None or node.inputs[1] is None:
+        return False
+    return _dequantizes(node.inputs[0].producer()) and not _dequantizes(node.inputs[1].producer())
 
 
 def _tidy(path: Path, ir_version: int) -> Any:

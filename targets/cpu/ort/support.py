@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgewise.runtime.errors import RunError
@@ -69,7 +70,10 @@ def _probe_nodes(model: ir.Model) -> list[str]:
     """Per node, what ONNX Runtime says against a graph of that node alone; empty when it takes it."""
     with needs("graph"):
         import onnx
-    proto = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(to_bytes(model, "graph")))
+    proto = onnx.ModelProto.FromString(to_bytes(model, "graph"))
+    # Of an invalid node ONNX Runtime will say so itself; the types that the graph states remain.
+    with suppress(onnx.shape_inference.InferenceError):
+        proto = onnx.shape_inference.infer_shapes(proto)
     types = {value.name: value for value in [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]}
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     return [_probe(node, proto, types, constants) for node in proto.graph.node]
