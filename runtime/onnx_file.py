@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
+_LONGEST_REASON = 200
 
 
 def read_onnx(path: Path | str) -> ir.Model:
@@ -40,8 +42,12 @@ def read_onnx(path: Path | str) -> ir.Model:
     if not proto.graph.node and not proto.graph.output:
         raise _not_onnx(path, "a message without a graph")
     _check_external_data(proto, path)
-    onnx.load_external_data_for_model(proto, str(path.parent))
-    model = ir.from_proto(proto)
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+        model = ir.from_proto(proto)
+        _check_weights(model)
+    except Exception as error:  # what decodes may still be nonsense, and onnx_ir has many ways to say so
+        raise _not_onnx(path, f"content that is not a graph ({_reason(error)})") from error
     # Before IR version 4 every initializer was listed as an input too; to edgewise an input is what the app passes.
     initializers = set(map(id, model.graph.initializers.values()))
     for value in [value for value in model.graph.inputs if id(value) in initializers]:
@@ -60,11 +66,17 @@ def to_bytes(model: ir.Model, where: str) -> bytes:
     """The model as an ONNX file's bytes; the same model gives the same bytes.
 
     Raises:
-        RunError: more than 2 GiB, which protobuf cannot hold; ``where`` is named in it.
+        RunError: more than 2 GiB, which protobuf cannot hold, or a graph that cannot be written; ``where`` is named in it.
     """
     with needs("graph"):
         import onnx_ir as ir
-    proto = ir.to_proto(model)
+    try:
+        proto = ir.to_proto(model)
+    except ir.serde.SerdeError as error:
+        raise RunError(
+            "the graph cannot be written as ONNX", where=where, found=_reason(error), expected="a valid graph",
+            fix="Export the network again",
+        ) from error  # fmt: skip
     if proto.ByteSize() > _PROTOBUF_LIMIT_BYTES:
         raise RunError(
             "the model is too large for one ONNX file",
@@ -76,6 +88,21 @@ def to_bytes(model: ir.Model, where: str) -> bytes:
     # Deterministic: protobuf may otherwise order map entries differently from run to run.
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+def _check_weights(model: ir.Model) -> None:
+    """A tensor whose bytes do not fill its shape shows only when it is read."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value.numpy()
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong in the first place, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
 
 
 def _not_onnx(path: Path, found: str) -> RunError:
@@ -90,7 +117,7 @@ def _not_onnx(path: Path, found: str) -> RunError:
 
 def _check_external_data(proto: Any, path: Path) -> None:
     folder = path.parent.resolve()
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto):
         for entry in tensor.external_data:
             if entry.key != "location":
                 continue
@@ -106,12 +133,22 @@ def _check_external_data(proto: Any, path: Path) -> None:
                 )
 
 
-def _tensors(graph: Any) -> Any:
+def _tensors(proto: Any) -> Iterator[Any]:
+    """Every tensor of a model: weights and attributes, in functions and in the bodies of control flow too."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _tensors(body)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[Any]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            yield from _graph_tensors(body)

@@ -80,7 +80,7 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.strerror is None:  # raised by a library, not by the file system
+        if not _concerns(error, path):
             raise
         raise RunError(
             "cannot write",
@@ -89,3 +89,13 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
             expected="a writable place with enough room",
             fix="Free some space or choose another output folder; nothing was left behind",
         ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether the file system raised it over what is written here, not a library, nor over a file elsewhere."""
+    if error.strerror is None:
+        return False
+    if not isinstance(error.filename, str | bytes):
+        return True
+    place, target = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return place.is_relative_to(target.parent) or target.is_relative_to(place)
