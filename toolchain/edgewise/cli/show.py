@@ -93,7 +93,7 @@ def show_profile(result: Result, console: Console) -> None:
             ("first run", milliseconds(result["first_run_ms"])),
             ("load", milliseconds(result["load_ms"])),
             ("peak memory", size(result["peak_memory_bytes"])),
-            ("threads", result["threads"]),
+            ("threads", result["threads"] or "all cores"),
         ],
     )
     rows = [
@@ -161,7 +161,8 @@ def show_devices(result: Result, console: Console) -> None:
     table(console, "Device profiles", ("device", "targets", "what"), profiles)
     console.print("\nReachable", style="bold")
     for machine in result["reachable"]:
-        facts(console, [(key, _flat(value)) for key, value in machine.items()])
+        shown = {**machine, "memory_bytes": size(machine["memory_bytes"])}
+        facts(console, [(key.removesuffix("_bytes"), _flat(value) if value else None) for key, value in shown.items()])
 
 
 def show_convert(result: Result, console: Console) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import ToolchainError
+from edgewise.places import place_name
 from edgewise.recipe import Recipe
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.storage import sha256_of
@@ -76,10 +77,10 @@ def export_stage(recipe: Recipe, opset: int, *, trust_pickle: bool = False, prog
     return Network(exported.model, exported.samples, exported.references).after(
         exported.model,
         source={
-            "file": Path(source_of(recipe)).name,
+            "file": place_name(source_of(recipe)),
             "sha256": source.sha256,
             "kind": source.kind,
-            "facts": source.facts,
+            "facts": {**source.facts, **({"arch": place_name(recipe.arch)} if recipe.arch else {})},
         },
         export={
             **exported.report,

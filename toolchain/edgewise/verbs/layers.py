@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Inner tensors are held in memory; this many at a time.
 _AT_ONCE = 32
+# What the quantizer calls a tensor after rounding; ONNX Runtime keeps the name.
+_ROUNDED = "_QuantizeLinear_output"
 
 
 def compare_layers(
@@ -46,37 +48,76 @@ def compare_layers(
     """
     engine = _engine_graph(bundle)
     source = _source_graph(bundle, against, options)
-    made = _floats(engine)
-    names = [name for name in _floats(source) if name in made]
+    made = _inner_tensors(engine)
+    names = [str(value.name) for node in source.graph for value in node.outputs if value.name in made]
     if not names:
-        raise _impossible(
-            str(against), "no inner tensor of the same name in both", "the network that the bundle was made from"
-        )
+        found = "no inner tensor of the same name in both"
+        raise _impossible(str(against), found, "the network that the bundle was made from")
     limit = FLOAT_MIN_SQNR_DB if threshold is None else threshold
     layers = []
     for start in range(0, len(names), _AT_ONCE):
-        layers += _compare(source, engine, names[start : start + _AT_ONCE], sample)
+        chosen = {name: made[name] for name in names[start : start + _AT_ONCE]}
+        layers += _compare(source, engine, chosen, sample)
         progress("compare layers", min(start + _AT_ONCE, len(names)), len(names))
     first = next((layer for layer in layers if not layer["exact"] and (layer["sqnr_db"] or -np.inf) < limit), None)
     return {"layers": layers, "first_diverging": first, "layer_threshold_db": limit}
 
 
-def _compare(source: ir.Model, engine: ir.Model, names: Sequence[str], sample: Arrays) -> list[dict[str, Any]]:
-    wanted = OnnxRunner(source, outputs=names, optimize=False).run(sample)
-    made = OnnxRunner(engine, outputs=names, optimize=False).run(sample)
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of the engine's graph; one in integers has a scale and a zero point."""
+
+    name: str
+    scale: np.ndarray | None = None
+    zero_point: np.ndarray | None = None
+
+    def real(self, values: np.ndarray) -> np.ndarray:
+        """What its values stand for."""
+        if self.scale is None:
+            return values
+        zero = 0 if self.zero_point is None else self.zero_point.astype(np.int32)
+        return np.asarray((values.astype(np.int32) - zero) * self.scale, np.float32)
+
+
+def _inner_tensors(engine: ir.Model) -> dict[str, _Tensor]:
+    """By the name that the source's graph knows them under; a float tensor goes before its rounded twin."""
+    found: dict[str, _Tensor] = {}
+    for value in (value for node in engine.graph for value in node.outputs if value.name):
+        name = str(value.name)
+        if name.endswith(_ROUNDED):
+            scale, zero_point = _scale_of(value)
+            if scale is not None and scale.size == 1:
+                found.setdefault(name.removesuffix(_ROUNDED), _Tensor(name, scale, zero_point))
+        elif value.dtype is None or value.dtype.is_floating_point():
+            found[name] = _Tensor(name)
+    return found
+
+
+def _scale_of(value: ir.Value) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Whatever reads an integer tensor (DequantizeLinear, QLinear…) takes its scale and zero point as the next two inputs."""
+    for node, index in value.uses():
+        if "Linear" in node.op_type and index + 2 < len(node.inputs):
+            scale, zero_point = (_constant(node.inputs[index + offset]) for offset in (1, 2))
+            if scale is not None:
+                return scale, zero_point
+    return None, None
+
+
+def _constant(value: ir.Value | None) -> np.ndarray | None:
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _compare(source: ir.Model, engine: ir.Model, tensors: dict[str, _Tensor], sample: Arrays) -> list[dict[str, Any]]:
+    wanted = OnnxRunner(source, outputs=list(tensors), optimize=False).run(sample)
+    made = OnnxRunner(engine, outputs=[tensor.name for tensor in tensors.values()], optimize=False).run(sample)
+    real = {name: tensor.real(made[tensor.name]) for name, tensor in tensors.items()}
     ops = {value.name: node.op_type for node in source.graph for value in node.outputs}
     return [
-        {"op": ops[name], **compare_outputs([{name: wanted[name]}], [{name: made[name]}])[0].to_json()}
-        for name in names
+        {"op": ops[name], **compare_outputs([{name: wanted[name]}], [{name: real[name]}])[0].to_json()}
+        for name in tensors
         # An engine may keep a tensor in another layout; that says nothing of its numbers.
-        if wanted[name].shape == made[name].shape and made[name].dtype.kind == wanted[name].dtype.kind == "f"
+        if wanted[name].shape == real[name].shape and real[name].dtype.kind == wanted[name].dtype.kind == "f"
     ]
-
-
-def _floats(model: ir.Model) -> list[str]:
-    """Tensors that nodes compute, in order; those known to be integers left out."""
-    found = [value for node in model.graph for value in node.outputs if value.name]
-    return [str(value.name) for value in found if value.dtype is None or value.dtype.is_floating_point()]
 
 
 def _engine_graph(bundle: Bundle) -> ir.Model:
