@@ -85,7 +85,7 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
         raise RunError(
             "cannot write",
             where=str(path),
-            found=error.strerror,
+            found=error.strerror or "",
             expected="a writable place with enough room",
             fix="Free some space or choose another output folder; nothing was left behind",
         ) from error
