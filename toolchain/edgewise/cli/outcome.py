@@ -16,7 +16,6 @@ from edgewise.runtime.errors import EdgewiseError
 SCHEMA_VERSION = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
-_PIPE_CLOSED = 141
 
 # typer carries its own copy of click in some versions and needs click in others; both have this chain.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -35,9 +34,6 @@ def run(argv: list[str]) -> int:
         return _fail(_usage(error), wants_json, argv)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing half-written was left behind", INTERRUPTED, wants_json)
-    except BrokenPipeError:  # the reader of our output has gone, as in `edgewise inspect … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  the last resort: a bug is said so, in one line
         if debugging(argv):
             traceback.print_exc()

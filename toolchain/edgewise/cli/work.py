@@ -29,6 +29,7 @@ class Verb(Protocol):
 
 
 Show = Callable[[dict[str, Any], "Console"], None]
+_PIPE_CLOSED = 141  # as for a program that SIGPIPE ended
 _WIDE = 200  # what a pipe or file gets: nothing is cut
 
 
@@ -45,11 +46,12 @@ def perform(verb: Verb, show: Show, *, as_json: bool) -> None:
             result = error.result
         else:
             failure = None
-    if as_json and failure is None:
-        print_json(result)
-    elif not as_json:
-        show(result, _console())
-        sys.stdout.flush()
+    with reader_may_leave():
+        if as_json and failure is None:
+            print_json(result)
+        elif not as_json:
+            show(result, _console())
+            sys.stdout.flush()
     if failure is not None:
         raise failure
     if result.get("exit_code"):
@@ -79,7 +81,23 @@ def stdout_kept_clean() -> Iterator[None]:
         os.close(kept)
 
 
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """When the reader of our output has gone, as in ``edgewise inspect … | head``, leave without a word."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
+        raise typer.Exit(_PIPE_CLOSED) from error
+
+
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, markup=False, emoji=False)
+    class Piped(Console):
+        """Rich would leave with 1 when the reader has gone, which is a gate's exit code here."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
+    return Piped(width=None if sys.stdout.isatty() else _WIDE, highlight=False, markup=False, emoji=False)
