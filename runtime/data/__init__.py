@@ -56,7 +56,7 @@ def _open(source: str, inputs: Sequence[TensorSpec], preprocess: Preprocess | No
         if ":" in source:
             return CallableDataset(source, inputs)
         raise _unusable(source, "no such file or folder", _FORMS, "Check the path")
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return array_data(path, inputs)
     if zipfile.is_zipfile(path):
         return image_data(path, inputs, preprocess)

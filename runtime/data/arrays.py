@@ -21,7 +21,7 @@ def array_data(path: Path, inputs: Sequence[TensorSpec]) -> Dataset:
     Raises:
         RunError: an input is missing, objects instead of numbers, unequal counts, another dtype or shape, a cut file.
     """
-    arrays, labels = _npy(path, inputs) if path.suffix == ".npy" else _npz(path, inputs)
+    arrays, labels = _npy(path, inputs) if path.suffix.lower() == ".npy" else _npz(path, inputs)
     for spec in inputs:
         _check_rank(arrays[spec.name], spec)
     stored = arrays | ({LABEL: labels} if labels else {})

@@ -89,7 +89,8 @@ def _labels(names: list[str]) -> list[int | None]:
     classes = sorted({part[0] for part in parts})
     if all(name.isdecimal() for name in classes):
         return [int(part[0]) for part in parts]
-    return [classes.index(part[0]) for part in parts]
+    index = {name: number for number, name in enumerate(classes)}
+    return [index[part[0]] for part in parts]
 
 
 @contextmanager

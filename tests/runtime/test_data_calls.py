@@ -44,6 +44,8 @@ def wants(argument): yield argument
 
 once = iter([{"x": np.zeros(2, np.float32)}] * 2)
 def shrinking(): return once
+lengths = iter((3, 2))
+def varying(): return [{"x": np.zeros(2, np.float32)}] * next(lengths)
 class Box:
     @staticmethod
     def make(): return [{"x": np.zeros(2, np.float32)}]
@@ -117,6 +119,13 @@ def test_a_source_that_cannot_start_anew(module):
     assert sum(1 for _ in data) == 2
     with pytest.raises(RunError, match="no samples"):
         next(iter(data))
+
+
+def test_a_source_that_is_shorter_the_second_time(module):
+    data = open_data(f"{module}:varying", X)
+    assert len(data) == 3
+    with pytest.raises(RunError, match=r"found 2 samples; expected 3 as in the pass before"):
+        list(iter(data))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_what_is_no_image_is_left_out(tmp_path: Path, zipped):
         "a/1.png": png(1),
         "a/README.txt": b"text",
         "__MACOSX/a/._1.png": b"shadow",
+        "__MACOSX/a/2.png": b"shadow",
         "a/.hidden.png": b"hidden",
         ".git/x.png": b"hidden",
     }
