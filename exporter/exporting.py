@@ -12,11 +12,11 @@ import onnx_ir as ir
 import torch
 from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.diverge import Intermediates, of_onnx, of_program
-from edgewise.exporter.finish import drop_outputs as drop
-from edgewise.exporter.finish import fix_dims, infer_shapes, output_specs, strip
+from edgewise.exporter.finish import check_outputs, fix_dims, infer_shapes, output_specs, remove_outputs, strip
 from edgewise.exporter.locations import location_of
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
+from edgewise.exporter.quiet import quiet
 from edgewise.exporter.samples import choose_samples, trace_example
 from edgewise.exporter.source import Arrays, Source
 from edgewise.exporter.torch_source import TorchSource
@@ -106,15 +106,17 @@ def export(
     for index, sample in enumerate(samples):
         progress("run the source", index, len(samples))
         references.append(source.run(sample))
+    check_outputs(list(references[0]), drop_outputs)
     progress("trace", 0, None)
     draft = _draft(source, samples, references, opset, min_sqnr_db, seed)
-    drop(draft.model, drop_outputs)
+    remove_outputs(draft.model, drop_outputs)
     references = [
         {name: array for name, array in outputs.items() if name not in drop_outputs} for outputs in references
     ]
     progress("clean", 0, None)
-    passes = clean(draft.model)
-    infer_shapes(draft.model)
+    with quiet():
+        passes = clean(draft.model)
+        infer_shapes(draft.model)
     parity: list[TensorParity] = []
     if verify:
         parity = verify_model(

@@ -12,22 +12,25 @@ from edgewise.runtime.tensors import TensorSpec
 from onnx_ir.passes import common
 
 
-def drop_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Remove outputs that only training needs, such as auxiliary heads; cleaning then removes what computed them.
+def check_outputs(have: Sequence[str], dropped: Sequence[str]) -> None:
+    """Refuse to drop an output that is not there, or all of them.
 
     Raises:
-        ExportError: there is no such output, or none would be left.
+        ExportError: names it and what there is.
     """
-    have = [str(value.name) for value in model.graph.outputs]
-    unknown = [name for name in names if name not in have]
-    if unknown or set(names) >= set(have):
+    unknown = [name for name in dropped if name not in have]
+    if unknown or set(dropped) >= set(have):
         raise ExportError(
             "cannot drop an output",
-            where=f"--drop-output {(unknown or list(names))[0]}",
+            where=f"--drop-output {(unknown or list(dropped))[0]}",
             found=f"no output {unknown[0]!r}" if unknown else "every output to be dropped",
             expected=f"some of {', '.join(have)}",
             fix="Check the names; at least one output must stay",
         )
+
+
+def remove_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Remove outputs that only training needs, such as auxiliary heads; cleaning then removes what computed them."""
     for value in [value for value in model.graph.outputs if value.name in names]:
         model.graph.outputs.remove(value)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import onnx_ir as ir
+import onnxscript
+import torch
 
 STACK = "pkg.torch.onnx.stack_trace"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n\s+(?P<code>.+))?')
-_LIBRARY = re.compile(r"[/\\]torch[/\\]")
+# PyTorch's own frames, this package's, and code that has no file.
+_LIBRARIES = tuple(str(Path(file).parent) for file in (torch.__file__, onnxscript.__file__, __file__))
 _PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 
 
@@ -18,11 +22,20 @@ def location_of(node: ir.Node) -> str:
     Empty when the node has no stack trace: it was made by a pass, or the network came as ONNX or TorchScript.
     """
     frames = list(_FRAME.finditer(node.metadata_props.get(STACK, "")))
-    own = [frame for frame in frames if not _LIBRARY.search(frame["file"]) and "<eval_with_key>" not in frame["file"]]
+    own = [frame for frame in frames if is_own_file(frame["file"])]
     if not own:
         return ""
     frame = own[-1]
-    shorter = _PACKAGES.sub("", frame["file"])
-    file = shorter if shorter != frame["file"] else re.split(r"[/\\]", frame["file"])[-1]
     code = f": {frame['code'].strip()}" if frame["code"] else ""
-    return f"{file}:{frame['line']} in {frame['function']}{code}"
+    return f"{short_file(frame['file'])}:{frame['line']} in {frame['function']}{code}"
+
+
+def is_own_file(file: str) -> bool:
+    """Whether a frame's file belongs to the network, and not to PyTorch or to this package."""
+    return not file.startswith(("<", *_LIBRARIES))
+
+
+def short_file(file: str) -> str:
+    """A file without this machine's folders: a package's own path, else the bare name."""
+    shorter = _PACKAGES.sub("", file)
+    return shorter if shorter != file else re.split(r"[/\\]", file)[-1]

@@ -123,7 +123,7 @@ def _refused(source: TorchSource, inputs: Arrays, error: Exception) -> ExportErr
         where=f"{source.kind}, running it in PyTorch",
         found=f"{type(error).__name__}: {first_line(error)}; inputs {shapes}",
         expected="inputs of the shape and dtype that it was made for",
-        fix="Give their names, dtypes and shapes with --input NAME=f32[1,3,224,224], one for each",
+        fix="Give their names, dtypes and shapes with --input NAME=f32[1,3,224,224], one for each; a name as a dim means any size",
     )
 
 

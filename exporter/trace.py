@@ -10,8 +10,9 @@ import torch
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
-from edgewise.exporter.torch_source import TorchSource, first_line, named_leaves
+from edgewise.exporter.torch_source import TorchSource, named_leaves
 from edgewise.exporter.translations import TRANSLATIONS
+from edgewise.exporter.untraceable import untraceable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,8 +58,10 @@ def trace(source: TorchSource, example: Arrays, opset: int) -> tuple[ir.Model, t
                     verbose=False,
                     custom_translation_table=TRANSLATIONS,
                 )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise _untraceable(source, error) from error
+        except ExportError:
+            raise
+        except Exception as error:  # the tracer lets through whatever the network's own code raises
+            raise untraceable(error, source.kind, source.inputs, _parameters(source)) from error
         outputs = [name for name, _ in named_leaves(source.module(*args, **kwargs))]
     if program is None or program.exported_program is None:
         raise ExportError("PyTorch gave no ONNX program", where=source.kind, fix="Report it with the network")
@@ -75,9 +78,17 @@ def _dynamic_shapes(source: TorchSource) -> Any:
         return None
     if not any(source.keywords):
         return tuple(shapes)
-    parameters = list(inspect.signature(getattr(source.module, "forward", source.module)).parameters)
-    names = [key or parameters[place] for place, key in enumerate(source.keywords)]
-    return dict(zip(names, shapes, strict=True))
+    return dict(zip(_parameters(source), shapes, strict=True))
+
+
+def _parameters(source: TorchSource) -> list[str]:
+    """What the module calls its inputs."""
+    try:
+        signature = inspect.signature(getattr(source.module, "forward", source.module))
+    except (TypeError, ValueError):  # TorchScript
+        return [key or "" for key in source.keywords]
+    names = list(signature.parameters)
+    return [key or (names[place] if place < len(names) else "") for place, key in enumerate(source.keywords)]
 
 
 def _name_ends(model: ir.Model, source: TorchSource, outputs: list[str]) -> None:
@@ -99,14 +110,3 @@ def _own_weights(model: ir.Model) -> None:
         if value.const_value is not None:
             array = value.const_value.numpy()
             value.const_value = ir.Tensor(np.array(array), dtype=value.const_value.dtype, name=value.name)
-
-
-def _untraceable(source: TorchSource, error: Exception) -> ExportError:
-    cause = error.__cause__ or error
-    return ExportError(
-        "the network cannot be traced",
-        where=source.kind,
-        found=f"{type(cause).__name__}: {first_line(cause)}",
-        expected="a network whose control flow does not depend on its data",
-        fix="Rewrite that part with tensor operations (torch.where, torch.cond)",
-    )

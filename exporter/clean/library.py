@@ -11,8 +11,6 @@ from onnxscript.rewriter.rules.common import (
     _cast_constant_of_shape,
     _collapse_slices,
     _fuse_pad_into_conv,
-    _fuse_relus_clips,
-    _min_max_to_clip,
     _redundant_scatter_nd,
     _remove_optional_bias,
 )
@@ -48,15 +46,23 @@ def _size(shape: ir.Shape) -> int:
 
 
 def rewrite_patterns() -> ir.passes.InPlacePass:
-    """Pattern rules: pairs of Cast, Transpose, Reshape, Slice, Unsqueeze; Min and Max to Clip; Pad into Conv; empty biases."""
+    """Pattern rules: pairs of Cast, Transpose, Reshape, Slice, Unsqueeze; Pad into Conv; empty biases.
+
+    Left out are the rules that name new constants after their input (Min and Max to Clip, Flatten to Reshape): of two on one input,
+    the second would overwrite the first one's.
+    """
     return RewritePass(
         [
             *_broadcast_to_matmul.rules,
             *_cast_constant_of_shape.rules,
             *_collapse_slices.rules,
-            *_min_max_to_clip.rules,
-            *_fuse_relus_clips.rules,
-            *_basic_rules.basic_optimization_rules(),
+            _basic_rules.cast_cast_rule,
+            _basic_rules.no_op_expand_rule,
+            _basic_rules.reshape_reshape_rule,
+            _basic_rules.slice_split_rule,
+            _basic_rules.transpose_transpose_rule,
+            _basic_rules.unsqueeze_unsqueeze_rule,
+            _basic_rules.squeeze_reshape_1d_rule,
             *_redundant_scatter_nd.rules,
             *_fuse_pad_into_conv.rules,
             *_remove_optional_bias.rules,
