@@ -46,7 +46,7 @@ def _size(shape: ir.Shape) -> int:
 
 
 def rewrite_patterns() -> ir.passes.InPlacePass:
-    """Pattern rules: pairs of Cast, Transpose, Reshape, Slice, Unsqueeze; Pad into Conv; empty biases.
+    """Pattern rules: pairs of Transpose, Reshape, Slice, Unsqueeze; Pad into Conv; empty biases.
 
     Left out are the rules that name new constants after their input (Min and Max to Clip, Flatten to Reshape): of two on one input,
     the second would overwrite the first one's.
@@ -56,7 +56,6 @@ def rewrite_patterns() -> ir.passes.InPlacePass:
             *_broadcast_to_matmul.rules,
             *_cast_constant_of_shape.rules,
             *_collapse_slices.rules,
-            _basic_rules.cast_cast_rule,
             _basic_rules.no_op_expand_rule,
             _basic_rules.reshape_reshape_rule,
             _basic_rules.slice_split_rule,

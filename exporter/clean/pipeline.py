@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from edgewise.exporter.clean import library
 from edgewise.exporter.clean.base import GraphPass
+from edgewise.exporter.clean.cast_pairs import MergeCasts
 from edgewise.exporter.clean.fold_affine import FoldAffine
 from edgewise.exporter.clean.names import NameByScope
 from edgewise.exporter.clean.noop import RemoveNoOps
@@ -34,6 +35,7 @@ def repeated_passes() -> list[ir.passes.PassBase]:
         library.fold_constants(),
         library.rewrite_patterns(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        MergeCasts(),
         PlainReshape(),
         RemoveNoOps(),
         common.IdentityEliminationPass(),

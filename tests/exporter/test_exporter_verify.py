@@ -1,0 +1,135 @@
+"""The gate: corrupted graphs are caught, and the first node that diverges is named with its source line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from edgewise.exporter import export, open_source
+from edgewise.runtime.errors import GateError
+from edgewise.runtime.progress import silent
+from edgewise.runtime.tensors import TensorSpec
+
+torch = pytest.importorskip("torch")
+
+IMAGE = TensorSpec("image", "float32", ("batch", 3, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def drafted(network):
+    """A cleaned graph before it is stripped, with what verify needs."""
+    from edgewise.exporter.clean.pipeline import clean
+    from edgewise.exporter.diverge import of_program
+    from edgewise.exporter.samples import choose_samples, trace_example
+    from edgewise.exporter.trace import trace
+
+    source = open_source(network("tiny"), inputs=[IMAGE])
+    samples = choose_samples(source, None, 0)
+    model, program, _ = trace(source, trace_example(source, samples, 0), 18)
+    clean(model)
+    references = [source.run(sample) for sample in samples]
+    return model, samples, references, of_program(program, ["image"])
+
+
+def corrupted(drafted, change):
+    from edgewise.exporter.verify import verify
+
+    model, samples, references, intermediates = drafted
+    copy = model.clone()
+    # meta is not part of a clone; the names before cleaning are what the search needs
+    for before, after in zip(model.graph, copy.graph, strict=True):
+        for old, new in zip(before.outputs, after.outputs, strict=True):
+            new.meta.update(old.meta)
+    change(copy.graph)
+    with pytest.raises(GateError) as caught:
+        verify(copy, samples, references, intermediates, min_sqnr_db=60, progress=silent)
+    assert caught.value.exit_code == 1
+    return str(caught.value)
+
+
+def scale(graph, name, factor):
+    import onnx_ir as ir
+
+    value = graph.initializers[name]
+    value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(factor), name=name)
+
+
+def test_a_wrong_weight_is_found(drafted):
+    text = corrupted(drafted, lambda graph: scale(graph, "conv2.weight", 1.01))
+    assert "the exported network does not compute what the source computes (output 'output'" in text
+    assert "the first node that diverges is conv2/Conv (Conv, " in text
+    assert "from networks.py:" in text
+    assert "in forward: x = functional.relu(self.conv2(x))" in text
+    assert "expected at least 60 dB SQNR" in text
+
+
+def test_a_weight_that_batch_norm_was_folded_into_is_found(drafted):
+    text = corrupted(drafted, lambda graph: scale(graph, "conv1.weight", 0.99))
+    assert "the first node that diverges is conv1/Conv" in text
+    assert "in forward: x = functional.relu(self.bn1(self.conv1(x)))" in text
+
+
+def test_a_wrong_operator_is_found(drafted):
+    def wrong(graph):
+        relu = next(node for node in graph if node.name == "Relu_1")
+        relu.op_type = "LeakyRelu"
+
+    assert "the first node that diverges is Relu_1 (LeakyRelu, " in corrupted(drafted, wrong)
+
+
+def test_a_wrong_constant_of_the_last_layer_is_found(drafted):
+    assert "the first node that diverges is head/Gemm" in corrupted(
+        drafted, lambda graph: scale(graph, "head.bias", 1.5)
+    )
+
+
+def test_a_healthy_graph_passes(drafted):
+    from edgewise.exporter.verify import verify
+
+    model, samples, references, intermediates = drafted
+    assert verify(model, samples, references, intermediates, min_sqnr_db=60, progress=silent)[0].sqnr_db > 100
+
+
+def test_integers_must_be_equal(graph):
+    import onnx_ir as ir
+    from edgewise.exporter.verify import verify
+
+    model = graph([("ArgMax", ["x"], ["y"], {"axis": 1, "keepdims": 0})], {"x": (2, 3)}, {"y": (2,)})
+    model.graph.outputs[0].dtype = ir.DataType.INT64
+    x = {"x": np.asarray([[1, 2, 3], [3, 2, 1]], np.float32)}
+    want = {"y": np.asarray([2, 0])}
+    assert verify(model, [x], [want], None, min_sqnr_db=60, progress=silent)[0].exact
+    off = {"y": np.asarray([2_000_000, 0])}
+    model.graph.append(ir.node("Identity", [model.graph.outputs[0]]))
+    with pytest.raises(GateError, match="expected the same numbers"):
+        verify(model, [x], [off], None, min_sqnr_db=-1000, progress=silent)
+
+
+def test_export_without_verification_says_nothing_about_parity(network):
+    exported = export(network("tiny"), inputs=[IMAGE], verify=False)
+    assert exported.parity == []
+
+
+def test_an_unreachable_gate_fails(network):
+    with pytest.raises(GateError, match="expected at least 500 dB"):
+        export(network("tiny"), inputs=[IMAGE], min_sqnr_db=500)
+
+
+class TestMerging:
+    SPEC = TensorSpec("x", "float32", (1, 3, 8, 8))
+
+    def test_branches_are_merged_and_the_source_keeps_computing_them(self, network):
+        exported = export(network("merging"), inputs=[self.SPEC])
+        assert [node.op_type for node in exported.model.graph] == ["Conv", "Conv"]
+        assert exported.source.facts["fused"] == {"Block.reparameterize": 2}
+        assert exported.source.module.blocks[0].merged is None
+        assert exported.parity[0].sqnr_db > 100
+
+    def test_a_merge_that_changes_the_outputs_is_taken_back(self, network):
+        exported = export(network("merging", broken=True), inputs=[self.SPEC])
+        assert [node.op_type for node in exported.model.graph] == ["Conv", "Conv", "Add"] * 2
+        assert exported.source.facts["fused"] == {}
+        assert "it changes the outputs" in exported.source.facts["not_fused"]["Block.reparameterize"]
+
+    def test_not_when_unwanted(self, network):
+        source = open_source(network("merging"), inputs=[self.SPEC], fuse=False)
+        assert "fused" not in source.facts
