@@ -57,6 +57,8 @@ def convert(
     output = Path(output)
     conversion = Conversion(base.with_options(told), output, Cache(output / CACHE, cache), trust_pickle, progress)
     result = conversion.run()
+    if all(entry["bundle"] is None and not entry["errors"] for entry in result["targets"]):
+        return {**result, "report": None}  # the recipe skips the build: nothing to report on
     page = output / "report.html"
     report([output], page)
     return {**result, "report": str(page)}
