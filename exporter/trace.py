@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from edgewise.exporter.clean.names import ORIGIN
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
@@ -99,6 +100,7 @@ def _name_ends(model: ir.Model, source: TorchSource, outputs: list[str]) -> None
         value = by_keyword.get(key, inputs[place]) if key else inputs[place]
         value.name = spec.name
     for value, name in zip(model.graph.outputs, outputs, strict=True):
+        value.meta[ORIGIN] = value.name
         value.name = name
 
 

@@ -288,6 +288,27 @@ class TestPlainReshape:
         run_pass(model, steps, same, same)
 
 
+class TestMergeCasts:
+    @pytest.fixture
+    def steps(self):
+        from edgewise.exporter.clean.cast_pairs import MergeCasts
+        from edgewise.exporter.clean.noop import RemoveNoOps
+
+        return [
+            MergeCasts(),
+            RemoveNoOps(),
+            onnx_passes.IdentityEliminationPass(),
+            onnx_passes.RemoveUnusedNodesPass(),
+        ]
+
+    @pytest.mark.parametrize(("through", "left"), [(11, 0), (10, 2), (6, 2), (16, 2)])  # f64; f16, i32, bf16 round
+    def test_there_and_back(self, graph, run_pass, steps, through, left):
+        nodes = [("Relu", ["x"], ["r"]), ("Cast", ["r"], ["h"], {"to": through}), ("Cast", ["h"], ["y"], {"to": 1})]
+        model = graph(nodes, {"x": (2, 3)}, {"y": (2, 3)})
+        after = {"Relu": 1, "Cast": left} if left else {"Relu": 1}
+        run_pass(model, steps, {"Relu": 1, "Cast": 2}, after, min_sqnr_db=np.inf)
+
+
 class TestNames:
     def test_names_follow_the_modules(self, graph):
         from edgewise.exporter.clean.names import ORIGIN, SCOPES, NameByScope
