@@ -54,6 +54,7 @@ class BuildResult:
         layers: per layer what was read back from the engine: ``{"name", "op", "precision", "unit"}``.
         settings: whatever the engine needs again at load time (JSON).
         notes: sentences for the user: what was not done, what runs elsewhere.
+        varying: files whose bytes the vendor's builder does not repeat; all others are the same in every build.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class BuildResult:
     layers: list[dict[str, str]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    varying: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

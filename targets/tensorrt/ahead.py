@@ -59,6 +59,8 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
             "onnx": ONNX,
         },
         notes=[*settings.notes, *notes],
+        # The builder numbers temporary tensors of int8 graphs anew each time, and their names stand in the engine.
+        varying=[ENGINE] if quantized_products(prepared.model) else [],
     )
 
 

@@ -46,7 +46,16 @@ def build_engine(target: Target, request: BuildRequest) -> BuildResult:
     layers = read_layers(optimized)
     notes = _option_notes(options) + integer_notes(optimized, layers)
     rows = [{"name": layer.name, "op": layer.op, "precision": layer.precision, "unit": "cpu"} for layer in layers]
-    return BuildResult("onnxruntime", [name], _versions(), rows, {"model": name, **options}, notes)
+    return BuildResult(
+        kind="onnxruntime",
+        files=[name],
+        versions=_versions(),
+        layers=rows,
+        settings={"model": name, **options},
+        notes=notes,
+        # ONNX Runtime orders the tables of its own format at random.
+        varying=[name] if options["format"] == "ort" else [],
+    )
 
 
 def _optimize(model: ir.Model, source: bytes, path: Path, level: str, save_as: str = "ONNX") -> None:
@@ -118,15 +127,12 @@ def _domains(graph: Any) -> set[str]:
 
 
 def _option_notes(options: dict[str, Any]) -> list[str]:
-    notes = []
-    if options["optimization"] == "all":
-        notes.append(
-            "optimization: all chose layouts for the processor of the machine that built it; "
-            "on another processor the engine may be slow or refuse to load."
-        )
-    if options["format"] == "ort":
-        notes.append("ONNX Runtime orders the tables of its own format at random: two builds differ in their bytes.")
-    return notes
+    if options["optimization"] != "all":
+        return []
+    return [
+        "optimization: all chose layouts for the processor of the machine that built it; "
+        "on another processor the engine may be slow or refuse to load."
+    ]
 
 
 def _versions() -> dict[str, str]:
