@@ -41,3 +41,4 @@ def upgrade(
         have = [runner.run(sample) for sample in samples]
         worst = min(parity.sqnr_db for parity in compare_outputs(references, have))
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError, TypeError, IndexError, RunError) as error:
+        return model, facts | {"reason": f"the converter to opset {opset} fails: {first_line(error)}"}
