@@ -42,3 +42,11 @@ def upgrade(
         worst = min(parity.sqnr_db for parity in compare_outputs(references, have))
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError, TypeError, IndexError, RunError) as error:
         return model, facts | {"reason": f"the converter to opset {opset} fails: {first_line(error)}"}
+    if worst < min_sqnr_db:
+        return model, facts | {"reason": f"converted to opset {opset} it computes something else ({worst:.1f} dB)"}
+    return upgraded, facts | {"to": opset}
+
+
+def set_ir_version(model: ir.Model) -> None:
+    """An IR version that runtimes in use read."""
+    model.ir_version = max(_MIN_IR_VERSION, min(model.ir_version, MAX_IR_VERSION))
