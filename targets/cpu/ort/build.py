@@ -71,6 +71,8 @@ def _optimize(model: ir.Model, source: bytes, path: Path, level: str, save_as: s
     try:
         ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
     except Exception as error:  # its exceptions have no base class of their own
+        # A full disk is an OSError here; from ONNX Runtime it is a "protobuf serialization failed".
+        path.write_bytes(source)
         raise graph_refused(model, " ".join(str(error).split())) from error
 
 
