@@ -124,6 +124,25 @@ def test_a_bug_is_said_so_and_shows_its_traceback_on_request(cli: Any, monkeypat
     assert "Traceback" in cli("devices").err
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "secret.onnx"), ["Permission denied", "secret.onnx"]),
+        (MemoryError(), ["out of memory"]),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, words: list[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("edgewise.verbs.devices.this_machine", fail)
+    done = cli("devices")
+    assert done.code == 2
+    assert all(word in done.err for word in words)
+
+
 @pytest.mark.slow
 def test_nothing_but_the_result_is_on_stdout(tiny: Path, calib: Path, tmp_path: Path) -> None:
     """Vendors' builders print on stdout, from C++ too: it all goes to stderr."""

@@ -32,6 +32,8 @@ def run(argv: list[str]) -> int:
         return _fail(error, wants_json, argv)
     except _UsageError as error:
         return _fail(_usage(error), wants_json, argv)
+    except (OSError, MemoryError) as error:
+        return _fail(_system(error), wants_json, argv)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing half-written was left behind", INTERRUPTED, wants_json)
     except Exception as error:  # noqa: BLE001  the last resort: a bug is said so, in one line
@@ -71,6 +73,20 @@ def _usage(error: Exception) -> EdgewiseError:
     place = context.command_path if context else "edgewise"
     text = str(error.format_message() if hasattr(error, "format_message") else error)
     return ToolchainError(" ".join(text.split()).rstrip("."), where=place, fix=f"See `{place} --help`")
+
+
+def _system(error: OSError | MemoryError) -> EdgewiseError:
+    """What the system refused, and no part of edgewise has put into words."""
+    if isinstance(error, MemoryError):
+        return ToolchainError(
+            "out of memory", found=str(error), fix="Use a smaller network, fewer samples or another machine"
+        )
+    return ToolchainError(
+        "the system refused a file or a connection",
+        where=str(error.filename or ""),
+        found=error.strerror or str(error),
+        fix="Check that the path exists, is readable or writable, and that there is room",
+    )
 
 
 def print_error(text: str) -> None:

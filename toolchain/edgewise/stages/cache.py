@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,19 @@ class Cache:
             }
             (draft / _ENTRY).write_text(json.dumps(entry, indent=1), encoding="utf-8")
         return place, StageRecord(stage, key, seconds, reused=False)
+
+
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Remove the folders that were made meanwhile and are still empty, outermost first, when the block ends badly."""
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # not there, or not empty: finished stages stay for the next run
+                folder.rmdir()
+        raise
 
 
 def _read_entry(place: Path, key: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgewise.recipe import Recipe, read_recipe
 from edgewise.runtime.progress import Progress, silent
-from edgewise.stages.cache import Cache
+from edgewise.stages.cache import Cache, no_empty_folders
 from edgewise.stages.choices import match_devices
 from edgewise.stages.pipeline import CACHE, Conversion
 from edgewise.verbs.report import report
@@ -56,7 +56,8 @@ def convert(
         told["targets"] = [{"target": c.target, "device": c.device} for c in match_devices(targets, devices)]
     output = Path(output)
     conversion = Conversion(base.with_options(told), output, Cache(output / CACHE, cache), trust_pickle, progress)
-    result = conversion.run()
+    with no_empty_folders(output, output / CACHE):
+        result = conversion.run()
     if all(entry["bundle"] is None and not entry["errors"] for entry in result["targets"]):
         return {**result, "report": None}  # the recipe skips the build: nothing to report on
     page = output / "report.html"
