@@ -30,11 +30,11 @@ def build_hf(folder: str, arguments: Mapping[str, Any]) -> Architecture:
         ExportError: no configuration there, or one that transformers does not know.
         MissingExtraError: transformers is not installed.
     """
-    config = _config(folder, arguments)
+    config, others = _config(folder, arguments)
     from transformers import AutoModel
 
     make: Any = AutoModel.from_config
-    module = build(make, f"hf:{folder}", {"config": config, **_PLAIN})
+    module = build(make, f"hf:{folder}", {"config": config, **_PLAIN, **others})
     return Architecture(module, default_inputs(module))
 
 
@@ -45,15 +45,15 @@ def open_hf(folder: Path, arguments: Mapping[str, Any], inputs: Sequence[TensorS
         ExportError: no configuration or weights there, or weights that do not fit.
         MissingExtraError: transformers is not installed.
     """
-    config = _config(str(folder), arguments)
+    config, others = _config(str(folder), arguments)
     from transformers import AutoModel
 
     with quiet():
         try:
             module, info = AutoModel.from_pretrained(
-                folder, config=config, local_files_only=True, output_loading_info=True, **_PLAIN
+                folder, config=config, local_files_only=True, output_loading_info=True, **_PLAIN, **others
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise ExportError(
                 "cannot load the weights",
                 where=f"hf:{folder}",
@@ -98,7 +98,8 @@ def default_inputs(module: torch.nn.Module) -> tuple[TensorSpec, ...]:
     return ()
 
 
-def _config(folder: str, arguments: Mapping[str, Any]) -> Any:
+def _config(folder: str, arguments: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The configuration with the arguments that are its own, and those left for the model."""
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise ExportError(
@@ -113,7 +114,9 @@ def _config(folder: str, arguments: Mapping[str, Any]) -> Any:
         from transformers import AutoConfig
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, **arguments)
+            config, others = AutoConfig.from_pretrained(
+                folder, local_files_only=True, return_unused_kwargs=True, **arguments
+            )
         except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
             raise ExportError(
                 "cannot read the configuration",
@@ -123,7 +126,7 @@ def _config(folder: str, arguments: Mapping[str, Any]) -> Any:
                 fix="Update transformers, or copy config.json again",
             ) from error
     config.use_cache = False  # a cache is state; the exported network has none
-    return config
+    return config, others
 
 
 def _refuse_random(missing: list[str], folder: Path) -> None:

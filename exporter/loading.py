@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.nearest import nearest_architecture
 
 # Written by training tools into state dicts; nothing of the network.
 _BOOKKEEPING = ("num_batches_tracked", "total_ops", "total_params", "n_averaged")
@@ -16,13 +18,16 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], w
     """Load weights strictly; prefixes such as ``module.`` that the architecture lacks are taken off.
 
     Returns:
-        Facts: ``prefixes`` taken off, ``ignored`` bookkeeping entries.
+        Facts: ``prefixes`` taken off, ``left_out`` parts that the architecture lacks (beside the one that fits), ``ignored``
+        bookkeeping entries.
 
     Raises:
         ExportError: names or shapes do not fit; names the first ones.
     """
     own = module.state_dict()
     named, prefixes = strip_prefixes(tensors, own)
+    named, inner, left_out = take_part(named, own)
+    prefixes += inner
     ignored = [key for key in named if key not in own and key.rsplit(".", 1)[-1] in _BOOKKEEPING]
     named = {key: tensor for key, tensor in named.items() if key not in ignored}
     missing = [key for key in own if key not in named and key.rsplit(".", 1)[-1] not in _BOOKKEEPING]
@@ -36,6 +41,8 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], w
     facts: dict[str, Any] = {"arch": arch, "tensors": len(named)}
     if prefixes:
         facts["prefixes"] = prefixes
+    if left_out:
+        facts["left_out"] = left_out
     if ignored:
         facts["ignored"] = sorted({key.rsplit(".", 1)[-1] for key in ignored})
     return facts
@@ -57,6 +64,30 @@ def strip_prefixes(
         taken.append(f"{head}.")
 
 
+def take_part(
+    tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[str], list[str]]:
+    """Where one part (``bert.`` beside ``classifier.``) fits the architecture better than the whole, take that part.
+
+    Returns:
+        The tensors, the prefix taken off (none or one), and the names of the other parts.
+    """
+    fitting = Counter(
+        ".".join(parts[:start]) + "."
+        for parts in (key.split(".") for key in tensors)
+        for start in range(1, len(parts))
+        if ".".join(parts[start:]) in own
+    )
+    if not fitting:
+        return dict(tensors), [], []
+    prefix, count = min(fitting.items(), key=lambda entry: (-entry[1], entry[0]))
+    if count <= sum(key in own for key in tensors):
+        return dict(tensors), [], []
+    part = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    others = sorted({key.split(".", 1)[0] for key in tensors if not key.startswith(prefix)})
+    return part, [prefix], others
+
+
 def _other_names(
     where: str, arch: str, missing: list[str], unexpected: list[str], named: Mapping[str, torch.Tensor]
 ) -> ExportError:
@@ -65,10 +96,11 @@ def _other_names(
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
+    guess = nearest_architecture(named)
     return ExportError(
         "the weights do not fit the architecture",
         where=f"{where}, --arch {arch}",
-        found=" and ".join(parts),
+        found=" and ".join(parts) + (f"; they look like {guess}" if guess else ""),
         expected="the architecture's own names",
         fix="Choose the architecture that the weights were trained with",
     )

@@ -13,6 +13,7 @@ from edgewise.exporter.errors import ExportError
 from edgewise.exporter.fuse import fuse_modules
 from edgewise.exporter.hf_arch import as_source, open_hf
 from edgewise.exporter.loading import load_weights
+from edgewise.exporter.nearest import nearest_architecture
 from edgewise.exporter.onnx_source import open_onnx
 from edgewise.exporter.pt2 import open_pt2
 from edgewise.exporter.sniff import kind_of
@@ -118,8 +119,6 @@ def _from_module(
 
 
 def _needs_arch(path: Path, tensors: Mapping[str, torch.Tensor]) -> ExportError:
-    from edgewise.exporter.nearest import nearest_architecture
-
     guess = nearest_architecture(tensors)
     return ExportError(
         "a state dict needs its architecture",
