@@ -19,7 +19,7 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], w
 
     Returns:
         Facts: ``prefixes`` taken off, ``left_out`` parts that the architecture lacks (beside the one that fits), ``ignored``
-        bookkeeping entries.
+        entries: bookkeeping, and buffers that the network computes by itself.
 
     Raises:
         ExportError: names or shapes do not fit; names the first ones.
@@ -28,7 +28,8 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], w
     named, prefixes = strip_prefixes(tensors, own)
     named, inner, left_out = take_part(named, own)
     prefixes += inner
-    ignored = [key for key in named if key not in own and key.rsplit(".", 1)[-1] in _BOOKKEEPING]
+    buffers = dict(module.named_buffers())
+    ignored = [key for key in named if key not in own and _is_known(key, named[key], buffers)]
     named = {key: tensor for key, tensor in named.items() if key not in ignored}
     missing = [key for key in own if key not in named and key.rsplit(".", 1)[-1] not in _BOOKKEEPING]
     unexpected = [key for key in named if key not in own]
@@ -46,6 +47,14 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], w
     if ignored:
         facts["ignored"] = sorted({key.rsplit(".", 1)[-1] for key in ignored})
     return facts
+
+
+def _is_known(key: str, tensor: torch.Tensor, buffers: Mapping[str, torch.Tensor]) -> bool:
+    """Whether an entry is bookkeeping, or a buffer that the network computes by itself (older versions of it saved them)."""
+    if key.rsplit(".", 1)[-1] in _BOOKKEEPING:
+        return True
+    own = buffers.get(key)
+    return own is not None and own.shape == tensor.shape and torch.equal(own, tensor.to(own.dtype))
 
 
 def strip_prefixes(
