@@ -55,17 +55,15 @@ def sentences() -> list[str]:
 
 def tokens(sentence: str) -> dict[str, np.ndarray]:
     """WordPiece ids, the mask and the segment ids of one sentence."""
-    encoded = _tokenizer()([sentence], return_tensors="np", truncation=True, max_length=_MAX_TOKENS)
-    return {name: encoded[name].astype(np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    encoded = _tokenizer().encode(sentence)
+    lists = {"input_ids": encoded.ids, "attention_mask": encoded.attention_mask, "token_type_ids": encoded.type_ids}
+    return {name: np.array([values], dtype=np.int64) for name, values in lists.items()}
 
 
 def cosine(outputs: dict[str, np.ndarray], sample: Sample) -> float:
-    """Between the engine's mean over the tokens and that of the original network."""
-    import torch
-
-    with torch.no_grad():
-        states = _network()(**{name: torch.from_numpy(array) for name, array in sample.inputs.items()})
-    here, there = _mean(outputs["last_hidden_state"], sample), _mean(states.last_hidden_state.numpy(), sample)
+    """Between the engine's mean over the tokens and that of the original network in PyTorch."""
+    here = _mean(outputs["last_hidden_state"], sample)
+    there = _mean(_network().run(sample.inputs)["last_hidden_state"], sample)
     return float(here @ there / np.linalg.norm(here) / np.linalg.norm(there))
 
 
@@ -76,13 +74,16 @@ def _mean(states: np.ndarray, sample: Sample) -> np.ndarray:
 
 @cache
 def _tokenizer() -> Any:
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    return AutoTokenizer.from_pretrained(folder(), local_files_only=True)
+    tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
+    tokenizer.enable_truncation(_MAX_TOKENS)
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @cache
 def _network() -> Any:
-    from transformers import AutoModel
+    from edgewise.exporter import open_source
 
-    return AutoModel.from_pretrained(folder(), local_files_only=True, attn_implementation="eager").eval()
+    return open_source(folder())
