@@ -9,9 +9,11 @@ import onnx_ir as ir
 from edgewise.exporter.clean import library
 from edgewise.exporter.clean.base import GraphPass
 from edgewise.exporter.clean.cast_pairs import MergeCasts
+from edgewise.exporter.clean.contiguous import MakeContiguous
 from edgewise.exporter.clean.fold_affine import FoldAffine
 from edgewise.exporter.clean.names import NameByScope
 from edgewise.exporter.clean.noop import RemoveNoOps
+from edgewise.exporter.clean.plain_softmax import PlainSoftmax
 from edgewise.exporter.clean.reshape import PlainReshape
 from edgewise.exporter.clean.split_heads import SplitHeads
 from edgewise.exporter.clean.unbind import SliceSqueezeToGather
@@ -42,6 +44,8 @@ def repeated_passes() -> list[ir.passes.PassBase]:
         FoldAffine(),
         SliceSqueezeToGather(),
         SplitHeads(),
+        PlainSoftmax(),
+        common.DeduplicateInitializersPass(),  # small ones: shapes and indices, so that their users become equal
         common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),
     ]
@@ -51,7 +55,8 @@ def closing_passes() -> list[ir.passes.PassBase]:
     """Once, at the end."""
     return [
         common.LiftSubgraphInitializersToMainGraphPass(),
-        common.DeduplicateInitializersPass(),
+        MakeContiguous(),
+        common.DeduplicateHashedInitializersPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),

@@ -309,6 +309,30 @@ class TestMergeCasts:
         run_pass(model, steps, {"Relu": 1, "Cast": 2}, after, min_sqnr_db=np.inf)
 
 
+class TestPlainSoftmax:
+    @pytest.fixture
+    def step(self):
+        from edgewise.exporter.clean.plain_softmax import PlainSoftmax
+
+        return PlainSoftmax()
+
+    def nodes(self, axis):
+        return [
+            ("Flatten", ["x"], ["f"], {"axis": axis}),
+            ("Softmax", ["f"], ["s"], {"axis": -1}),
+            ("Reshape", ["s", "k"], ["y"]),
+        ]
+
+    def test_over_the_last_axis(self, graph, run_pass, step):
+        model = graph(self.nodes(2), {"x": ("N", 4, 5)}, {"y": ("N", 4, 5)}, {"k": ints(-1, 4, 5)})
+        run_pass(model, step, {"Flatten": 1, "Softmax": 1, "Reshape": 1}, {"Softmax": 1}, min_sqnr_db=np.inf)
+
+    def test_over_merged_axes_stays(self, graph, run_pass, step):
+        model = graph(self.nodes(1), {"x": (2, 4, 5)}, {"y": (2, 4, 5)}, {"k": ints(-1, 4, 5)})
+        same = {"Flatten": 1, "Softmax": 1, "Reshape": 1}
+        run_pass(model, step, same, same)
+
+
 class TestNames:
     def test_names_follow_the_modules(self, graph):
         from edgewise.exporter.clean.names import ORIGIN, SCOPES, NameByScope

@@ -90,9 +90,14 @@ def test_inputs_that_do_not_fit_the_file(saved, spec, found):
 
 
 def test_shared_weights_are_stored_once(saved):
-    weight = floats(8, 8)
-    nodes = [("MatMul", ["x", "w1"], ["a"]), ("MatMul", ["a", "w2"], ["b"]), ("MatMul", ["b", "w3"], ["y"])]
-    constants = {"w1": weight, "w2": weight.copy(), "w3": floats(8, 8)}
+    weight = floats(8, 400)
+    nodes = [
+        ("MatMul", ["x", "w1"], ["a"]),
+        ("MatMul", ["x", "w2"], ["c"]),
+        ("Add", ["a", "c"], ["b"]),
+        ("MatMul", ["b", "w3"], ["y"]),
+    ]
+    constants = {"w1": weight, "w2": weight.copy(), "w3": floats(400, 8)}
     exported = export(saved(nodes, {"x": (2, 8)}, {"y": (2, 8)}, constants))
     assert len(exported.model.graph.initializers) == 2
 
