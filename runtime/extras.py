@@ -22,7 +22,7 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package in ("", "edgewise") or importlib.util.find_spec(package) is not None:
+        if not package or importlib.util.find_spec(package) is not None:
             raise  # it is installed but broken, or our own mistake
         raise MissingExtraError(package, extra) from error
 

@@ -163,6 +163,17 @@ def test_engines_that_do_not_open(make_bundle, engine, says):
         load(make_bundle(engine=engine))
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_not_left_out_silently(make_bundle, monkeypatch):
+    import onnxruntime
+
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: wanted)
+    path = make_bundle(engine={"settings": {"model": "model.onnx", "providers": wanted}})
+    with pytest.raises(RunError, match=r"does not start .*found no CUDAExecutionProvider, only CPUExecutionProvider"):
+        load(path)
+
+
 def test_threads_below_zero(make_bundle):
     with pytest.raises(RunError, match="found -1 threads"):
         load(make_bundle(), threads=-1)
