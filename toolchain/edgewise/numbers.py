@@ -25,6 +25,11 @@ def percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.2f} %"
 
 
+def score(metric: str, value: float) -> str:
+    """A metric's value: as a percentage where it is a share of samples."""
+    return f"{100 * value:.2f} %" if metric in ("top1", "top5") else f"{value:.4g}"
+
+
 def milliseconds(value: float | None) -> str | None:
     """Three digits after the point."""
     return None if value is None else f"{value:.3f} ms"

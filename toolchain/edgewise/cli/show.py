@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgewise.cli.layout import PARITY, facts, parity_rows, table
-from edgewise.numbers import count, milliseconds, percent, size, spec, sqnr
+from edgewise.numbers import count, milliseconds, percent, score, size, spec, sqnr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,13 +107,13 @@ def show_profile(result: Result, console: Console) -> None:
 def show_eval(result: Result, console: Console) -> None:
     """The value, and the drop where there is something to compare with."""
     source = result.get("source_value")
-    as_text = percent if result["metric"].startswith("top") else "{:.6g}".format
+    metric = result["metric"]
     facts(
         console,
         [
-            (result["metric"], as_text(result["value"])),
-            ("source", None if source is None else as_text(source)),
-            ("drop", None if source is None else as_text(source - result["value"])),
+            (metric, score(metric, result["value"])),
+            ("source", None if source is None else score(metric, source)),
+            ("drop", None if source is None else score(metric, source - result["value"])),
             ("samples", result["n"]),
             ("run by", result["how"]),
         ],
@@ -173,14 +173,14 @@ def show_convert(result: Result, console: Console) -> None:
             entry["device"],
             "ok" if entry["exit_code"] == 0 else "FAILED",
             _worst(entry.get("parity")),
-            percent((entry.get("accuracy") or {}).get("value")),
+            *_accuracy(entry.get("accuracy") or {}),
             milliseconds(entry.get("profile", {}).get("latency_ms", {}).get("median")),
             size(entry.get("size_bytes")),
             entry.get("bundle") or entry.get("model"),
         )
         for entry in result["targets"]
     ]
-    head = ("target", "device", "", "SQNR to source", "accuracy", "median", "engine", "where")
+    head = ("target", "device", "", "SQNR to source", "accuracy", "of source", "median", "engine", "where")
     table(console, result["name"], head, rows)
     for entry in result["targets"]:
         name, parity, profile = entry["target"], entry.get("parity") or {}, entry.get("profile") or {}
@@ -196,6 +196,13 @@ def show_convert(result: Result, console: Console) -> None:
         )
     console.print()
     facts(console, [("report", result["report"]), ("ONNX", result["model"]), ("everything", result["output"])])
+
+
+def _accuracy(accuracy: Result) -> tuple[str | None, str | None]:
+    metric = str(accuracy.get("metric"))
+    values = (accuracy.get("value"), accuracy.get("source_value"))
+    own, source = (None if value is None else score(metric, value) for value in values)
+    return own, source
 
 
 def _worst(parity: Result | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from edgewise import numbers
 from edgewise.page.collect import Collection, Entry
 from edgewise.page.svg import Point, histogram, pareto, runs
 
@@ -16,7 +17,7 @@ _MOST_LAYERS = 24
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the per-layer table; ``share`` of the whole, ``width`` against the slowest, both fractions."""
+    """A row of the per-layer table; ``share`` of the whole, ``width`` against the slowest, both fractions; ``rate`` in GMAC/s."""
 
     name: str
     op: str
@@ -25,6 +26,7 @@ class Layer:
     share: float
     width: float
     kind: int
+    rate: float | None
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,8 @@ def accuracies(entry: Entry) -> list[dict[str, Any]]:
 
 
 def score(result: dict[str, Any], value: float | None = None) -> str:
-    """A value of a metric: as a percentage where it is a share of samples."""
-    shown: float = result["value"] if value is None else value
-    return f"{100 * shown:.2f} %" if result["metric"] in ("top1", "top5") else f"{shown:.4g}"
+    """A value of a result's metric; its own when none is given."""
+    return numbers.score(result["metric"], result["value"] if value is None else value)
 
 
 def checks(entry: Entry) -> list[dict[str, Any]]:
@@ -87,12 +88,12 @@ def checks(entry: Entry) -> list[dict[str, Any]]:
     return tables
 
 
-def notes(entry: Entry) -> list[str]:
-    """What the build, the check and the measurement have to say, each sentence once."""
+def notes(entry: Entry) -> list[tuple[str, str]]:
+    """What the build, the check and the measurement have to say, each sentence once, with its tone: info or warning."""
     parity, profile = entry.manifest.get("parity") or {}, entry.profile or {}
-    said = [*entry.manifest["engine"].get("notes", [])]
-    said += [f"Not checked here: {parity['skipped']}"] if "skipped" in parity else []
-    said += [str(warning) for warning in profile.get("warnings", [])]
+    said = [("info", note) for note in entry.manifest["engine"].get("notes", [])]
+    said += [("warning", f"Not checked here: {parity['skipped']}")] if "skipped" in parity else []
+    said += [("warning", str(warning)) for warning in profile.get("warnings", [])]
     return list(dict.fromkeys(said))
 
 
@@ -169,6 +170,7 @@ def layers(entry: Entry) -> list[Layer]:
             e["median_ms"] / total,
             e["median_ms"] / slowest,
             kinds[e["op"]],
+            e.get("gmacs_per_s"),
         )
         for e in told[:_MOST_LAYERS]
     ]
