@@ -9,6 +9,7 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport, TargetError
 from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.refusals import unknown_scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,9 +40,11 @@ class CoreMLTarget:
         Raises:
             TargetError: another scheme, or a device older than iOS 17 (no quantized activations there).
         """
-        from edgewise.targets.coreml.scheme import quantization
+        from edgewise.targets.coreml.scheme import int8
 
-        return quantization(scheme, device)
+        if scheme not in self.schemes:
+            raise unknown_scheme(self, scheme)
+        return int8(device)
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``model.mlpackage`` into the request's folder; the same request gives the same bytes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.compile import compile_package
 from edgewise.targets.coreml.convert import convert
 from edgewise.targets.coreml.images import image_inputs
 from edgewise.targets.coreml.interface import Interface
-from edgewise.targets.coreml.options import Options, parse_options
+from edgewise.targets.coreml.options import Options, parse_options, wrong_option
 from edgewise.targets.coreml.prepare import prepare
 from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
@@ -16,6 +17,7 @@ from edgewise.targets.coreml.readback import layers_of, notes_of
 def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
+    _check_dims(request.model, options)
     ready = prepare(request.model, options.fixed_dims)
     images = image_inputs(ready.graph, options, request.preprocess)
     interface = Interface(ready.graph, options, images)
@@ -33,6 +35,16 @@ def build(request: BuildRequest) -> BuildResult:
         settings=_settings(package.name, options, interface),
         notes=converted.notes + notes_of(layers, options),
     )
+
+
+def _check_dims(model: ir.Model, options: Options) -> None:
+    symbols = {
+        dim.value for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
+    }
+    for name in options.dims:
+        if name not in symbols:
+            named = ", ".join(sorted(str(symbol) for symbol in symbols)) or "none: all are fixed"
+            raise wrong_option(f"dims.{name}", "no such dim in the inputs", f"one of the symbolic dims ({named})")
 
 
 def _settings(package: str, options: Options, interface: Interface) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.convert import Converted
-from edgewise.targets.coreml.options import Options
+from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
 
 PACKAGE = "model.mlpackage"
@@ -29,6 +29,7 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
             convert_to="mlprogram",
             inputs=converted.input_types,
             minimum_deployment_target=ct.target[f"iOS{options.ios}"],
+            pass_pipeline=_pipeline(ct),
             compute_precision=_precision(ct, options, converted.names),
             skip_model_load=True,
         )
@@ -47,6 +48,17 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
     return package
 
 
+def _pipeline(ct: Any) -> Any:
+    """The passes of coremltools but one.
+
+    With float16, ``add_int16_cast`` makes indices unsigned before ``guard_negative_gather_indices`` looks at them, and -1
+    becomes 65535 (coremltools 9.0). The operators' builders guard indices themselves, on signed integers.
+    """
+    pipeline = ct.PassPipeline()
+    pipeline.remove_passes({"common::guard_negative_gather_indices"})
+    return pipeline
+
+
 def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
     """Float16 for all but ``keep_float32``: names of MIL operations or of ONNX tensors."""
     if not options.half:
@@ -57,13 +69,8 @@ def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
     kept_tensors = {names[name] for name in kept if name in names}
     known = set(names) | {name for name in kept if hasattr(ct.converters.mil.Builder, name)}
     if kept - known:
-        raise TargetError(
-            "bad option for the target coreml",
-            where="build.options.keep_float32",
-            found=repr(min(kept - known)),
-            expected="MIL operations such as layer_norm, softmax, or names of the model's tensors",
-            fix="Check the spelling",
-        )
+        expected = "MIL operations such as layer_norm and softmax, or names of the model's tensors"
+        raise wrong_option("keep_float32", repr(min(kept - known)), expected)
 
     def in_half(op: Any) -> bool:
         return op.op_type not in kept and not any(output.name in kept_tensors for output in op.outputs)

@@ -13,7 +13,7 @@ from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.options import Options
-from edgewise.targets.coreml.prepare import opset_of
+from edgewise.targets.coreml.prepare import nodes_of, opset_of
 from edgewise.targets.coreml.table import table
 
 
@@ -66,7 +66,7 @@ def convert(ready: ir.Model, options: Options, interface: Interface, progress: P
 
 
 def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progress) -> None:
-    opset, nodes = opset_of(ready), list(ready.graph)
+    opset, nodes = opset_of(ready), nodes_of(ready)
     for done, node in enumerate(nodes):
         progress("converting to ML Program", done, len(nodes))
         building = Building(node, opset, values)

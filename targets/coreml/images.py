@@ -58,16 +58,15 @@ def image_inputs(graph: ir.Graph, options: Options, preprocess: dict[str, Any] |
     if preprocess is None:
         raise _bad("image_inputs", "no preprocessing in the recipe", "one", "Give --preprocess")
     known = {value.name or "": value for value in graph.inputs}
-    chosen = list(known) if isinstance(names, bool) else list(names)
     image = Image(
         preprocess.get("color", "rgb"), float(preprocess.get("scale", 1.0)),
         tuple(preprocess.get("mean", (0.0,))), tuple(preprocess.get("std", (1.0,))),
     )  # fmt: skip
-    for name in chosen:
+    for name in names:
         if name not in known:
             raise _bad(f"input {name!r}", "no such input", f"one of {', '.join(known)}", "Check the name")
         _check(known[name], image)
-    return dict.fromkeys(chosen, image)
+    return dict.fromkeys(names, image)
 
 
 def _check(value: ir.Value, image: Image) -> None:

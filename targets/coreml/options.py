@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgewise.targets.base import TargetError
 from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.errors import TargetError
+from edgewise.targets.options import Option, read_options
 
 DEPLOYMENT_TARGETS = {"iOS15": 15, "iOS16": 16, "iOS17": 17, "iOS18": 18, "iOS26": 26}
-PRECISIONS = ("float16", "float32")
-_DEFAULTS = {"minimum_deployment_target": "iOS17"}
+OPTIONS = {
+    "minimum_deployment_target": Option("iOS17", str, tuple(DEPLOYMENT_TARGETS)),
+    "compute_precision": Option("float16", str, ("float16", "float32")),
+    "keep_float32": Option(None, list),
+    "image_inputs": Option(None, list),
+    "dims": Option(None, dict),
+}
 _LARGEST_DIM = 512
+_DIM_FORM = "a number above 0, or {min, max, default} with 1 <= min <= default <= max"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Options:
     ios: int = 17
     half: bool = True
     keep_float32: tuple[str, ...] = ()
-    image_inputs: tuple[str, ...] | bool = False
+    image_inputs: tuple[str, ...] = ()
     dims: Mapping[str, int | Range] = field(default_factory=dict)
 
     @property
@@ -59,66 +66,48 @@ def parse_options(options: Mapping[str, Any], device: DeviceProfile) -> Options:
     Raises:
         TargetError: an unknown option, or a value of another form.
     """
-    merged = {**_DEFAULTS, **device.settings.get("coreml", {}), **options}
-    unknown = sorted(set(merged) - set(_READERS))
-    if unknown:
-        raise _bad(unknown[0], repr(merged[unknown[0]]), f"one of {', '.join(sorted(_READERS))}", "Check the spelling")
-    return Options(**{field: read(merged[key], key) for key, (field, read) in _READERS.items() if key in merged})
-
-
-def _bad(key: str, found: str, expected: str, fix: str = "Correct the option") -> TargetError:
-    return TargetError(
-        "bad option for the target coreml", where=f"build.options.{key}", found=found, expected=expected, fix=fix
+    settings = device.table("coreml", optional={key: option.kind for key, option in OPTIONS.items()})
+    given = read_options({**settings, **options}, OPTIONS, "coreml")
+    return Options(
+        ios=DEPLOYMENT_TARGETS[given["minimum_deployment_target"]],
+        half=given["compute_precision"] == "float16",
+        keep_float32=_names(given, "keep_float32"),
+        image_inputs=_names(given, "image_inputs"),
+        dims={str(name): _dim(dim, f"dims.{name}") for name, dim in (given["dims"] or {}).items()},
     )
 
 
-def _target(value: Any, key: str) -> int:
-    if value not in DEPLOYMENT_TARGETS:
-        raise _bad(key, repr(value), f"one of {', '.join(DEPLOYMENT_TARGETS)}")
-    return DEPLOYMENT_TARGETS[value]
+def wrong_option(key: str, found: str, expected: str) -> TargetError:
+    """The error for an option's value."""
+    return TargetError(
+        "a build option has a wrong value",
+        where=f"target coreml, build.options.{key}",
+        found=found,
+        expected=expected,
+        fix="Correct it in the recipe",
+    )
 
 
-def _half(value: Any, key: str) -> bool:
-    if value not in PRECISIONS:
-        raise _bad(key, repr(value), " or ".join(PRECISIONS))
-    return bool(value == "float16")
-
-
-def _names(value: Any, key: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise _bad(key, repr(value), "a list of names")
+def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = given[key] or []
+    if not all(isinstance(item, str) for item in value):
+        raise wrong_option(key, repr(value), "a list of names")
     return tuple(value)
 
 
-def _images(value: Any, key: str) -> tuple[str, ...] | bool:
-    return value if isinstance(value, bool) else _names(value, key)
-
-
-def _dims(value: Any, key: str) -> dict[str, int | Range]:
-    if not isinstance(value, dict):
-        raise _bad(key, repr(value), "a table of dims by name")
-    return {str(name): _dim(dim, f"{key}.{name}") for name, dim in value.items()}
-
-
 def _dim(value: Any, key: str) -> int | Range:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    form = "a number above 0, or {min, max, default} with 1 <= min <= default <= max"
+    if _is_whole(value) and value > 0:
+        return int(value)
     if not isinstance(value, dict) or not set(value) <= {"min", "max", "default"}:
-        raise _bad(key, repr(value), form)
-    if not all(isinstance(number, int) and not isinstance(number, bool) for number in value.values()):
-        raise _bad(key, repr(value), form)
+        raise wrong_option(key, repr(value), _DIM_FORM)
+    if not all(_is_whole(number) for number in value.values()):
+        raise wrong_option(key, repr(value), _DIM_FORM)
     lower = int(value.get("min", 1))
     chosen = Range(lower, int(value.get("max", max(_LARGEST_DIM, lower))), int(value.get("default", lower)))
     if not 1 <= chosen.lower <= chosen.default <= chosen.upper:
-        raise _bad(key, repr(value), form)
+        raise wrong_option(key, repr(value), _DIM_FORM)
     return chosen
 
 
-_READERS: dict[str, tuple[str, Any]] = {
-    "minimum_deployment_target": ("ios", _target),
-    "compute_precision": ("half", _half),
-    "keep_float32": ("keep_float32", _names),
-    "image_inputs": ("image_inputs", _images),
-    "dims": ("dims", _dims),
-}
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

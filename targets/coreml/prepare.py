@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.node import constant
 from edgewise.targets.nodes import node_names
 from onnxscript import optimizer
 
 _WEIGHT_FORMS = ("DequantizeLinear",)
+_SHAPED_AS_INPUT = ("GroupNormalization",)
 _LIMIT = 1 << 28
 
 
@@ -47,9 +49,25 @@ def prepare(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
         ) from error
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
     passes.RemoveUnusedNodesPass()(ready)
-    passes.ShapeInferencePass(check_type=False, strict_mode=False)(ready)
+    _infer_shapes(ready)
     passes.TopologicalSortPass()(ready)
     return ready
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """ONNX's own inference, helped over the operators that it has no rule for."""
+    infer = passes.ShapeInferencePass(check_type=False, strict_mode=False)
+    infer(model)
+    for node in model.graph:
+        output, source = node.outputs[0], node.inputs[0] if node.inputs else None
+        if (
+            node.op_type in _SHAPED_AS_INPUT
+            and output.shape is None
+            and source is not None
+            and source.shape is not None
+        ):
+            output.shape, output.type = source.shape, source.type
+            infer(model)
 
 
 def _should_fold(node: ir.Node) -> bool:
@@ -68,6 +86,11 @@ def _fix_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
 def _fixed(dim: int | ir.SymbolicDim, dims: Mapping[str, int]) -> int | ir.SymbolicDim:
     name = dim if isinstance(dim, int) else dim.value
     return dims[name] if isinstance(name, str) and name in dims else dim
+
+
+def nodes_of(model: ir.Model) -> list[ir.Node]:
+    """The nodes that compute: all but constants that are outputs of the graph themselves."""
+    return [node for node in model.graph if any(constant(output) is None for output in node.outputs)]
 
 
 def opset_of(model: ir.Model) -> int:

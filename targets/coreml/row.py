@@ -31,7 +31,7 @@ class Row:
         build: makes MIL operations; gives the output variable, or a list of them.
         check: says why a node is not taken; called after the checks that hold for every operator.
         static: inputs that must be constants (axes, shapes, pads): they turn into parameters, not tensors.
-        clamped: inputs whose int64 constants may lie beyond int32 (ends of slices).
+        clamped: inputs that are parameters when they are constants: int64 beyond int32 (ends of slices) or empty.
         dtypes: what the tensors may be.
         ios: oldest deployment target that has the operation.
         high_rank: tensors of rank 6 and above pass through (as a view of one with rank ≤ 5).

@@ -10,23 +10,15 @@ from edgewise.targets.devices import DeviceProfile
 _FIRST_WITH_ACTIVATIONS = 17
 
 
-def quantization(scheme: str, device: DeviceProfile) -> QuantSpec:
-    """int8: symmetric activations (the form that coremltools' own tools make), weights per output channel, biases in float.
+def int8(device: DeviceProfile) -> QuantSpec:
+    """Symmetric activations (the form that coremltools' own tools make), weights per output channel, biases in float.
 
     Biases stay constants of the layer: MIL has no int32 bias. Attention between two activations stays in float16, where
     the Neural Engine computes it anyway.
 
     Raises:
-        TargetError: another scheme, or a deployment target before iOS 17.
+        TargetError: a deployment target before iOS 17.
     """
-    if scheme != "int8":
-        raise TargetError(
-            "unknown quantization scheme",
-            where="target coreml",
-            found=repr(scheme),
-            expected="int8",
-            fix="Use --scheme int8",
-        )
     ios = parse_options({}, device).ios
     if ios < _FIRST_WITH_ACTIVATIONS:
         raise TargetError(

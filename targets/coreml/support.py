@@ -7,7 +7,7 @@ from edgewise.targets.base import NodeSupport
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import parse_options
-from edgewise.targets.coreml.prepare import opset_of, prepare
+from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.nodes import node_names, op_name
 
@@ -18,7 +18,7 @@ def support(model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
     ready = prepare(model)
     opset = opset_of(ready)
     reasons: dict[str, str] = {}
-    for node in ready.graph:
+    for node in nodes_of(ready):
         refusal = judge(NodeView(node, opset, options.ios))
         if refusal is not None:
             reasons[node.outputs[0].name or ""] = refusal.sentence()

@@ -34,13 +34,11 @@ def _positive(b: Building, index: int, axes: list[int]) -> Any:
 
 
 def _gather(b: Building) -> Any:
-    """Coremltools guards the computed indices of this operation itself."""
     axis = b.axis(0)
     known = b.const(1)
     if known is not None and known.ndim == 0 and b.dims(0)[axis] is not None:
         return _one(b, axis, int(known) % int(b.dims(0)[axis] or 1))
-    indices = b.x(1) if known is None else _positive(b, 1, [axis])
-    return b.same(b.mb.gather(x=b.number(), indices=indices, axis=axis))
+    return b.same(b.mb.gather(x=b.number(), indices=_positive(b, 1, [axis]), axis=axis))
 
 
 def _one(b: Building, axis: int, place: int) -> Any:
@@ -58,8 +56,27 @@ def _one(b: Building, axis: int, place: int) -> Any:
 
 
 def _gather_elements(b: Building) -> Any:
-    axis = b.axis(0)
-    return b.same(b.mb.gather_along_axis(x=b.number(), indices=_positive(b, 1, [axis]), axis=axis))
+    """MIL wants the other axes of the data as long as those of the indices: what is beyond is never read."""
+    axis, x = b.axis(0), b.number()
+    if not _same_lengths(b, axis):
+        ends = [0 if other == axis else int(dim or 0) for other, dim in enumerate(b.dims(1))]
+        whole = [other == axis for other in range(len(ends))]
+        x = b.mb.slice_by_index(x=x, begin=[0] * len(ends), end=ends, end_mask=whole)
+    return b.same(b.mb.gather_along_axis(x=x, indices=_positive(b, 1, [axis]), axis=axis))
+
+
+def _same_lengths(node: NodeView, axis: int) -> bool:
+    pairs = zip(node.dims(0), node.dims(1), strict=True)
+    return all(have == want for other, (have, want) in enumerate(pairs) if other != axis)
+
+
+def _check_elements(node: NodeView) -> Refusal | None:
+    if not _same_lengths(node, node.axis(0)) and None in node.dims(1):
+        return Refusal(
+            "indices of sizes known at run time only, shorter than the data", "fixed sizes", "Export with fixed shapes",
+            "input indices",
+        )  # fmt: skip
+    return _check_known(node)
 
 
 def _gather_nd(b: Building) -> Any:
@@ -100,13 +117,15 @@ def _scatter_nd(b: Building) -> Any:
 
 
 def _scatter_elements(b: Building) -> Any:
-    axis = b.axis(0)
-    return b.same(
-        b.mb.scatter_along_axis(
-            data=b.number(0), indices=_positive(b, 1, [axis]), updates=b.number(2), axis=axis,
-            mode=_MODES[b.text("reduction", "none")],
-        )
-    )  # fmt: skip
+    """Indices shorter than the data along other axes become full coordinates: MIL's own operation has them equally long."""
+    axis, mode = b.axis(0), _MODES[b.text("reduction", "none")]
+    data, indices, updates = b.number(0), _positive(b, 1, [axis]), b.number(2)
+    if _same_lengths(b, axis):
+        return b.same(b.mb.scatter_along_axis(data=data, indices=indices, updates=updates, axis=axis, mode=mode))
+    shape = [int(dim or 0) for dim in b.dims(1)]
+    grid: list[Any] = [part[..., None].astype(np.int32) for part in np.indices(shape)]
+    grid[axis] = indices[..., None] if isinstance(indices, np.ndarray) else b.mb.expand_dims(x=indices, axes=[-1])
+    return b.same(b.mb.scatter_nd(data=data, indices=b.mb.concat(values=grid, axis=-1), updates=updates, mode=mode))
 
 
 def _one_hot(b: Building) -> Any:
@@ -132,10 +151,10 @@ def _non_zero(b: Building) -> Any:
 
 ROWS = (
     Row("Gather", _gather, _check_known, dtypes=ANY),
-    Row("GatherElements", _gather_elements, _check_known, dtypes=ANY),
+    Row("GatherElements", _gather_elements, _check_elements, dtypes=ANY),
     Row("GatherND", _gather_nd, _check_gather_nd, dtypes=ANY),
     Row("ScatterND", _scatter_nd, lambda node: _check_last(node) or _check_known(node), dtypes=ANY),
-    Row("ScatterElements", _scatter_elements, _check_known, dtypes=ANY),
+    Row("ScatterElements", _scatter_elements, _check_elements, dtypes=ANY),
     Row("OneHot", _one_hot, static=(1, 2), dtypes=ANY),
     Row("NonZero", _non_zero, dtypes=ANY),
 )

@@ -57,7 +57,7 @@ def weights(how: Sampling, size: int, wanted: int, scale: float) -> np.ndarray:
         taps = np.arange(min(first, math.floor(center)), max(last, math.floor(center) + 1) + 1)
         weight = _kernel(how, (taps - center) * stretch)
         inside = (taps >= 0) & (taps < size)
-        if how.antialias or how.exclude_outside:
+        if how.exclude_outside:
             weight = np.where(inside, weight, 0)
         np.add.at(matrix[row], np.clip(taps, 0, size - 1), weight / weight.sum())
     return matrix.astype(np.float32)

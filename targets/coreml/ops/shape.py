@@ -135,7 +135,7 @@ _BYTES = ANY | BYTES
 _FLOATS = frozenset({"float16", "float32"})
 
 ROWS = (
-    Row("Reshape", _reshape, _check_reshape, dtypes=_BYTES, high_rank=True, note="ranks above 5 only on the way to a Transpose"),
+    Row("Reshape", _reshape, _check_reshape, clamped=(1,), dtypes=_BYTES, high_rank=True, note="ranks above 5 only on the way to a Transpose"),
     Row("Transpose", _transpose, dtypes=_BYTES, high_rank=True),
     Row("Flatten", _flatten, dtypes=ANY),
     Row("Squeeze", _squeeze, _check_squeeze, static=(1,), dtypes=_BYTES, high_rank=True),
