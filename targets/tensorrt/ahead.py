@@ -31,7 +31,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
     Raises:
         TargetError: the parser or the builder refuses; names node, operator and attributes as far as TensorRT does.
     """
-    prepared = prepare(request.model, settings.precision)
+    prepared = prepare(request.model, settings.precision, settings.keep_float32)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     with captured() as messages:

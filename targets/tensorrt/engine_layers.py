@@ -31,13 +31,23 @@ _NAMED_AT_MOST = 8
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """A layer of a built engine: the vendor's name and kind, the ONNX nodes in it, the types that it reads and writes."""
+    """A layer of a built engine.
+
+    Attributes:
+        name: the vendor's.
+        kind: the vendor's, such as ``gemm``.
+        nodes: names of the ONNX nodes in it.
+        reads: types of the tensors that it reads.
+        writes: types of the tensors that it writes.
+        constants: types of its weights and other constants.
+    """
 
     name: str
     kind: str
     nodes: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    constants: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -56,6 +66,7 @@ def parse_listing(messages: Sequence[str]) -> list[EngineLayer]:
             tuple(_NODE.findall(match["metadata"])),
             _dtypes(match["reads"]),
             _dtypes(match["writes"]),
+            _dtypes(match["constants"]),
         )
         for match in matches
     ]
@@ -119,10 +130,14 @@ def precision_notes(
 
 
 def _product_precision(node: str, layers: Sequence[EngineLayer]) -> str:
-    """The narrowest type that a layer with the node reads; the generated kernels around a product count only without one."""
+    """What its kernel multiplies: the first tensor that it reads, of the narrowest kernel when there are several.
+
+    A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 and
+    convert in between, so there the narrowest type counts of all that it reads, weights included.
+    """
     holders = [layer for layer in layers if node in layer.nodes]
-    products = [layer for layer in holders if layer.kind != _GENERATED] or holders
-    found = {layer.precision for layer in products}
+    found = {layer.precision for layer in holders if layer.kind != _GENERATED}
+    found = found or {dtype for layer in holders for dtype in (*layer.reads, *layer.constants)}
     return next((dtype for dtype in _WIDTHS if dtype in found), "no kernel of its own")
 
 

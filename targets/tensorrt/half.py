@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -45,13 +45,14 @@ class CastToHalf(ir.passes.InPlacePass):
 
         x: f32 ─► Cast ─► Conv(w: f16) ─► Cast ─► Softmax ─► y: f32
 
-    A node stays in float32 when its operator is none of those known to be safe, when a constant of it does not fit
-    float16 (65504, or nothing left of it), when it takes a product of such a constant, when it squares a tensor, or when
+    A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe, when a constant of it does not fit
+    float16 (65504, or nothing left of it), when what it reads may be as large, when it squares a tensor, or when
     it divides by a computed one. Needs dtypes on the values (shape inference). Bodies of control flow stay in float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Collection[str] = ()) -> None:
         self.kept: dict[str, str] = {}
+        self._keep = frozenset(keep)
         self._half: set[ir.Node] = set()
         self._wide: set[ir.Value] = set()
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -76,12 +77,18 @@ class CastToHalf(ir.passes.InPlacePass):
             self._half.add(node)
         elif reason != _FOLLOWS and node.op_type not in _QUANTIZES:
             self.kept[node.name or ""] = reason
-        overflow = reason == _TOO_LARGE or any(value in self._wide for value in node.inputs if value is not None)
-        if overflow and node.op_type in _CARRIES_RANGE:
+        # Limits that are never met (Clip's ±3.4e38) make nothing large.
+        source = reason == _ASKED or (reason == _TOO_LARGE and node.op_type != "Clip")
+        carried = node.op_type in _CARRIES_RANGE and any(
+            value in self._wide for value in node.inputs if value is not None
+        )
+        if source or carried:
             self._wide.update(node.outputs)
 
     def _reason(self, node: ir.Node) -> str:
         """Why a node stays in float32; empty when it computes in float16."""
+        if node.name in self._keep:
+            return _ASKED
         if node.domain not in ("", "ai.onnx") or node.op_type not in _COMPUTES | _MOVES:
             return f"{node.op_type} is computed in float32"
         if any(value.dtype is None for value in [*node.inputs, *node.outputs] if value is not None):
@@ -94,7 +101,7 @@ class CastToHalf(ir.passes.InPlacePass):
         if any(_vanishes(value) for value in constants):
             return "a constant is too small for float16"
         if any(value in self._wide for value in node.inputs if value is not None):
-            return "an input comes from a constant that is too large for float16"
+            return "an input may be too large for float16"
         if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
             return "it squares its input"
         divisor = node.inputs[1] if node.op_type == "Div" else None
@@ -142,6 +149,7 @@ class CastToHalf(ir.passes.InPlacePass):
 
 
 _FOLLOWS = "it moves what is float32 already"
+_ASKED = "it was asked for"
 _TOO_LARGE = "a constant is too large for float16"
 
 

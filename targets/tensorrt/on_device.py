@@ -24,7 +24,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
     Raises:
         TargetError: the parser (of TensorRT for RTX, which is that of TensorRT) refuses the graph.
     """
-    prepared = prepare(request.model, settings.precision)
+    prepared = prepare(request.model, settings.precision, settings.keep_float32)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     (request.folder / ONNX).write_bytes(data)

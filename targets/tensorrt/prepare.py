@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +39,12 @@ def normalize(model: ir.Model) -> ir.Model:
     return copy
 
 
-def prepare(model: ir.Model, precision: str) -> Prepared:
+def prepare(model: ir.Model, precision: str, keep_float32: Collection[str] = ()) -> Prepared:
     """The strongly typed graph: normalised, and in float16 when that is the precision."""
     copy = normalize(model)
     if precision == "float32":
         return Prepared(copy, {})
-    cast = CastToHalf()
+    cast = CastToHalf(keep_float32)
     cast(copy)
     RemoveUnusedNodesPass()(copy)
     return Prepared(copy, cast.kept)

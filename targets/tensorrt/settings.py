@@ -8,12 +8,14 @@ from typing import Any
 from edgewise.targets.base import BuildRequest
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.errors import TargetError
+from edgewise.targets.nodes import node_names
 from edgewise.targets.options import Option, read_options
 from edgewise.targets.tensorrt.profiles import Profile, shape_profile
 from edgewise.targets.tensorrt.vendor import buildable_sms
 
 OPTIONS = {
     "precision": Option("float16", str, ("float16", "float32")),
+    "keep_float32": Option(None, list),
     "profiles": Option(None, dict),
     "builder": Option(None, str, ("rtx", "device")),
     "tf32": Option(False, bool),
@@ -32,6 +34,7 @@ class Settings:
         sm: compute capability, 89 for 8.9.
         builder: ``rtx`` (here, ahead of time) or ``device`` (there, with its own TensorRT).
         precision: what is not quantized computes in ``float16`` or ``float32``.
+        keep_float32: names of nodes that compute in float32 in a float16 network.
         profile: ranges of the dynamic inputs.
         tf32: let float32 products round their factors to 10 bits.
         workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
@@ -43,6 +46,7 @@ class Settings:
     sm: int
     builder: str
     precision: str
+    keep_float32: tuple[str, ...]
     profile: Profile
     tf32: bool
     workspace_bytes: int | None
@@ -65,7 +69,7 @@ def read_settings(request: BuildRequest) -> Settings:
     _check_numbers(options, request.device)
     profile, notes = shape_profile(list(request.model.graph.inputs), options["profiles"] or {})
     return Settings(
-        sm, builder, options["precision"], profile, options["tf32"],
+        sm, builder, options["precision"], _kept(options["keep_float32"] or [], request), profile, options["tf32"],
         options["workspace_bytes"], options["dla_core"], options["gpu_fallback"], notes,
     )  # fmt: skip
 
@@ -101,6 +105,14 @@ def _check_numbers(options: dict[str, Any], device: DeviceProfile) -> None:
         raise _wrong(f"dla_core = {options['dla_core']}", f"a core of {device.name}, which has {cores}", "Correct it")
     if options["workspace_bytes"] is not None and options["workspace_bytes"] <= 0:
         raise _wrong(f"workspace_bytes = {options['workspace_bytes']}", "a positive number", "Correct it")
+
+
+def _kept(names: list[Any], request: BuildRequest) -> tuple[str, ...]:
+    known = node_names(request.model.graph)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise _wrong(f"keep_float32 with {unknown[0]!r}", "names of nodes", "See `edgewise inspect` for their names")
+    return tuple(names)
 
 
 def _wrong(found: str, expected: str, fix: str) -> TargetError:

@@ -126,6 +126,22 @@ def test_what_a_large_constant_made_stays_in_float_up_to_softmax(graph_maker: An
     assert not np.isnan(emulated(prepared.model).run(inputs)["y"]).any()
 
 
+def test_what_was_asked_for_stays_in_float_with_what_carries_its_range_on(graph_maker: Any) -> None:
+    """Scores beyond 65504 before they are scaled: kept in float32 up to Softmax, on request."""
+    g = graph_maker()
+    g.add("MatMul", ["x", g.constant("w", np.full((4, 4), 300, np.float32))], "scores")
+    g.add("Mul", ["scores", g.constant("scale", np.float32(0.001))], "scaled")
+    g.add("Softmax", ["scaled"], "p")
+    g.add("Mul", ["p", g.constant("two", np.float32(2))], "y")
+    model = g.model({"x": [1, 4]}, {"y": [1, 4]})
+    inputs = {"x": np.float32([[100, 200, 300, 400]])}
+    assert np.isnan(emulated(prepare(model, "float16").model).run(inputs)["y"]).any()
+    prepared = prepare(model, "float16", ["scores_node"])
+    assert set(prepared.kept) == {"scores_node", "scaled_node", "p_node"}
+    assert prepared.kept["scores_node"] == "it was asked for"
+    np.testing.assert_allclose(emulated(prepared.model).run(inputs)["y"], OnnxRunner(model).run(inputs)["y"], rtol=1e-3)
+
+
 def test_squares_and_computed_divisors_stay_in_float(graph_maker: Any) -> None:
     g = graph_maker()
     g.add("Mul", ["x", "x"], "square")

@@ -140,7 +140,7 @@ def test_a_listing_is_read_layer_by_layer() -> None:
     layers = parse_listing(["Something else", LISTING])
     assert layers == [
         EngineLayer("q_myl0_0", "kgen", ("q0",), ("float32",), ("int8",)),
-        EngineLayer("conv_myl0_1", "correlation", ("conv", "dq0"), ("int8",), ("float32",)),
+        EngineLayer("conv_myl0_1", "correlation", ("conv", "dq0"), ("int8",), ("float32",), ("int8",)),
         EngineLayer("tail_myl0_2", "kgen", ("conv", "relu"), ("float16",), ("float32",)),
     ]
     assert parse_listing(["nothing"]) == []
@@ -155,4 +155,6 @@ def test_a_product_counts_by_its_kernel_not_by_what_surrounds_it() -> None:
     dequantized = [EngineLayer("conv_1", "correlation", ("conv",), ("float32",), ("float32",)), *layers[2:]]
     assert precision_notes(dequantized, ops, {"conv"}, "float16")[1] == "Not in int8 but in float32: conv."
     assert precision_notes(dequantized, ops, set(), "float16")[1] == "Not in float16 but in float32: conv."
+    generated = [EngineLayer("norm_fc", "kgen", ("conv",), ("float32",), ("float16",), ("float32", "float16"))]
+    assert len(precision_notes(generated, ops, set(), "float16")) == 1, "its weights are float16, its product is too"
     assert precision_notes([], ops, set(), "float16")[1] == "Not in float16 but in no kernel of its own: conv."
