@@ -135,6 +135,12 @@ def test_a_rerun_resumes_where_something_changed(tiny: Path, calib: Path, tmp_pa
     assert reused(other) == {"export": True, "quantize": False, "build": False, "verify": False}
 
 
+def test_other_options_of_a_target_make_another_engine(tiny: Path, tmp_path: Path) -> None:
+    convert(tiny, tmp_path, options={"build.options": {"optimization": "basic"}})
+    again = convert(tiny, tmp_path, options={"build.options": {"optimization": "all"}})
+    assert reused(again) == {"export": True, "build": False, "verify": False}
+
+
 def test_a_changed_source_or_data_file_is_seen(tiny: Path, calib: Path, tmp_path: Path) -> None:
     source, data = tmp_path / "net.onnx", tmp_path / "d.npz"
     shutil.copy(tiny, source)
