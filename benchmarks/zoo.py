@@ -170,7 +170,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "verifies": len(verified),
         "share": len(verified) / max(1, len(rows)),
         "goal": _GOAL,
-        "taken": {name: sum(not row["targets"][name] for row in verified) for name in names},
+        "taken": {name: sum(row["targets"].get(name) == {} for row in verified) for name in names},
     }
 
 

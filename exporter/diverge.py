@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from edgewise.exporter.clean.names import ORIGIN
-from edgewise.exporter.locations import location_of
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
 from edgewise.runtime.compare import compare_outputs
@@ -39,15 +38,16 @@ class Divergence:
 
 
 def first_divergence(
-    model: ir.Model, intermediates: Intermediates, inputs: Arrays, min_sqnr_db: float
+    model: ir.Model, intermediates: Intermediates, inputs: Arrays, min_sqnr_db: float, locations: Mapping[str, str]
 ) -> Divergence | None:
     """Compare every value that both networks have, in the graph's order.
 
     Args:
-        model: the exported model, its metadata still in place.
+        model: the exported model; its values' ``meta`` tells their names in the source.
         intermediates: what the source has at a name.
         inputs: one sample on which the outputs differ.
         min_sqnr_db: a value with less diverges.
+        locations: source lines by node name.
 
     Returns:
         The first value that diverges, or None when no value that can be compared does.
@@ -67,7 +67,7 @@ def first_divergence(
         for value in node.outputs:
             name = str(value.name)
             if name in have and (sqnr := _sqnr(want[names[name]], have[name])) is not None and sqnr < min_sqnr_db:
-                return Divergence(str(node.name), node.op_type, name, sqnr, location_of(node))
+                return Divergence(str(node.name), node.op_type, name, sqnr, locations.get(str(node.name), ""))
     return None
 
 

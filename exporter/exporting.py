@@ -22,6 +22,7 @@ from edgewise.exporter.source import Arrays, Source
 from edgewise.exporter.torch_source import TorchSource
 from edgewise.exporter.trace import trace
 from edgewise.exporter.upgrade import upgrade
+from edgewise.exporter.verify import Trail
 from edgewise.exporter.verify import verify as verify_model
 from edgewise.runtime.compare import TensorParity
 from edgewise.runtime.data import Dataset
@@ -117,13 +118,12 @@ def export(
     with quiet():
         passes = clean(draft.model)
         infer_shapes(draft.model)
-    parity: list[TensorParity] = []
-    if verify:
-        parity = verify_model(
-            draft.model, samples, references, draft.intermediates, min_sqnr_db=min_sqnr_db, progress=progress
-        )
     locations = {str(node.name): line for node in draft.model.graph if (line := location_of(node))}
     strip(draft.model)
+    parity: list[TensorParity] = []
+    if verify:
+        trail = Trail(draft.intermediates, locations)
+        parity = verify_model(draft.model, samples, references, trail, min_sqnr_db=min_sqnr_db, progress=progress)
     report = {"versions": _versions(), "passes": passes, "warnings": draft.warnings} | draft.facts
     report["nodes"] = sum(1 for _ in draft.model.graph)
     outputs = output_specs(draft.model)

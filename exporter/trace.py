@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from edgewise.exporter.clean.names import ORIGIN
 from edgewise.exporter.errors import ExportError
@@ -14,9 +15,7 @@ from edgewise.exporter.source import Arrays
 from edgewise.exporter.torch_source import TorchSource, named_leaves
 from edgewise.exporter.translations import TRANSLATIONS
 from edgewise.exporter.untraceable import untraceable
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from onnx_ir.passes import common
 
 LOWEST_OPSET = 18
 
@@ -94,6 +93,8 @@ def _parameters(source: TorchSource) -> list[str]:
 
 def _name_ends(model: ir.Model, source: TorchSource, outputs: list[str]) -> None:
     """Inputs as the user named them (PyTorch keeps the order of the arguments, keywords last), outputs as ``outputs``."""
+    # A tensor that is returned twice, or an input returned as it is, would have one name; this gives the outputs values of their own.
+    common.OutputFixPass()(model)
     inputs = list(model.graph.inputs)
     by_keyword = {str(value.name): value for value in inputs}
     for place, (spec, key) in enumerate(zip(source.inputs, source.keywords, strict=True)):
@@ -106,8 +107,6 @@ def _name_ends(model: ir.Model, source: TorchSource, outputs: list[str]) -> None
 
 def _own_weights(model: ir.Model) -> None:
     """Copy weights out of PyTorch's storages: the ONNX model must not change with the module."""
-    import onnx_ir as ir
-
     for value in model.graph.initializers.values():
         if value.const_value is not None:
             array = value.const_value.numpy()

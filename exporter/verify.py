@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from edgewise.exporter.diverge import Intermediates, first_divergence
+from edgewise.exporter.diverge import Divergence, Intermediates, first_divergence
 from edgewise.exporter.source import Arrays
 from edgewise.runtime.compare import TensorParity, compare_outputs
 from edgewise.runtime.errors import GateError
@@ -15,11 +16,19 @@ from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress
 
 
+@dataclass(frozen=True)
+class Trail:
+    """What the search for the first node that diverges needs: the source's intermediate values, and lines by node name."""
+
+    intermediates: Intermediates
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+
 def verify(
     model: ir.Model,
     samples: Sequence[Arrays],
     references: Sequence[Arrays],
-    intermediates: Intermediates | None,
+    trail: Trail | None,
     *,
     min_sqnr_db: float,
     progress: Progress,
@@ -39,33 +48,24 @@ def verify(
     parities = compare_outputs(references, outputs)
     for parity in parities:
         exact = references[0][parity.name].dtype.kind in "iub"
-        if parity.sqnr_db < (math.inf if exact else min_sqnr_db):
-            expected = "the same numbers" if exact else f"at least {min_sqnr_db:g} dB SQNR"
-            raise _differs(model, samples, references, outputs, parity, expected, intermediates, min_sqnr_db)
+        if parity.sqnr_db >= (math.inf if exact else min_sqnr_db):
+            continue
+        errors = [_error(want[parity.name], have[parity.name]) for want, have in zip(references, outputs, strict=True)]
+        worst = errors.index(max(errors))
+        divergence = None
+        if trail is not None:
+            divergence = first_divergence(model, trail.intermediates, samples[worst], min_sqnr_db, trail.locations)
+        expected = "the same numbers" if exact else f"at least {min_sqnr_db:g} dB SQNR"
+        raise _differs(parity, f"sample {worst} of {len(samples)}", expected, divergence)
     return parities
 
 
-def _differs(
-    model: ir.Model,
-    samples: Sequence[Arrays],
-    references: Sequence[Arrays],
-    outputs: Sequence[Arrays],
-    parity: TensorParity,
-    expected: str,
-    intermediates: Intermediates | None,
-    min_sqnr_db: float,
-) -> GateError:
-    worst = max(
-        range(len(samples)), key=lambda index: _error(references[index][parity.name], outputs[index][parity.name])
-    )
+def _differs(parity: TensorParity, sample: str, expected: str, divergence: Divergence | None) -> GateError:
     found = f"{parity.sqnr_db:.1f} dB, largest error {parity.max_abs_error:.3g}"
-    divergence = None if intermediates is None else first_divergence(model, intermediates, samples[worst], min_sqnr_db)
-    if divergence is not None:
-        found += f"; {divergence}"
     return GateError(
         "the exported network does not compute what the source computes",
-        where=f"output {parity.name!r}, sample {worst} of {len(samples)}",
-        found=found,
+        where=f"output {parity.name!r}, {sample}",
+        found=found + (f"; {divergence}" if divergence is not None else ""),
         expected=expected,
         fix="Look at that line of the network, or report it; verify=False (--no-verify) exports all the same",
     )

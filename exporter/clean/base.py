@@ -13,7 +13,7 @@ _SMALL = 4096
 
 
 class GraphPass(ir.passes.InPlacePass):
-    """A pass over the main graph and every subgraph that counts what it changed.
+    """A pass over the main graph that counts what it changed; bodies of control flow are left as they are.
 
     ``changed`` is the number of changes in the last call.
     """
@@ -22,12 +22,11 @@ class GraphPass(ir.passes.InPlacePass):
 
     @abstractmethod
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Change one graph; give the number of changes."""
+        """Change a graph; give the number of changes."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Run over all graphs of a model."""
-        opset = model.opset_imports.get("", 1)
-        self.changed = sum(self.rewrite(graph, opset) for graph in [model.graph, *model.graph.subgraphs()])
+        """Run over a model."""
+        self.changed = self.rewrite(model.graph, model.opset_imports.get("", 1))
         return ir.passes.PassResult(model, modified=self.changed > 0)
 
 
@@ -71,9 +70,11 @@ def attribute_ints(node: ir.Node, name: str) -> list[int] | None:
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The node that uses a value, if it is the only one and the value is no output of the graph."""
+    """The node that uses a value, if it is the only one, in the same graph, and the value is no output of it."""
     users = list(value.uses())
-    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+    if len(users) != 1 or value.is_graph_output() or users[0].node.graph is not value.graph:
+        return None
+    return users[0].node
 
 
 def add_initializer(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:

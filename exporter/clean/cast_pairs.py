@@ -50,7 +50,7 @@ class MergeCasts(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Merge in one graph."""
+        """Merge in a graph."""
         count = 0
         for node in graph:
             value = node.inputs[0] if is_op(node, "Cast") else None

@@ -14,7 +14,7 @@ class MakeContiguous(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Lay out the constants of one graph."""
+        """Lay out the constants of a graph."""
         count = 0
         for value in graph.initializers.values():
             tensor = value.const_value

@@ -46,7 +46,7 @@ class FoldAffine(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Fold in one graph, as often as something that folds follows."""
+        """Fold in a graph, as often as something that folds follows."""
         count = 0
         for node in [node for node in graph if is_op(node, *_LINEAR)]:
             while _fold(graph, node):

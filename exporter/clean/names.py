@@ -26,13 +26,8 @@ class NameByScope(GraphPass):
     old name stays in ``value.meta`` for the search for the first node that diverges.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rename in the main graph; bodies of control flow keep their names."""
-        self.changed = self.rewrite(model.graph, 0)
-        return ir.passes.PassResult(model, modified=self.changed > 0)
-
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Rename in one graph."""
+        """Rename in a graph."""
         taken = {str(value.name) for value in [*graph.inputs, *graph.outputs]}
         taken |= {name for name in graph.initializers if not _is_made_up(name)}
         for body in graph.subgraphs():

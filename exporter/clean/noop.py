@@ -34,7 +34,7 @@ class RemoveNoOps(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Replace in one graph."""
+        """Replace in a graph."""
         found = [node for node in graph if _changes_nothing(node)]
         for node in found:
             for extra in node.outputs[1:]:  # unused; replaced values must pair up

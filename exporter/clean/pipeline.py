@@ -63,7 +63,6 @@ def closing_passes() -> list[ir.passes.PassBase]:
         common.OutputFixPass(),
         common.NameFixPass(),
         common.TopologicalSortPass(),
-        NameByScope(),
     ]
 
 
@@ -75,6 +74,7 @@ def clean(model: ir.Model) -> dict[str, int]:
         their number changed (at least 1).
     """
     counts: Counter[str] = Counter()
+    names = [value.name for value in [*model.graph.inputs, *model.graph.outputs]]
     run_passes(model, opening_passes(), counts)
     repeated = repeated_passes()
     for _ in range(_MAX_ROUNDS):
@@ -83,6 +83,10 @@ def clean(model: ir.Model) -> dict[str, int]:
         if sum(counts.values()) == before:
             break
     run_passes(model, closing_passes(), counts)
+    # Where outputs are one and the same value, the passes leave one of the names and make others up.
+    for value, name in zip([*model.graph.inputs, *model.graph.outputs], names, strict=True):
+        value.name = name
+    run_passes(model, [NameByScope()], counts)
     return dict(sorted(counts.items()))
 
 

@@ -21,7 +21,7 @@ class PlainSoftmax(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Replace in one graph."""
+        """Replace in a graph."""
         return sum(_plain(graph, node) for node in list(graph) if is_op(node, "Softmax", "LogSoftmax"))
 
 

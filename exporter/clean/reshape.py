@@ -23,7 +23,7 @@ class PlainReshape(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Replace in one graph."""
+        """Replace in a graph."""
         return sum(_plain(graph, node) for node in list(graph) if is_op(node, "Reshape"))
 
 

@@ -35,7 +35,7 @@ class SplitHeads(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Replace in one graph."""
+        """Replace in a graph."""
         found = [node for node in graph if is_op(node, "Transpose")]
         return sum(_split(graph, node, opset) for node in found)
 

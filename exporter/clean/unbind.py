@@ -22,7 +22,7 @@ class SliceSqueezeToGather(GraphPass):
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
-        """Replace in one graph."""
+        """Replace in a graph."""
         count = 0
         for node in [node for node in graph if is_op(node, "Slice")]:
             squeeze = only_consumer(node.outputs[0])

@@ -65,6 +65,18 @@ class Several(nn.Module):
         return {"scores": y, "best": y.argmax(1), "nothing": None, "extra": [y + 1, y * 2]}
 
 
+class Echo(nn.Module):
+    """Returns a tensor twice, its input, and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.arange(3.0))
+
+    def forward(self, x):
+        y = x + 1
+        return y, y, x, self.table
+
+
 class Branching(nn.Module):
     """Control flow that depends on data."""
 
@@ -164,6 +176,10 @@ def branching() -> Branching:
 
 def squarer() -> Squarer:
     return Squarer()
+
+
+def echo() -> Echo:
+    return Echo()
 
 
 def deciding() -> Deciding:

@@ -174,7 +174,7 @@ def test_control_flow_survives(tmp_path):
     assert found.count("If") == found.count("Loop") == 1
     assert exported.parity[0].sqnr_db > 100
     branch = next(node for node in exported.model.graph if node.op_type == "If").attributes["then_branch"].as_graph()
-    assert [node.op_type for node in branch] == ["Conv"]
+    assert [node.op_type for node in branch] == ["Conv", "BatchNormalization"]
 
 
 def test_initializers_listed_as_inputs_are_none(tmp_path):

@@ -161,6 +161,12 @@ def test_outputs_can_be_dropped(network):
             export(network("several"), inputs=specs, drop_outputs=names)
 
 
+def test_outputs_that_are_one_tensor_or_no_computation_at_all(network):
+    exported = export(network("echo"), inputs=[TensorSpec("x", "float32", (2, 3))])
+    assert [spec.name for spec in exported.outputs] == ["output_0", "output_1", "output_2", "output_3"]
+    assert all(parity.exact for parity in exported.parity)
+
+
 def test_real_data_is_what_is_compared(trained):
     from edgewise.runtime.data import random_data
 

@@ -19,21 +19,24 @@ def drafted(network):
     """A cleaned graph before it is stripped, with what verify needs."""
     from edgewise.exporter.clean.pipeline import clean
     from edgewise.exporter.diverge import of_program
+    from edgewise.exporter.locations import location_of
     from edgewise.exporter.samples import choose_samples, trace_example
     from edgewise.exporter.trace import trace
+    from edgewise.exporter.verify import Trail
 
     source = open_source(network("tiny"), inputs=[IMAGE])
     samples = choose_samples(source, None, 0)
     model, program, _ = trace(source, trace_example(source, samples, 0), 18)
     clean(model)
     references = [source.run(sample) for sample in samples]
-    return model, samples, references, of_program(program, ["image"])
+    locations = {node.name: location_of(node) for node in model.graph}
+    return model, samples, references, Trail(of_program(program, ["image"]), locations)
 
 
 def corrupted(drafted, change):
     from edgewise.exporter.verify import verify
 
-    model, samples, references, intermediates = drafted
+    model, samples, references, trail = drafted
     copy = model.clone()
     # meta is not part of a clone; the names before cleaning are what the search needs
     for before, after in zip(model.graph, copy.graph, strict=True):
@@ -41,7 +44,7 @@ def corrupted(drafted, change):
             new.meta.update(old.meta)
     change(copy.graph)
     with pytest.raises(GateError) as caught:
-        verify(copy, samples, references, intermediates, min_sqnr_db=60, progress=silent)
+        verify(copy, samples, references, trail, min_sqnr_db=60, progress=silent)
     assert caught.value.exit_code == 1
     return str(caught.value)
 
@@ -85,8 +88,8 @@ def test_a_wrong_constant_of_the_last_layer_is_found(drafted):
 def test_a_healthy_graph_passes(drafted):
     from edgewise.exporter.verify import verify
 
-    model, samples, references, intermediates = drafted
-    assert verify(model, samples, references, intermediates, min_sqnr_db=60, progress=silent)[0].sqnr_db > 100
+    model, samples, references, trail = drafted
+    assert verify(model, samples, references, trail, min_sqnr_db=60, progress=silent)[0].sqnr_db > 100
 
 
 def test_integers_must_be_equal(graph):
