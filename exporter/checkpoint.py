@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.quiet import quiet
 from edgewise.exporter.torch_source import first_line
 from edgewise.runtime.extras import needs
 
@@ -18,6 +22,8 @@ WRAPPERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
     "state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "generator",
 )  # fmt: skip
+# Plain records that training scripts save beside the weights; building them runs nothing.
+_HARMLESS = [argparse.Namespace, SimpleNamespace, PosixPath, PurePosixPath, defaultdict, dict]
 _GLOBAL = re.compile(r"(?:GLOBAL|global)\s+`?([\w.]+)")
 
 Tensors = dict[str, torch.Tensor]
@@ -72,7 +78,8 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_pickle(path: Path, trust: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust)
+        with torch.serialization.safe_globals(_HARMLESS), quiet():
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise _holds_code(path, str(error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:

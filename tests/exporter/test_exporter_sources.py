@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 from edgewise.exporter import ExportError, export, open_source
@@ -37,6 +40,10 @@ WRAPPED = {
     "ema first": (
         lambda state: {"model": {}, "model_ema": state, "optimizer": {"lr": 0.1}},
         {"wrappers": ["model_ema"]},
+    ),
+    "with the script's arguments": (
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, output=Path("out"))},
+        {"wrappers": ["model"]},
     ),
     "averaged model": (
         lambda state: {
