@@ -23,7 +23,7 @@ WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "generator",
 )  # fmt: skip
 # Plain records that training scripts save beside the weights; building them runs nothing.
-_HARMLESS = [argparse.Namespace, SimpleNamespace, PosixPath, PurePosixPath, defaultdict, dict]
+_HARMLESS: list[Any] = [argparse.Namespace, SimpleNamespace, PosixPath, PurePosixPath, defaultdict, dict]
 _GLOBAL = re.compile(r"(?:GLOBAL|global)\s+`?([\w.]+)")
 
 Tensors = dict[str, torch.Tensor]
