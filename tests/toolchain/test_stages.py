@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.onnx_file import read_onnx
-from edgewise.targets import find_device, find_target
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.targets import Executor, find_device, find_target
 
 from edgewise.errors import GateFailedError, ToolchainError, error_entry
 from edgewise.local import gpus, instructions, this_machine
@@ -27,7 +28,7 @@ from edgewise.stages.network import Network, load_network, only, read_network, s
 from edgewise.stages.pipeline import default_name
 from edgewise.stages.quantize import quantize_stage
 from edgewise.stages.reference import with_reference
-from edgewise.stages.verify import source_threshold
+from edgewise.stages.verify import source_threshold, verify_engine
 
 
 @pytest.fixture
@@ -157,6 +158,26 @@ def test_places_are_known_by_their_content_or_by_names_sizes_and_times(tmp_path:
 )
 def test_thresholds(settings: VerifySettings, done: dict[str, object], threshold: float | None) -> None:
     assert source_threshold(settings, done) == threshold
+
+
+@pytest.mark.parametrize(
+    ("noise", "done", "threshold"),
+    [
+        (0.0, {}, 40.0),
+        (0.0, {"quantize": {}}, 20.0),
+        (0.01, {"quantize": {}}, 20.0),
+        (0.25, {"quantize": {}}, 9.0),  # 12 dB from the source: 3 dB less is what another rounding may do
+        (0.25, {"quantize": {}, "prune": {}}, 20.0),
+    ],
+)
+def test_thresholds_of_a_build(network: Network, noise: float, done: dict[str, object], threshold: float) -> None:
+    graph = OnnxRunner(network.model, optimize=False)
+    # The source differs from the graph by `noise`; the engine is the graph itself.
+    references = [{"y": graph.run(sample)["y"] / np.float32(1 - noise)} for sample in network.samples]
+    changed = Network(network.model, network.samples, references).after(network.model, **done)
+    parity = verify_engine(changed, Executor(graph.run, "the graph"), None)
+    assert parity["against_onnx"]["min_sqnr_db"] == pytest.approx(threshold, abs=0.1)
+    assert parity["against_onnx"]["passed"]
 
 
 def test_nan_holds_no_gate() -> None:
