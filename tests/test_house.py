@@ -175,6 +175,7 @@ def test_other_comparisons_are_let_through() -> None:
     assert _named_comparisons("target in found\nname == 'cpu'\ntarget is None\n") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize(("line", "status"), [("import quantize", 1), ("import edgewise", 0)])
 def test_the_run_fails_after_an_import_by_a_bare_name(tmp_path: Path, workers: str, line: str, status: int) -> None:
