@@ -35,7 +35,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     with captured() as messages:
-        engine = parsed.builder.build_serialized_network(parsed.network, _config(parsed.builder, settings))
+        engine = parsed.builder.build_serialized_network(parsed.network, make_config(parsed.builder, settings))
         listing, errors = parse_listing(messages.verbose), messages.errors
     if engine is None:
         raise _builder_refused(errors, prepared.model, settings)
@@ -110,7 +110,8 @@ def float_notes(prepared: Prepared, settings: Settings) -> list[str]:
     return [f"Kept in float32 in the float16 graph: {'; '.join(kept_summary(prepared.kept))}."]
 
 
-def _config(builder: Any, settings: Settings) -> Any:
+def make_config(builder: Any, settings: Settings) -> Any:
+    """TensorRT's builder configuration for the settings."""
     trt = tensorrt_rtx()
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1

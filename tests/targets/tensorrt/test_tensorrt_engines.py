@@ -13,10 +13,12 @@ from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
 from edgewise.runtime.onnx_runner import OnnxRunner
-from edgewise.targets import Executor, TargetError, find_device
+from edgewise.targets import BuildRequest, Executor, TargetError, find_device
 from edgewise.targets.nodes import tensor_spec
 from edgewise.targets.tensorrt import TARGET, ahead
 from edgewise.targets.tensorrt.engine_layers import EngineLayer, parse_listing, precision_notes
+from edgewise.targets.tensorrt.settings import read_settings
+from edgewise.targets.tensorrt.vendor import tensorrt_rtx
 
 SmallGraph = Callable[[str], ir.Model]
 PRODUCTS = {"correlation", "gemm"}
@@ -47,6 +49,22 @@ def test_the_precision_that_was_asked_for_is_in_the_engine(
     assert isinstance(executor, Executor)
     parity = compare_outputs([OnnxRunner(model).run(inputs)], [executor.run(inputs)])[0]
     assert parity.sqnr_db > db
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_float32_is_not_rounded_unless_allowed(tf32: bool, small_graph: SmallGraph, tmp_path: Any) -> None:
+    """TensorRT's own default is to round the factors of float32 products."""
+    builder = tensorrt_rtx().Builder(tensorrt_rtx().Logger(tensorrt_rtx().Logger.ERROR))
+    request = BuildRequest(
+        small_graph("conv_net"),
+        tmp_path,
+        find_device("rtx-4070", "tensorrt"),
+        {"tf32": tf32, "workspace_bytes": 1 << 22},
+    )
+    config = ahead.make_config(builder, read_settings(request))
+    assert config.get_flag(tensorrt_rtx().BuilderFlag.TF32) is tf32
+    assert config.get_memory_pool_limit(tensorrt_rtx().MemoryPoolType.WORKSPACE) == 1 << 22
+    assert config.get_compute_capability(0) == tensorrt_rtx().ComputeCapability.SM89
 
 
 @pytest.mark.parametrize("device", ["rtx-3060", "rtx-4070", "rtx-5080"])

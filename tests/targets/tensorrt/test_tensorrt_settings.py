@@ -116,6 +116,7 @@ def test_a_range_that_is_given_is_taken_without_a_word() -> None:
         ({"x": {"min": [0, 4], "opt": [1, 4], "max": [1, 4]}}, "expected a list of positive integers"),
         ({"x": {"min": [True, 4], "opt": [1, 4], "max": [1, 4]}}, "expected a list of positive integers"),
         ({"x": {"min": [4, 4], "opt": [2, 4], "max": [8, 4]}}, "expected min <= opt <= max"),
+        ({"x": {"min": [1, 4], "opt": [8, 4], "max": [4, 4]}}, "expected min <= opt <= max"),
     ],
 )
 def test_profiles_that_do_not_fit_are_refused(given: dict[str, Any], message: str) -> None:
