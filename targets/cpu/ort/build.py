@@ -37,7 +37,7 @@ def build_engine(target: Target, request: BuildRequest) -> BuildResult:
     source = to_bytes(request.model, f"graph {request.model.graph.name!r}")
     draft = request.folder / "optimized.onnx"
     _optimize(request.model, source, draft, _LEVELS[options["optimization"]])
-    optimized = _tidy(draft, request.model.ir_version)
+    optimized = _tidy(draft)
     draft.unlink()
     if options["format"] == "onnx":
         (request.folder / name).write_bytes(optimized.SerializeToString(deterministic=True))
@@ -100,7 +100,7 @@ def _kept_float(node: ir.Node) -> bool:
     return _dequantizes(node.inputs[0].producer()) and not _dequantizes(node.inputs[1].producer())
 
 
-def _tidy(path: Path, ir_version: int) -> Any:
+def _tidy(path: Path) -> Any:
     """Read the optimised model back, without what would stop another ONNX Runtime or only costs bytes.
 
     ONNX Runtime declares every domain that it was built with, some of which another build does not know.
@@ -108,7 +108,6 @@ def _tidy(path: Path, ir_version: int) -> Any:
     with needs("graph"):
         import onnx
     proto = onnx.load(str(path))
-    proto.ir_version = ir_version
     used = _domains(proto.graph) | {function.domain for function in proto.functions}
     kept = [entry for entry in proto.opset_import if entry.domain in used]
     del proto.opset_import[:]
