@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
@@ -56,8 +57,17 @@ def inspect(
 
     Raises:
         RunError, ExportError: it cannot be read.
+        ToolchainError: a target for a bundle, which has its own.
     """
     if is_bundle(source):
+        if target or device:
+            raise ToolchainError(
+                "a bundle has its target already",
+                where=str(source),
+                found="--target or --device",
+                expected="neither",
+                fix="Leave them out, or inspect the ONNX file",
+            )
         return _of_bundle(source)
     if Path(source).suffix == ".onnx":
         kind, network = "onnx", read_network(source)
