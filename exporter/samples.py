@@ -27,7 +27,7 @@ def dynamic_sizes(specs: Sequence[TensorSpec]) -> tuple[Sizes, Sizes]:
                 if axis == 0:
                     first[dim], second[dim] = 2 + count, 1 + count
                 elif len(spec.shape) >= _IMAGE_RANK and axis > 1:
-                    first[dim], second[dim] = 224 + 32 * count, 288 - 32 * count
+                    first[dim], second[dim] = 96 + 32 * count, 160 + 32 * count
                 else:
                     first[dim], second[dim] = 9 + 2 * count, 14 + 3 * count
     return first, second

@@ -30,8 +30,8 @@ class SplitHeads(GraphPass):
                                ├─ Reshape ── Transpose ── k
                                └─ Reshape ── Transpose ── v
 
-    Only where the split axis comes directly behind the dims that the Reshape keeps (its parts are contiguous), and all of them are
-    taken with Gather by one position each.
+    Only where the split axis and those behind it are exactly the last axis of x (the parts lie side by side), and every part is
+    taken with Gather by one position.
     """
 
     def rewrite(self, graph: ir.Graph, opset: int) -> int:
@@ -52,8 +52,8 @@ def _split(graph: ir.Graph, transpose: ir.Node, opset: int) -> bool:
     laid, axis = dims(middle), order[0]
     if source is None or laid is None or shape is None or len(shape) != len(laid):
         return False
-    kept, parts, total = source[:-1], laid[axis], source[-1]
-    if axis != len(kept) or laid[:axis] != kept or not isinstance(parts, int) or not isinstance(total, int):
+    parts, total = laid[axis], source[-1]
+    if not isinstance(parts, int) or not isinstance(total, int):
         return False
     takers = _takers(transpose.outputs[0], parts)
     if takers is None:

@@ -174,6 +174,25 @@ def test_outputs_that_are_one_tensor_or_no_computation_at_all(network):
     assert all(parity.exact for parity in exported.parity)
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [("batch", 3, "height", "width")],
+        [("batch", "sequence"), ("batch", "sequence")],
+        [("batch", "rows", "columns", 4), ("others", "length"), ("batch", "height", "width", "depth")],
+    ],
+)
+def test_no_dynamic_dim_is_traced_at_one_and_no_two_at_the_same_size(shapes):
+    from edgewise.exporter.samples import dynamic_sizes
+
+    specs = [TensorSpec(f"input_{place}", "float32", shape) for place, shape in enumerate(shapes)]
+    first, second = dynamic_sizes(specs)
+    assert 1 not in first.values()
+    assert len(set(first.values())) == len(first)
+    assert second["batch"] == 1
+    assert all(first[dim] != second[dim] > 0 for dim in first)
+
+
 def test_real_data_is_what_is_compared(trained):
     from edgewise.runtime.data import random_data
 
