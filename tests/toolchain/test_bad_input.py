@@ -234,6 +234,9 @@ def test_wrong_data_metric_or_preprocessing(
         (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--device", "iphone-15-pro"], ["iphone-15-pro"]),
         (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--pattern", "2:4"], ["'sparsity'"]),
         (["convert", "{tiny}", "-o", "out", "--recipe", "none.yaml"], ["none.yaml", "No such file"]),
+        (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--name", "../outside"], ["'../outside'", "the name cannot name files"]),
+        (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--name", ".hidden"], ["'.hidden'"]),
+        (["inspect", "{built}", "--target", "cpu"], ["a bundle has its target already"]),
         (["report", "nowhere"], ["nothing to report on", "no such folder"]),
     ],
 )  # fmt: skip

@@ -29,6 +29,12 @@ def test_help_lists_every_verb(cli: Any) -> None:
     assert all(f" {verb} " in done.out for verb in VERBS)
 
 
+def test_nothing_at_all_is_a_call_for_help(cli: Any) -> None:
+    done = cli()
+    assert (done.code, done.err) == (0, "")
+    assert "convert" in done.out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help_and_json(cli: Any, verb: str) -> None:
     done = cli(verb, "--help")

@@ -22,7 +22,6 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         name="edgewise",
         help="Compile trained networks for the edge: smaller, faster, and proven to compute the same.",
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
     )

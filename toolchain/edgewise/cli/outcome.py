@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
 
     wants_json = "--json" in argv
     try:
-        return int(command().main(args=argv, prog_name="edgewise", standalone_mode=False) or 0)
+        return int(command().main(args=argv or ["--help"], prog_name="edgewise", standalone_mode=False) or 0)
     except EdgewiseError as error:
         return _fail(error, wants_json, argv)
     except _UsageError as error:

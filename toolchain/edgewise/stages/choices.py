@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from edgewise.settings import TargetChoice
 
 if TYPE_CHECKING:
     from edgewise.targets import DeviceProfile, Target
+
+
+_FILE_NAME = re.compile(r"[^\W.][\w.+ -]*")
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def choose(recipe: Recipe, name: str) -> list[Chosen]:
     """Every build that a recipe asks for; a target that appears twice has its device in its bundles' names.
 
     Raises:
-        ToolchainError: no target, or the same build twice.
+        ToolchainError: no target, the same build twice, or a name that would leave the output folder.
         EdgewiseError: an unknown target or device.
     """
     from edgewise.targets import find_device, find_target
@@ -41,6 +45,14 @@ def choose(recipe: Recipe, name: str) -> list[Chosen]:
             found="none",
             expected="at least one",
             fix="Pass --target cpu (repeat it for more), or a recipe with the key 'targets'",
+        )
+    if not _FILE_NAME.fullmatch(name):
+        raise ToolchainError(
+            "the name cannot name files",
+            where="--name, or the recipe's key 'name'",
+            found=repr(name),
+            expected="letters and digits, with _ - + . or spaces in between",
+            fix="Choose another name",
         )
     counts = Counter(choice.target for choice in recipe.targets)
     made = []
