@@ -13,6 +13,11 @@ def local_executor(bundle: Bundle) -> Executor | str:
     try:
         model = load(bundle.path)
     except EdgewiseError as error:
-        return str(error)
+        # Without the place: the bundle is a draft now, and what is said here goes into its manifest.
+        return (
+            f"{error.what}: found {error.found or 'an error'}, expected {error.expected}"
+            if error.expected
+            else error.what
+        )
     facts = ", ".join(f"{key} {value}" for key, value in model.facts().items())
     return Executor(model.run, f"the bundle's own engine on this machine ({facts})")

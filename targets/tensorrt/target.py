@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.refusals import refuse_unsupported, unknown_scheme
@@ -26,8 +27,8 @@ class TensorRTTarget:
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """What TensorRT's ONNX parser says, node by node. Kernels are chosen by the builder, which may still refuse."""
-        from edgewise.targets.tensorrt.support import node_support
-
+        with needs("tensorrt"):
+            from edgewise.targets.tensorrt.support import node_support
         sm_of(device)
         return node_support(model)
 
@@ -49,15 +50,15 @@ class TensorRTTarget:
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``model.engine`` with ``model.onnx`` beside, or what the device needs to build it. Options: ``settings.OPTIONS``."""
-        from edgewise.targets.tensorrt.ahead import build_engine
-        from edgewise.targets.tensorrt.on_device import write_build_kit
-
+        with needs("tensorrt"):
+            from edgewise.targets.tensorrt.ahead import build_engine
+            from edgewise.targets.tensorrt.on_device import write_build_kit
         settings = read_settings(request)
         refuse_unsupported(self, request)
         return build_engine(request, settings) if settings.builder == "rtx" else write_build_kit(request, settings)
 
     def executor(self, bundle: Bundle) -> Executor | str:
         """The engine where a GPU can run it; else, said openly, the ONNX that it was built from."""
-        from edgewise.targets.tensorrt.stand_in import engine_or_stand_in
-
+        with needs("tensorrt"):
+            from edgewise.targets.tensorrt.stand_in import engine_or_stand_in
         return engine_or_stand_in(bundle)
