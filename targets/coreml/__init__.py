@@ -22,7 +22,7 @@ class CoreMLTarget:
     summary = "Core ML ML Program (.mlpackage) for iPhone, iPad and Mac"
     default_device = "iphone-15-pro"
     min_opset = 18
-    schemes = ("int8",)
+    schemes: tuple[str, ...] = ("int8",)
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """One entry per node of the main graph; a node that is folded away or fused counts as taken.

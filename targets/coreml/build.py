@@ -8,8 +8,10 @@ from edgewise.targets.coreml.compile import compile_package
 from edgewise.targets.coreml.convert import convert
 from edgewise.targets.coreml.images import image_inputs
 from edgewise.targets.coreml.interface import Interface
+from edgewise.targets.coreml.judge import judge
+from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import Options, parse_options, wrong_option
-from edgewise.targets.coreml.prepare import prepare
+from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
 
@@ -18,7 +20,12 @@ def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
     _check_dims(request.model, options)
-    ready = prepare(request.model, options.fixed_dims)
+    ready = prepare(request.model, options.ios, options.fixed_dims)
+    for node in nodes_of(ready):
+        view = NodeView(node, opset_of(ready), options.ios)
+        refusal = judge(view)
+        if refusal is not None:
+            raise refusal.error(view.label, view.op)
     images = image_inputs(ready.graph, options, request.preprocess)
     interface = Interface(ready.graph, options, images)
     ct = load_coremltools()

@@ -76,15 +76,18 @@ class Values:
 
 
 class Building(NodeView):
-    """A node that is being built."""
+    """A node that is being built. ``views`` holds inputs that are read in another shape."""
 
     def __init__(self, node: ir.Node, opset: int, values: Values) -> None:
         super().__init__(node, opset, values.ios)
         self.values = values
         self.mb = values.mb
+        self.views: dict[int, Any] = {}
 
     def x(self, index: int = 0) -> Any:
         """An input as a variable."""
+        if index in self.views:
+            return self.views[index]
         value = self.value(index)
         if value is None:
             raise ValueError(f"{self.label}: input {index} is left out")

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from edgewise.runtime.progress import Progress, silent
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.building import Building, Values
+from edgewise.targets.coreml.collapse import build_collapsed, is_tall
 from edgewise.targets.coreml.interface import Interface
-from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.options import Options
 from edgewise.targets.coreml.prepare import nodes_of, opset_of
@@ -37,10 +37,10 @@ class Converted:
 
 
 def convert(ready: ir.Model, options: Options, interface: Interface, progress: Progress = silent) -> Converted:
-    """Convert a prepared graph.
+    """Convert a prepared graph whose nodes were all judged.
 
     Raises:
-        TargetError: a node that is not taken, or that coremltools refuses.
+        TargetError: a node that coremltools refuses nevertheless.
     """
     import coremltools as ct
     from coremltools.converters.mil import converter
@@ -70,9 +70,6 @@ def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progre
     for done, node in enumerate(nodes):
         progress("converting to ML Program", done, len(nodes))
         building = Building(node, opset, values)
-        refusal = judge(building)
-        if refusal is not None:
-            raise refusal.error(building.label, building.op)
         made = _build_node(building)
         outputs = made if isinstance(made, list | tuple) else [made]
         for output, held in zip(node.outputs, outputs, strict=False):
@@ -81,8 +78,9 @@ def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progre
 
 
 def _build_node(building: Building) -> Any:
+    row = table()[building.node.domain, building.node.op_type]
     try:
-        return table()[building.node.domain, building.node.op_type].build(building)
+        return build_collapsed(building, row) if row.elementwise and is_tall(building) else row.build(building)
     except Exception as error:  # coremltools raises ValueError, TypeError, AssertionError, KeyError, …
         raise TargetError(
             "coremltools refuses a node",

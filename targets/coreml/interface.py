@@ -9,14 +9,16 @@ import numpy as np
 import onnx_ir as ir
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.building import Values
-from edgewise.targets.coreml.held import MAX_RANK, Tall
+from edgewise.targets.coreml.held import Tall
 from edgewise.targets.coreml.images import Image
 from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.node import dtype_name
 from edgewise.targets.coreml.options import Options, Range
+from edgewise.targets.coreml.ports import check_port
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import BYTES
 
 _MIL = {"float32": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
-_BYTES = ("uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,13 @@ class Interface:
             self.notes.append(f"int64 is int32 in Core ML: {', '.join(wide)}")
 
     def _port(self, value: ir.Value, kind: str) -> Port:
-        dtype = dtype_name(value) or "unknown"
-        allowed = [*_MIL, *(_BYTES if self.options.ios >= 17 else ())]
-        if self.options.ios < 16:
-            allowed.remove("float16")
-        name = value.name or ""
-        if dtype not in allowed:
-            raise _bad_port(kind, name, dtype, ", ".join(allowed), f"Cast the {kind} inside the model")
-        if value.shape is None or len(value.shape) > MAX_RANK:
-            found = "an unknown rank" if value.shape is None else f"rank {len(value.shape)}"
-            raise _bad_port(kind, name, found, f"rank up to {MAX_RANK}", f"Reshape the {kind} inside the model")
-        return Port(name, self.namer(name), dtype, not value.shape, self.images.get(name) if kind == "input" else None)
+        name, is_input = value.name or "", kind == "input"
+        refusal = check_port(value, kind, self.options.ios)
+        if refusal is not None:
+            raise _bad_port(kind, name, refusal)
+        # An output that is an input as well needs a name of its own.
+        coreml = self.namer(name) if is_input or not value.is_graph_input() else self.namer.fresh(f"{name}_out")
+        return Port(name, coreml, dtype_name(value) or "", not value.shape, self.images.get(name) if is_input else None)
 
     def placeholders(self, ct: Any, mb: Any) -> tuple[dict[str, Any], list[Any]]:
         """MIL's placeholders by name, and the types by which coremltools describes them."""
@@ -118,7 +116,7 @@ class Interface:
         mb = values.mb
         for value, port in zip(self.graph.inputs, self.inputs, strict=True):
             var = function.inputs[port.coreml]
-            if port.dtype in ("bool", *_BYTES):
+            if port.dtype in ("bool", *BYTES):
                 var = mb.cast(x=var, dtype=port.dtype)
             if port.scalar:
                 var = mb.squeeze(x=var)
@@ -143,9 +141,9 @@ class Interface:
 def _output(values: Values, value: ir.Value, port: Port) -> Any:
     held = values.held(value)
     if isinstance(held, Tall):
-        raise _bad_port("output", port.name, "rank above 5", f"rank up to {MAX_RANK}", "Reshape it inside the model")
+        raise _bad_port("output", port.name, Refusal("rank above 5", "rank up to 5", "Reshape it inside the model"))
     var = values.var(value)
-    if port.dtype in ("bool", *_BYTES):
+    if port.dtype in ("bool", *BYTES):
         var = values.mb.cast(x=var, dtype="int32")
     if port.scalar:
         var = values.mb.expand_dims(x=var, axes=[0])
@@ -157,9 +155,13 @@ def _range_dim(ct: Any, chosen: Range) -> Any:
     return ct.RangeDim(lower_bound=chosen.lower, upper_bound=chosen.upper, default=chosen.default)
 
 
-def _bad_port(kind: str, name: str, found: str, expected: str, fix: str) -> TargetError:
+def _bad_port(kind: str, name: str, refusal: Refusal) -> TargetError:
     return TargetError(
-        f"Core ML cannot take an {kind}", where=f"{kind} {name!r}", found=found, expected=expected, fix=fix
+        f"Core ML cannot take an {kind}",
+        where=f"{kind} {name!r}",
+        found=refusal.found,
+        expected=refusal.expected,
+        fix=refusal.fix,
     )
 
 
@@ -171,7 +173,9 @@ def to_coreml(array: np.ndarray, port: Port) -> np.ndarray:
     """
     if port.dtype == "int64" and array.size and (np.abs(array) > np.iinfo(np.int32).max).any():
         raise _bad_port(
-            "input", port.name, f"the integer {array.flat[np.abs(array).argmax()]}", "32 bits", "Use smaller ids"
+            "input",
+            port.name,
+            Refusal(f"the integer {array.flat[np.abs(array).argmax()]}", "32 bits", "Use smaller ids"),
         )
     kind = {"float32": np.float32, "float16": np.float16}.get(port.dtype, np.int32)
     array = np.asarray(array, kind)

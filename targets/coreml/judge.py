@@ -6,8 +6,10 @@ import difflib
 
 import numpy as np
 import onnx
+from edgewise.targets.coreml.collapse import fits, is_tall
 from edgewise.targets.coreml.held import MAX_RANK
 from edgewise.targets.coreml.node import NodeView, constant, dtype_name
+from edgewise.targets.coreml.ports import check_port
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import BYTES, Row
 from edgewise.targets.coreml.table import table
@@ -25,7 +27,7 @@ def judge(node: NodeView) -> Refusal | None:
             f"iOS {node.ios} as deployment target", f"{row.op} from iOS {row.ios} on",
             f"Set minimum_deployment_target to iOS{row.ios}",
         )  # fmt: skip
-    return _check_inputs(node, row) or _check_shapes(node, row) or row.check(node)
+    return _check_inputs(node, row) or _check_shapes(node, row) or row.check(node) or _check_ports(node)
 
 
 def _unknown(node: NodeView) -> Refusal:
@@ -106,13 +108,24 @@ def _check_shapes(node: NodeView, row: Row) -> Refusal | None:
         shape = node.out_shape(index)
         if shape is None:
             return Refusal("an output of unknown rank", "known ranks", "Export with fixed shapes")
+    if row.elementwise and is_tall(node) and fits(node):
+        return None
     for name, shape in _shapes(node, row):
         if len(shape) > MAX_RANK and (not row.high_rank or shape.count(None) > 1):
             return Refusal(
-                f"rank {len(shape)}", f"rank up to {MAX_RANK} (above it only Reshape, Transpose and Squeeze on the way)",
+                f"rank {len(shape)}", f"rank up to {MAX_RANK} (above it only Reshape, Transpose, Squeeze and what looks at each element alone)",
                 "Reshape to fewer axes first", name,
             )  # fmt: skip
     return None
+
+
+def _check_ports(node: NodeView) -> Refusal | None:
+    """A node that reads an input, or makes an output, which Core ML cannot have."""
+    inputs = ((value, "input") for value in node.node.inputs if value is not None and value.is_graph_input())
+    outputs = ((value, "output") for value in node.node.outputs if value.is_graph_output())
+    return next(
+        (refusal for value, kind in (*inputs, *outputs) if (refusal := check_port(value, kind, node.ios))), None
+    )
 
 
 def _shapes(node: NodeView, row: Row) -> list[tuple[str, tuple[int | None, ...]]]:

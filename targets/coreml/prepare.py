@@ -7,18 +7,21 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
 from edgewise.targets.nodes import node_names
 from onnxscript import optimizer
 
 _WEIGHT_FORMS = ("DequantizeLinear",)
 _SHAPED_AS_INPUT = ("GroupNormalization",)
+_FIRST_WITH_ATTENTION = 18
 _LIMIT = 1 << 28
 
 
-def prepare(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
-    """A copy of the model with functions inlined, symbolic dims fixed where ``dims`` says so, and constants folded.
+def prepare(model: ir.Model, ios: int, dims: Mapping[str, int] | None = None) -> ir.Model:
+    """A copy of the model with functions inlined and constants folded.
 
+    Symbolic dims are fixed where ``dims`` says so; what is one operation in this version of Core ML (``ios``) is fused.
     ``DequantizeLinear`` of constants stays: these are the weights in integers.
 
     Raises:
@@ -50,6 +53,9 @@ def prepare(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
     passes.RemoveUnusedNodesPass()(ready)
     _infer_shapes(ready)
+    if ios >= _FIRST_WITH_ATTENTION:
+        fuse_attention(ready)
+        passes.RemoveUnusedNodesPass()(ready)
     passes.TopologicalSortPass()(ready)
     return ready
 

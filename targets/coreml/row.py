@@ -35,6 +35,7 @@ class Row:
         dtypes: what the tensors may be.
         ios: oldest deployment target that has the operation.
         high_rank: tensors of rank 6 and above pass through (as a view of one with rank ≤ 5).
+        elementwise: looks at each element alone, whatever the axes: ranks above 5 are collapsed for it.
         note: limits, for the table in the docs.
         domain: "" is ONNX's own.
     """
@@ -47,5 +48,6 @@ class Row:
     dtypes: frozenset[str] = ANY
     ios: int = 15
     high_rank: bool = False
+    elementwise: bool = False
     note: str = ""
     domain: str = ""

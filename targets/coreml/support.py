@@ -15,24 +15,24 @@ from edgewise.targets.nodes import node_names, op_name
 def support(model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
     """One entry per node of the caller's main graph, in order."""
     options = parse_options({}, device)
-    ready = prepare(model)
+    ready = prepare(model, options.ios)
     opset = opset_of(ready)
     reasons: dict[str, str] = {}
     for node in nodes_of(ready):
         refusal = judge(NodeView(node, opset, options.ios))
         if refusal is not None:
-            reasons[node.outputs[0].name or ""] = refusal.sentence()
+            reasons[node.name or ""] = refusal.sentence()
     return _by_caller(model, reasons)
 
 
 def _by_caller(model: ir.Model, reasons: dict[str, str]) -> list[NodeSupport]:
-    """Nodes are known again by their first output; what came out of a function is laid on the calls of functions."""
-    own = {node.outputs[0].name for node in model.graph}
+    """Nodes are known again by their name; what came out of a function is laid on the calls of functions."""
+    names = node_names(model.graph)
+    own = set(names)
     inside = "; ".join(sorted({reason for name, reason in reasons.items() if name not in own}))
     entries = []
-    for node, node_name in zip(model.graph, node_names(model.graph), strict=True):
-        output = node.outputs[0].name or ""
+    for node, node_name in zip(model.graph, names, strict=True):
         called = node.op_identifier() in model.functions
-        reason = reasons.get(output, "") or (inside if called else "")
+        reason = reasons.get(node_name, "") or (inside if called else "")
         entries.append(NodeSupport(node_name, op_name(node), not reason, reason))
     return entries

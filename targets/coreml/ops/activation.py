@@ -129,19 +129,22 @@ def _check_softmax(node: NodeView) -> Refusal | None:
 
 
 ROWS = (
-    *(Row(name, unary(name.lower()), dtypes=FLOATS) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")),
-    Row("Clip", _clip, dtypes=NUMBERS),
-    Row("LeakyRelu", _leaky, dtypes=FLOATS),
+    *(
+        Row(name, unary(name.lower()), dtypes=FLOATS, elementwise=True)
+        for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
+    ),
+    Row("Clip", _clip, dtypes=NUMBERS, elementwise=True),
+    Row("LeakyRelu", _leaky, dtypes=FLOATS, elementwise=True),
     Row("PRelu", _prelu, dtypes=FLOATS),
-    Row("Elu", _elu, dtypes=FLOATS),
-    Row("Selu", _selu, dtypes=FLOATS),
-    Row("Celu", _celu, dtypes=FLOATS),
-    Row("HardSigmoid", _hard_sigmoid, dtypes=FLOATS),
-    Row("HardSwish", _hard_swish, dtypes=FLOATS),
-    Row("Gelu", _gelu, dtypes=FLOATS),
-    Row("Mish", _mish, dtypes=FLOATS),
-    Row("Swish", _swish, dtypes=FLOATS),
-    Row("ThresholdedRelu", _thresholded, dtypes=FLOATS),
+    Row("Elu", _elu, dtypes=FLOATS, elementwise=True),
+    Row("Selu", _selu, dtypes=FLOATS, elementwise=True),
+    Row("Celu", _celu, dtypes=FLOATS, elementwise=True),
+    Row("HardSigmoid", _hard_sigmoid, dtypes=FLOATS, elementwise=True),
+    Row("HardSwish", _hard_swish, dtypes=FLOATS, elementwise=True),
+    Row("Gelu", _gelu, dtypes=FLOATS, elementwise=True),
+    Row("Mish", _mish, dtypes=FLOATS, elementwise=True),
+    Row("Swish", _swish, dtypes=FLOATS, elementwise=True),
+    Row("ThresholdedRelu", _thresholded, dtypes=FLOATS, elementwise=True),
     Row("Softmax", _softmax, _check_softmax, dtypes=FLOATS),
     Row("LogSoftmax", _log_softmax, _check_softmax, dtypes=FLOATS),
 )

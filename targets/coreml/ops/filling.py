@@ -67,6 +67,6 @@ ROWS = (
     Row("Size", _size, dtypes=ANY),
     Row("ConstantOfShape", _filled, dtypes=ANY),
     Row("Range", _range, dtypes=NUMBERS),
-    Row("Cast", _cast, _check_cast, dtypes=ANY | BYTES),
+    Row("Cast", _cast, _check_cast, dtypes=ANY | BYTES, elementwise=True),
     Row("CastLike", _cast, _check_cast, dtypes=ANY | BYTES),
 )

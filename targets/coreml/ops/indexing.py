@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.held import MAX_RANK, Tall
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import ANY, Row
@@ -38,7 +39,27 @@ def _gather(b: Building) -> Any:
     known = b.const(1)
     if known is not None and known.ndim == 0 and b.dims(0)[axis] is not None:
         return _one(b, axis, int(known) % int(b.dims(0)[axis] or 1))
+    if len(b.out_shape() or ()) > MAX_RANK:
+        return _tall(b, axis)
     return b.same(b.mb.gather(x=b.number(), indices=_positive(b, 1, [axis]), axis=axis))
+
+
+def _tall(b: Building, axis: int) -> Any:
+    """Indices of several axes as one: the output has more axes than Core ML, but its elements are in the same order."""
+    known = b.const(1)
+    flat = _positive(b, 1, [axis])
+    flat = flat.reshape(-1) if known is not None and isinstance(flat, np.ndarray) else b.mb.reshape(x=flat, shape=[-1])
+    return Tall(b.mb.gather(x=b.x(), indices=flat, axis=axis), b.out_shape() or ())
+
+
+def _check_gather(node: NodeView) -> Refusal | None:
+    if (node.rank(0) or 0) > MAX_RANK:
+        return Refusal(
+            f"data of rank {node.rank(0)}", f"rank up to {MAX_RANK}", "Reshape to fewer axes first", "input data"
+        )
+    if len(node.out_shape() or ()) > MAX_RANK and node.dtype(0) == "bool":
+        return Refusal("booleans and a rank above 5", "numbers", "Cast to int32 first", "input data")
+    return _check_known(node)
 
 
 def _one(b: Building, axis: int, place: int) -> Any:
@@ -150,7 +171,7 @@ def _non_zero(b: Building) -> Any:
 
 
 ROWS = (
-    Row("Gather", _gather, _check_known, dtypes=ANY),
+    Row("Gather", _gather, _check_gather, dtypes=ANY, high_rank=True),
     Row("GatherElements", _gather_elements, _check_elements, dtypes=ANY),
     Row("GatherND", _gather_nd, _check_gather_nd, dtypes=ANY),
     Row("ScatterND", _scatter_nd, lambda node: _check_last(node) or _check_known(node), dtypes=ANY),

@@ -45,7 +45,7 @@ def window(node: NodeView, kernel: tuple[int, ...]) -> Window:
 
 
 def check_window(node: NodeView) -> Refusal | None:
-    """What holds for convolutions and pools alike: 1 to 3 spatial axes, ``auto_pad`` only on fixed sizes, no negative pads."""
+    """What holds for convolutions and pools alike: 1 to 3 spatial axes, ``auto_pad`` only on fixed sizes."""
     rank = node.rank(0)
     if rank is None or rank - 2 not in SPATIAL:
         return Refusal(f"an input of rank {rank}", "rank 3, 4 or 5 (1 to 3 spatial axes)", "Reshape it first")
@@ -54,6 +54,4 @@ def check_window(node: NodeView) -> Refusal | None:
             f"{node.text('auto_pad')} on sizes known at run time only", "fixed spatial sizes or explicit pads",
             "Export with fixed height and width, or with explicit pads", "attribute auto_pad",
         )  # fmt: skip
-    if any(pad < 0 for pad in node.integers("pads")):
-        return Refusal("negative pads", "pads of 0 and above", "Crop with Slice before it", "attribute pads")
     return None

@@ -255,8 +255,21 @@ RESIZES = [
     resize("f:1,2,6", sizes=(1, 2, 9), mode="linear"),
     resize("f:1,3,2,6", sizes=(1, 5, 2, 6), mode="linear"),
 ]
+SAMPLING = [
+    ("GridSample", ["f:2,3,5,6", "f:2,4,3,2"], {}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"padding_mode": "border", "align_corners": 1}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"padding_mode": "reflection"}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"padding_mode": "reflection", "align_corners": 1}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"mode": "nearest"}),
+    ("Col2Im", ["f:1,12,9", ints(4, 4), ints(2, 2)], {}),
+    ("Col2Im", ["f:2,18,12", ints(6, 7), ints(3, 3)], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    ("LSTM", ["f:5,2,3", w(1, 16, 3), w(1, 16, 4), w(1, 32)], {"hidden_size": 4}, 3),
+    ("LSTM", ["f:5,2,3", w(2, 16, 3), w(2, 16, 4), w(2, 32), None, "f:2,2,4", "f:2,2,4"], {"hidden_size": 4, "direction": "bidirectional"}, 3),
+    ("LSTM", ["f:5,2,3", w(1, 16, 3), w(1, 16, 4)], {"hidden_size": 4, "direction": "reverse"}, 3),
+]  # fmt: skip
 CASES = [
     *CONVOLUTIONS, *PRODUCTS, *ARITHMETIC, *ACTIVATIONS, *NORMALIZATIONS, *REDUCTIONS, *SHAPES, *INDEXING, *RESIZES,
+    *SAMPLING,
 ]  # fmt: skip
 # Opset 9 had these as attributes, or another meaning.
 OLD = [
@@ -337,5 +350,6 @@ def test_opset_24_matches_onnx_runtime(built_new: Any, label: str) -> None:
 
 
 def test_every_operator_of_the_table_is_among_the_cases() -> None:
-    elsewhere = {"QuantizeLinear", "DequantizeLinear"}  # test_coreml_int8.py
+    # test_coreml_int8.py and test_coreml_fusions.py
+    elsewhere = {"QuantizeLinear", "DequantizeLinear", "ScaledDotProductAttention"}
     assert {op for _, op in table()} - elsewhere == {case[0] for case in [*CASES, *OLD, *NEW]}

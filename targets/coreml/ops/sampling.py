@@ -1,0 +1,74 @@
+"""GridSample, and Col2Im as a transposed convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from edgewise.targets.coreml.building import Building
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.refusal import Refusal
+from edgewise.targets.coreml.row import FLOATS, Row
+
+_MODES = {"linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest"}
+
+
+def _check_grid(node: NodeView) -> Refusal | None:
+    if node.text("mode", "linear") not in _MODES:
+        return Refusal(f"mode {node.text('mode')}", "linear or nearest", "Use one of them", "attribute mode")
+    if node.rank(0) != 4:
+        return Refusal(f"an input of rank {node.rank(0)}", "rank 4", "Sample slice by slice", "input X")
+    return None
+
+
+def _grid_sample(b: Building) -> Any:
+    """Reflection is about the centres of the border pixels when corners are aligned, else about their edges."""
+    aligned = bool(b.integer("align_corners"))
+    padding = b.text("padding_mode", "zeros")
+    modes = {"zeros": "constant", "border": "border", "reflection": "reflection" if aligned else "symmetric"}
+    return b.mb.resample(
+        x=b.x(0),
+        coordinates=b.x(1),
+        sampling_mode=_MODES[b.text("mode", "linear")],
+        padding_mode=modes[padding],
+        padding_value=b.like(0),
+        coordinates_mode="normalized_minus_one_to_one",
+        align_corners=aligned,
+    )
+
+
+def _check_columns(node: NodeView) -> Refusal | None:
+    if len(node.known(2)) != 2 or any(pad < 0 for pad in node.integers("pads")):
+        return Refusal(
+            "other than 2 spatial axes, or negative pads", "2 axes, pads of 0 and above", "Fold it otherwise"
+        )
+    return None
+
+
+def _col2im(b: Building) -> Any:
+    """Each column element goes to its place in the window: a transposed convolution by one-hot kernels, a group per channel."""
+    image, block = ([int(size) for size in b.known(index)] for index in (1, 2))
+    strides, dilations = (b.integers(name, [1, 1]) for name in ("strides", "dilations"))
+    pads = b.integers("pads", [0, 0, 0, 0])
+    taps = block[0] * block[1]
+    channels = int(b.dims(0)[1] or taps) // taps
+    padded = [image[axis] + pads[axis] + pads[axis + 2] for axis in (0, 1)]
+    counts = [(padded[axis] - (block[axis] - 1) * dilations[axis] - 1) // strides[axis] + 1 for axis in (0, 1)]
+    kernels = np.tile(np.eye(taps, dtype=b.dtype(0)).reshape(taps, 1, *block), (channels, 1, 1, 1))
+    y = b.mb.conv_transpose(
+        x=b.mb.reshape(x=b.x(), shape=[-1, channels * taps, *counts]),
+        weight=b.array(kernels), strides=strides, dilations=dilations, groups=channels,
+    )  # fmt: skip
+    reach = [(counts[axis] - 1) * strides[axis] + (block[axis] - 1) * dilations[axis] + 1 for axis in (0, 1)]
+    missing = [padded[axis] - reach[axis] for axis in (0, 1)]
+    if any(missing):
+        y = b.mb.pad(x=y, pad=[0, missing[0], 0, missing[1]], constant_val=b.like(0))
+    begin = [0, 0, pads[0], pads[1]]
+    end = [0, 0, pads[0] + image[0], pads[1] + image[1]]
+    return b.mb.slice_by_index(x=y, begin=begin, end=end, end_mask=[True, True, False, False])
+
+
+ROWS = (
+    Row("GridSample", _grid_sample, _check_grid, dtypes=FLOATS, note="rank 4, linear or nearest"),
+    Row("Col2Im", _col2im, _check_columns, static=(1, 2), dtypes=FLOATS, note="2 spatial axes"),
+)
