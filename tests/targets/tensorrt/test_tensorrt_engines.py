@@ -18,7 +18,7 @@ from edgewise.targets.nodes import tensor_spec
 from edgewise.targets.tensorrt import TARGET, ahead
 from edgewise.targets.tensorrt.engine_layers import EngineLayer, parse_listing, precision_notes
 from edgewise.targets.tensorrt.settings import read_settings
-from edgewise.targets.tensorrt.vendor import tensorrt_rtx
+from edgewise.targets.tensorrt.vendor import parse, tensorrt_rtx
 
 SmallGraph = Callable[[str], ir.Model]
 PRODUCTS = {"correlation", "gemm"}
@@ -54,7 +54,7 @@ def test_the_precision_that_was_asked_for_is_in_the_engine(
 @pytest.mark.parametrize("tf32", [False, True])
 def test_float32_is_not_rounded_unless_allowed(tf32: bool, small_graph: SmallGraph, tmp_path: Any) -> None:
     """TensorRT's own default is to round the factors of float32 products."""
-    builder = tensorrt_rtx().Builder(tensorrt_rtx().Logger(tensorrt_rtx().Logger.ERROR))
+    builder = parse(ir.to_proto(small_graph("conv_net")).SerializeToString()).builder
     request = BuildRequest(
         small_graph("conv_net"),
         tmp_path,
