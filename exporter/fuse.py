@@ -32,7 +32,7 @@ def fuse_modules(source: TorchSource) -> dict[str, Any]:
     module = source.module
     if not isinstance(module, torch.nn.Module):
         return {}
-    offers = list(dict.fromkeys((type(child), method) for _, _, child, method in _offers(module)))
+    offers = _classes(module)
     if not offers:
         return {}
     sizes, _ = dynamic_sizes(source.inputs)
@@ -68,6 +68,14 @@ def _offers(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, tor
         if method is not None:
             yield module, name, child, method
         yield from _offers(child)
+
+
+def _classes(module: torch.nn.Module) -> list[tuple[type, str]]:
+    """The classes that offer merging, with the method; a class that holds others of them first, for it merges them by itself."""
+    heights: Counter[tuple[type, str]] = Counter()
+    for _, _, child, method in _offers(module):
+        heights[type(child), method] = max(heights[type(child), method], 1 + sum(1 for _ in _offers(child)))
+    return sorted(heights, key=lambda entry: -heights[entry])
 
 
 def _is_callable_alone(module: torch.nn.Module, method: str) -> bool:

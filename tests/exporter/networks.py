@@ -113,6 +113,50 @@ class Merging(nn.Module):
         return self.blocks(x)
 
 
+class Scaled(nn.Module):
+    """A convolution with a scale, that merge into one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(3, 3, 1), nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.conv(x) * self.scale
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Conv2d:
+        merged = nn.Conv2d(3, 3, 1)
+        merged.weight.copy_(self.conv.weight * self.scale)
+        merged.bias.copy_(self.conv.bias * self.scale)
+        return merged
+
+
+class Nesting(nn.Module):
+    """Merges its parts by itself, and can no longer do so once they are merged."""
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = Scaled(), Scaled()
+
+        def forward(self, x):
+            return self.left(x) + self.right(x)
+
+        @torch.no_grad()
+        def fuse(self) -> nn.Conv2d:
+            left, right = self.left.fuse(), self.right.fuse()
+            left.weight += right.weight
+            left.bias += right.bias
+            return left
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.pair = Scaled(), self.Pair()
+
+    def forward(self, x):
+        return self.pair(self.first(x))
+
+
 class Deciding(nn.Module):
     """Does one thing for 9 columns and another for the rest."""
 
@@ -180,6 +224,10 @@ def squarer() -> Squarer:
 
 def echo() -> Echo:
     return Echo()
+
+
+def nesting() -> Nesting:
+    return Nesting()
 
 
 def deciding() -> Deciding:

@@ -133,6 +133,12 @@ class TestMerging:
         assert exported.source.facts["fused"] == {}
         assert "it changes the outputs" in exported.source.facts["not_fused"]["Block.reparameterize"]
 
+    def test_what_holds_others_is_merged_before_them(self, network):
+        exported = export(network("nesting"), inputs=[self.SPEC])
+        assert [node.op_type for node in exported.model.graph] == ["Conv", "Conv"]
+        assert exported.source.facts["fused"] == {"Pair.fuse": 1, "Scaled.fuse": 1}
+        assert "not_fused" not in exported.source.facts
+
     def test_not_when_unwanted(self, network):
         source = open_source(network("merging"), inputs=[self.SPEC], fuse=False)
         assert "fused" not in source.facts
