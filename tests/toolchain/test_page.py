@@ -48,7 +48,10 @@ def manifest(**over: Any) -> dict[str, Any]:
             "layers": [{"name": "conv1", "op": "Conv", "precision": "int8", "reason": ""}],
             "kept_float": [{"node": "softmax", "op": "Softmax", "reason": "small and sensitive"}],
         },
-        "sparsity": None,
+        "sparsity": {
+            "prune": {"pattern": "2:4", "sparsity": 0.4321},
+            "layers": [{"name": "fc", "op": "Gemm", "density": 0.5, "pattern": "2:4"}],
+        },
         "support": {"taken": 4, "total": 5, "refused": [{"node": "n9", "op": "NonZero", "reason": "dynamic output"}]},
         "engine": {
             "kind": "null", "files": ["engine.bin"], "versions": {"maker": "3.2.1"}, "notes": ["softmax runs on the CPU"],
@@ -123,7 +126,7 @@ def test_the_numbers_of_the_manifest_and_the_profile_are_on_the_page(tmp_path: P
         "net.pth", "abababababababab…", "31.4 dB", "47.1 dB", "91.54 %", "source 91.78 %", "0.24 %", "4000", "1.500 ms",
         "p99 1.950 ms, 201 runs", "12.500 ms", "7.250 ms", "64.0 MiB", "4.9 KiB", "40.81 M", "123.5 k parameters",
         "0.998765", "75.00 %", "conv29", "6 faster ones not shown", "softmax runs on the CPU", "drift: it got slower",
-        "NonZero", "dynamic output", "small and sensitive", "entropy over 77 samples", "maker 3.2.1", "Example CPU 9000",
+        "NonZero", "dynamic output", "small and sensitive", "entropy over 77 samples", "int8, 2:4 sparse", "43.21 % of the weights", "maker 3.2.1", "Example CPU 9000",
         "not known: no counter", "image: float32[N, 3, 8, 8]", "verified",
     ):  # fmt: skip
         assert expected in shown, expected

@@ -184,6 +184,9 @@ def test_nan_holds_no_gate() -> None:
     """A comparison that is false for NaN would let it through the other way round."""
     assert accuracy_gates({"metric": "m", "value": float("nan"), "n": 1}, 0.1, None)
     assert accuracy_gates({"metric": "m", "value": float("nan"), "n": 1, "source_value": 0.5}, None, 0.1)
+    four_of_400 = {"metric": "m", "value": 257 / 400, "n": 400, "source_value": 261 / 400}
+    assert not accuracy_gates(four_of_400, 257 / 400, 0.01)
+    assert accuracy_gates(four_of_400 | {"value": 256 / 400}, None, 0.01)
     assert not accuracy_gates({"metric": "m", "value": 0.45, "n": 1, "source_value": 0.5}, 0.4, 0.1)
 
 

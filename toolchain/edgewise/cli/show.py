@@ -24,18 +24,12 @@ def show_export(result: Result, console: Console) -> None:
 def show_prune(result: Result, console: Console) -> None:
     """Density per layer, and what was left alone and why."""
     report = result["report"]
-    facts(
-        console,
-        [("written", result["output"]), ("pattern", report["pattern"]), ("sparsity", percent(report["sparsity"]))],
-    )
-    table(
-        console,
-        "Layers",
-        ("layer", "op", "density"),
-        [_layer(entry, "density") for entry in report.get("layers", [])],
-        right=1,
-    )
-    table(console, "Left alone", ("layer", "why"), [_name_and_reason(entry) for entry in report.get("refused", [])])
+    reached = f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} asked for per layer"
+    facts(console, [("written", result["output"]), ("pattern", report["pattern"]), ("removed", reached)])
+    layers = [(entry["name"], entry["op"], percent(entry["density"])) for entry in report["layers"]]
+    table(console, "Layers", ("layer", "op", "density"), layers, right=1)
+    refused = [(entry["node"], entry["op"], entry["reason"]) for entry in report["refused"]]
+    table(console, "Left alone", ("node", "op", "why"), refused)
     table(console, "What it changed", PARITY, parity_rows(result.get("parity", [])), right=5)
 
 
@@ -252,19 +246,12 @@ def _refused(console: Console, support: Result, target: str = "the target") -> N
     table(console, f"Not taken by {target} itself ({len(support['refused'])})", ("node", "op", "why"), rows)
 
 
-def _sparsity(console: Console, entries: Any) -> None:
-    if not isinstance(entries, list):
-        return
-    rows = [(*_layer(entry, "density"), entry.get("pattern")) for entry in entries if entry["density"] < 1]
-    table(console, "Sparse weights", ("weight", "op", "density", "pattern"), rows[:_MOST_ROWS])
-
-
-def _layer(entry: Result, key: str) -> tuple[Any, ...]:
-    return entry.get("name") or entry.get("weight"), entry.get("op"), percent(entry.get(key))
-
-
-def _name_and_reason(entry: Result) -> tuple[Any, ...]:
-    return entry.get("name") or entry.get("node"), entry.get("reason")
+def _sparsity(console: Console, sparsity: Result | None) -> None:
+    layers = [layer for layer in (sparsity or {}).get("layers", []) if layer["pattern"]]
+    rows = [(layer["name"], layer["op"], layer["pattern"], percent(1 - layer["density"])) for layer in layers]
+    table(
+        console, f"Sparse weights ({len(rows)} layers)", ("layer", "op", "pattern", "zeros"), rows[:_MOST_ROWS], right=1
+    )
 
 
 def _warnings(console: Console, texts: list[str]) -> None:

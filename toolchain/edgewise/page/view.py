@@ -88,6 +88,12 @@ def checks(entry: Entry) -> list[dict[str, Any]]:
     return tables
 
 
+def sparse_layers(entry: Entry) -> list[dict[str, Any]]:
+    """Layers whose weights have zeros in a pattern, or many of them."""
+    told = (entry.manifest.get("sparsity") or {}).get("layers") or []
+    return [layer for layer in told if layer.get("pattern")]
+
+
 def notes(entry: Entry) -> list[tuple[str, str]]:
     """What the build, the check and the measurement have to say, each sentence once, with its tone: info or warning."""
     parity, profile = entry.manifest.get("parity") or {}, entry.profile or {}
@@ -139,9 +145,9 @@ def _agreement(parity: dict[str, Any]) -> float:
 
 def scheme(entry: Entry) -> str:
     """What its numbers are: a scheme of quantization, or float; and whether weights were removed."""
-    quantization, sparsity = entry.manifest.get("quantization"), entry.manifest.get("sparsity")
+    quantization, pruned = entry.manifest.get("quantization"), (entry.manifest.get("sparsity") or {}).get("prune")
     name = str(quantization["scheme"]) if quantization else "float"
-    return f"{name}, {sparsity['pattern']} sparse" if sparsity else name
+    return f"{name}, {pruned['pattern']} sparse" if pruned else name
 
 
 def verdict(entry: Entry) -> tuple[str, str]:

@@ -99,6 +99,8 @@ def _previous(order: Order) -> Bundle | None:
 
 
 def _head(order: Order) -> dict[str, Any]:
+    from edgewise.quantize import sparsity_of
+
     provenance = order.network.provenance
     preprocess = preprocess_of(order.recipe.preprocess)
     return {
@@ -111,7 +113,7 @@ def _head(order: Order) -> dict[str, Any]:
         "device": order.device.name,
         "network": network_entry(order.network.model),
         "quantization": provenance.get("quantize"),
-        "sparsity": provenance.get("prune"),
+        "sparsity": {"prune": provenance.get("prune"), "layers": sparsity_of(order.network.model)},
         "versions": versions(),
     }
 

@@ -8,6 +8,9 @@ from edgewise.recipe import Recipe
 from edgewise.runtime.errors import GateError
 from edgewise.settings import ProfileSettings, VerifySettings
 
+# 0.6525 - 0.6425 is a little more than 0.01 to a computer.
+_ROUNDING = 1e-9
+
 
 def bundle_gates(manifest: dict[str, Any], recipe: Recipe) -> list[GateError]:
     """Parity and accuracy, from what a manifest records."""
@@ -35,11 +38,11 @@ def accuracy_gates(
     value, source = accuracy["value"], accuracy.get("source_value")
     where = f"{accuracy['metric']} over {accuracy['n']} samples"
     failed = []
-    if min_accuracy is not None and not value >= min_accuracy:
+    if min_accuracy is not None and not value >= min_accuracy - _ROUNDING:
         failed.append(_too_low(where, f"{value:.4f}", f"at least {min_accuracy:g}"))
     if max_drop is not None and source is None:
         failed.append(_not_measured("drop in accuracy", "no source to measure the drop from"))
-    elif max_drop is not None and not source - value <= max_drop:
+    elif max_drop is not None and not source - value <= max_drop + _ROUNDING:
         found = f"{value:.4f}, {source - value:.4f} below the source's {source:.4f}"
         failed.append(_too_low(where, found, f"a drop of at most {max_drop:g}"))
     return failed

@@ -53,7 +53,7 @@ def inspect(
 
     Returns:
         ``schema_version, kind, inputs, outputs, network`` (ops by count, parameters, macs and what was assumed for them,
-        weight_dtypes), ``sparsity`` per weight, ``targets`` (taken, total, refused with reasons). Of a bundle: its manifest.
+        weight_dtypes), ``sparsity`` (``layers``: density and pattern of each one's weights), ``targets`` (taken, total, refused with reasons). Of a bundle: its manifest.
 
     Raises:
         RunError, ExportError: it cannot be read.
@@ -83,7 +83,7 @@ def inspect(
         "inputs": tensor_entries(network.inputs),
         "outputs": tensor_entries(network.outputs),
         "network": network_entry(network.model, dynamic),
-        "sparsity": sparsity_of(network.model),
+        "sparsity": {"layers": sparsity_of(network.model)},
         "targets": _support(network, [target] if isinstance(target, str) else target, device),
     }
 

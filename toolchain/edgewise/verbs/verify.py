@@ -73,7 +73,7 @@ def verify(
     references = _references(opened, against, options, wanted, progress)
     made = run_all(engine.run, wanted, "run the engine", progress)
     manifest = opened.manifest
-    provenance = {"quantize": manifest.get("quantization"), "prune": manifest.get("sparsity")}
+    provenance = {"quantize": manifest.get("quantization"), "prune": (manifest.get("sparsity") or {}).get("prune")}
     known = {key: value for key, value in provenance.items() if value}
     threshold = source_threshold(VerifySettings(min_sqnr=min_sqnr), known)
     parity = judge(compare_outputs(references, made), threshold, str(bundle))
