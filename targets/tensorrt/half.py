@@ -45,9 +45,10 @@ class CastToHalf(ir.passes.InPlacePass):
 
         x: f32 ─► Cast ─► Conv(w: f16) ─► Cast ─► Softmax ─► y: f32
 
-    A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe, when a constant of it does not fit
-    float16 (65504, or nothing left of it), when what it reads may be as large, when it squares a tensor, or when
-    it divides by a computed one. Needs dtypes on the values (shape inference). Bodies of control flow stay in float32.
+    A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe, when a constant
+    of it does not fit float16 (above 65504, or nothing of it a normal number), when what it reads may be as large, when it
+    squares a tensor, or when it divides by a computed one. Needs dtypes on the values (shape inference). Bodies of control
+    flow stay in float32.
     """
 
     def __init__(self, keep: Collection[str] = ()) -> None:
