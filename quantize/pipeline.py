@@ -10,6 +10,7 @@ from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
 from edgewise.quantize.passes.grow_integers import GrowIntegers
+from edgewise.quantize.passes.hoist_activations import HoistActivations
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
 from edgewise.quantize.passes.note_float import NoteFloat
 from edgewise.quantize.passes.prepare import prepare
@@ -63,6 +64,7 @@ def quantize(
     _check_data(data, samples, allow_random)
     model = prepare(model)
     plan = Plan(spec)
+    model = HoistActivations(plan)(model).model
     for decide in (SelectLayers(plan, keep_float), GrowIntegers(plan), HoistRounding(plan), NoteFloat(plan)):
         decide(model)
     if not plan.layers:

