@@ -12,13 +12,17 @@ from edgewise.runtime.extras import lazy_exports
 if TYPE_CHECKING:
     from edgewise.quantize.observers import OBSERVERS
     from edgewise.quantize.pipeline import quantize
+    from edgewise.quantize.pruning.density import sparsity_of
+    from edgewise.quantize.pruning.prune import prune
 
-__all__ = ["OBSERVERS", "QuantSpec", "QuantizeError", "Rewritten", "quantize"]
+__all__ = ["OBSERVERS", "QuantSpec", "QuantizeError", "Rewritten", "prune", "quantize", "sparsity_of"]
 
 __getattr__ = lazy_exports(
     {
         "OBSERVERS": "edgewise.quantize.observers",
+        "prune": "edgewise.quantize.pruning.prune",
         "quantize": "edgewise.quantize.pipeline",
+        "sparsity_of": "edgewise.quantize.pruning.density",
     },
     extra="graph",
 )

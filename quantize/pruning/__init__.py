@@ -1,0 +1,1 @@
+"""Removing weights: patterns, the layers that have them, and what an ONNX graph holds of them."""
