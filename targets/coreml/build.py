@@ -59,6 +59,5 @@ def _settings(package: str, options: Options, interface: Interface) -> dict[str,
         "package": package,
         "minimum_deployment_target": f"iOS{options.ios}",
         "compute_precision": "float16" if options.half else "float32",
-        "inputs": [port.to_json() for port in interface.inputs],
-        "outputs": [port.to_json() for port in interface.outputs],
+        **interface.settings(),
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
+from edgewise.runtime.core_ml_ports import Port
+from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.building import Values
 from edgewise.targets.coreml.held import Tall
-from edgewise.targets.coreml.images import Image
+from edgewise.targets.coreml.images import image_type, normalized
 from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.node import dtype_name
 from edgewise.targets.coreml.options import Options, Range
@@ -21,49 +22,13 @@ from edgewise.targets.coreml.row import BYTES
 _MIL = {"float32": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
 
 
-@dataclass(frozen=True)
-class Port:
-    """One input or output.
-
-    Attributes:
-        name: ONNX's.
-        coreml: Core ML's.
-        dtype: ONNX's, by numpy's name.
-        scalar: rank 0 in ONNX, one element of rank 1 in Core ML.
-        image: how pixels become this input, when it is given as an image.
-    """
-
-    name: str
-    coreml: str
-    dtype: str
-    scalar: bool = False
-    image: Image | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest's engine settings."""
-        entry: dict[str, Any] = {"name": self.name, "coreml": self.coreml, "dtype": self.dtype, "scalar": self.scalar}
-        return entry if self.image is None else {**entry, "image": self.image.to_json()}
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Port:
-        """The inverse of :meth:`to_json`."""
-        image = entry.get("image")
-        return cls(
-            entry["name"],
-            entry["coreml"],
-            entry["dtype"],
-            bool(entry["scalar"]),
-            None if image is None else Image(**image),
-        )
-
-
 @dataclass
 class Interface:
     """The ports of a prepared graph, and what becomes of them in MIL."""
 
     graph: ir.Graph
     options: Options
-    images: dict[str, Image]
+    images: dict[str, Preprocess]
     namer: Namer = field(default_factory=Namer)
     notes: list[str] = field(default_factory=list)
     inputs: list[Port] = field(default_factory=list)
@@ -85,6 +50,10 @@ class Interface:
         coreml = self.namer(name) if is_input or not value.is_graph_input() else self.namer.fresh(f"{name}_out")
         return Port(name, coreml, dtype_name(value) or "", not value.shape, self.images.get(name) if is_input else None)
 
+    def settings(self) -> dict[str, list[dict[str, Any]]]:
+        """The ports as the engine's settings have them; ``runtime/core_ml_ports.py`` reads them."""
+        return {"inputs": [_entry(port) for port in self.inputs], "outputs": [_entry(port) for port in self.outputs]}
+
     def placeholders(self, ct: Any, mb: Any) -> tuple[dict[str, Any], list[Any]]:
         """MIL's placeholders by name, and the types by which coremltools describes them."""
         flexible: dict[str, Any] = {}
@@ -98,7 +67,7 @@ class Interface:
             shape = [flexible[dim].symbol if isinstance(dim, str) else dim for dim in dims]
             placeholders[port.coreml] = mb.placeholder(shape=shape, dtype=kind, name=port.coreml)
             if port.image is not None:
-                described.append(port.image.type(ct, port.coreml, public))
+                described.append(image_type(ct, port.coreml, public, port.image))
             else:
                 described.append(ct.TensorType(name=port.coreml, shape=public, dtype=kind))
         return placeholders, described
@@ -121,7 +90,7 @@ class Interface:
             if port.scalar:
                 var = mb.squeeze(x=var)
             if port.image is not None:
-                var = port.image.normalize(mb, var)
+                var = normalized(mb, var, port.image)
             values.put(value, var)
 
     def write_outputs(self, ready: ir.Model, function: Any, values: Values) -> list[Any]:
@@ -136,6 +105,11 @@ class Interface:
             var.set_name(port.coreml)
             outputs.append(var)
         return outputs
+
+
+def _entry(port: Port) -> dict[str, Any]:
+    image = {} if port.image is None else {"image": port.image.to_json()}
+    return {"name": port.name, "coreml": port.coreml, "dtype": port.dtype, "scalar": port.scalar, **image}
 
 
 def _output(values: Values, value: ir.Value, port: Port) -> Any:
@@ -163,26 +137,3 @@ def _bad_port(kind: str, name: str, refusal: Refusal) -> TargetError:
         expected=refusal.expected,
         fix=refusal.fix,
     )
-
-
-def to_coreml(array: np.ndarray, port: Port) -> np.ndarray:
-    """An ONNX input in the dtype and rank of Core ML's.
-
-    Raises:
-        TargetError: an integer beyond 32 bits.
-    """
-    if port.dtype == "int64" and array.size and (np.abs(array) > np.iinfo(np.int32).max).any():
-        raise _bad_port(
-            "input",
-            port.name,
-            Refusal(f"the integer {array.flat[np.abs(array).argmax()]}", "32 bits", "Use smaller ids"),
-        )
-    kind = {"float32": np.float32, "float16": np.float16}.get(port.dtype, np.int32)
-    array = np.asarray(array, kind)
-    return array.reshape(1) if port.scalar else array
-
-
-def to_onnx(array: np.ndarray, port: Port) -> np.ndarray:
-    """A Core ML output in the dtype and rank of ONNX's."""
-    array = np.asarray(array).astype(port.dtype)
-    return array.reshape(()) if port.scalar else array
