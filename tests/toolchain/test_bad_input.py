@@ -84,10 +84,18 @@ def state_dict(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_missing_file(refused: Any) -> None:
-    for verb in (["inspect"], ["export", "-o", "m.onnx"], ["convert", "-o", "out", "--target", "cpu"]):
-        text = refused(*verb, "nothing.onnx")
-        assert "nothing.onnx" in text and "no such file" in text
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["inspect"],
+        ["build", "-o", "x.edge", "--target", "cpu"],
+        pytest.param(["export", "-o", "m.onnx"], marks=pytest.mark.slow),
+        pytest.param(["convert", "-o", "out", "--target", "cpu"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_missing_file(refused: Any, verb: list[str]) -> None:
+    text = refused(*verb, "nothing.onnx")
+    assert "nothing.onnx" in text and "no such file" in text
 
 
 def test_a_cut_onnx_file(refused: Any, folder: Folder, tiny: Path) -> None:

@@ -63,6 +63,12 @@ def test_what_was_interrupted_is_not_ticked() -> None:
     assert "✗ build" in text
 
 
+def test_what_did_not_get_a_step_done_is_crossed() -> None:
+    text = on_a_terminal("meter('failed', 0, 1); meter('next', 1, 1)")
+    assert "✗ failed" in text
+    assert "✓ next" in text
+
+
 def test_no_color_on_a_terminal() -> None:
     assert "\x1b[3" not in on_a_terminal("pass", NO_COLOR="1")
 

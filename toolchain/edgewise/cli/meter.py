@@ -19,6 +19,7 @@ class Meter:
         self._bars: Bars | None = None
         self._current: TaskID | None = None
         self._task = ""
+        self._nothing_done = False
 
     def __enter__(self) -> Meter:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -30,11 +31,11 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bars is not None:
-            self._finish("✓" if error is None else "✗")
+            self._finish("✗" if error is not None or self._nothing_done else "✓")
             self._bars.stop()
 
     def __call__(self, task: str, done: int, total: int | None) -> None:
-        """A new task is a new line; a task with nothing left to do stays as text, ticked."""
+        """A new task is a new line; the one before it stays as text: ticked, or crossed where none of its steps was done."""
         fresh, self._task = task != self._task, task
         if self._bars is None:
             if fresh:
@@ -42,8 +43,9 @@ class Meter:
                 sys.stderr.flush()
             return
         if fresh or self._current is None:
-            self._finish("✓")
+            self._finish("✗" if self._nothing_done else "✓")
             self._current = self._bars.add_task(task, total=total)
+        self._nothing_done = done == 0 and total is not None
         self._bars.update(self._current, completed=done, total=total)
 
     def _finish(self, mark: str) -> None:

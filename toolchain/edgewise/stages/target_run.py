@@ -63,7 +63,7 @@ class TargetRun:
             done = {"bundle": None, "errors": [error]}
         errors: list[EdgewiseError] = done["errors"]
         code = max([error.exit_code for error in errors], default=0)
-        self.progress("done" if code == 0 else "failed", 1, 1)
+        self.progress("done" if code == 0 else "failed", int(code == 0), 1)
         head = {"target": self.chosen.target.name, "device": self.chosen.device.name, "bundle": str(self.path)}
         return head | done | {"exit_code": code, "errors": [error_entry(error) for error in errors]}
 
