@@ -54,12 +54,21 @@ class Weights:
     def _from_file(self, value: Any) -> np.ndarray:
         from coremltools.libmilstoragepython import _BlobStorageReader
 
-        if self._reader is None:
-            self._reader = _BlobStorageReader(str(self._path))
         code = value.type.tensorType.dataType
         name, dtype = MIL_pb2.DataType.Name(code), numpy_dtype(code)
-        read = getattr(self._reader, f"read_{_READERS.get(name, name.lower())}_data")
-        raw = np.asarray(read(value.blobFileValue.offset))
+        try:
+            if self._reader is None:
+                self._reader = _BlobStorageReader(str(self._path))
+            read = getattr(self._reader, f"read_{_READERS.get(name, name.lower())}_data")
+            raw = np.asarray(read(value.blobFileValue.offset))
+        except Exception as error:  # the reader's own errors have no common class
+            raise TargetError(
+                "cannot read the Core ML package",
+                where=str(self._path),
+                found=f"no {name.lower()} tensor at byte {value.blobFileValue.offset} ({error})",
+                expected="the weights that the program names",
+                fix="Copy or build the bundle again",
+            ) from error
         flat = raw.view(dtype) if name == "FLOAT16" else raw.astype(dtype)
         shape = _shape(value.type)
         return flat[: prod(shape)].reshape(shape)
