@@ -196,7 +196,8 @@ def main() -> int:
         chosen = [(family, *smallest(models)) for family, models in list(wanted.items())[: options.limit]]
         for row in pool.map(lambda entry: run_child(*entry, options.timeout), chosen):
             rows.append(row)
-            state = "ok" if row["verifies"] else row["error"]
+            refusals = [f"{target} {_listed(ops)}" for target, ops in row["targets"].items() if ops]
+            state = "; ".join([f"ok, {row['sqnr_db']} dB", *refusals]) if row["verifies"] else row["error"]
             print(f"[{len(rows)}/{len(chosen)}] {row['model']}: {state}", file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps({"schema_version": 1, "summary": summarise(rows), "rows": rows}, indent=1))

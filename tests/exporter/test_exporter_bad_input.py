@@ -150,6 +150,7 @@ class TestWeights:
         with refused("a state dict needs its architecture", "tensors by name", "expected --arch"):
             open_source(weights())
 
+    @pytest.mark.slow
     def test_no_architecture_but_a_guess(self, tmp_path):
         state = {f"layer1.0.{name}.weight": torch.zeros(4) for name in ("conv1", "bn1", "conv2")}
         torch.save(state, tmp_path / "m.pth")

@@ -92,6 +92,7 @@ def test_third_party_onnx(shared_dir, name, opset, outputs):
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_wrong_architecture_names_the_right_one(shared_dir):
     with pytest.raises(EdgewiseError, match=r"(?s)missing .*unexpected .*they look like a ResNet"):
         open_source(
@@ -169,6 +170,7 @@ class TestSentenceEncoder:
         assert (source.facts["prefixes"], source.facts["left_out"]) == (["bert."], ["classifier"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
 class TestTimm:
     def test_input_size_comes_from_its_configuration(self, tmp_path):
@@ -182,7 +184,6 @@ class TestTimm:
         assert exported.outputs == [TensorSpec("output", "float32", (1, 5))]
         assert exported.parity[0].sqnr_db >= 80
 
-    @pytest.mark.slow
     def test_the_nearest_architecture_is_named(self, tmp_path):
         from edgewise.exporter.timm_arch import import_timm
 

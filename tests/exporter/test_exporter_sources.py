@@ -112,6 +112,7 @@ def test_export_of_a_state_dict(trained, tmp_path, networks_file):
     assert exported.locations["conv1/Conv"].startswith("networks.py:")
 
 
+@pytest.mark.slow
 def test_pt2(trained, tmp_path):
     x = torch.ones(2, 3, 16, 16)
     program = torch.export.export(trained, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
