@@ -7,12 +7,15 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.samples import dynamic_sizes, random_samples
-from edgewise.exporter.torch_source import TorchSource, first_line, named_leaves
+from edgewise.exporter.torch_source import TorchSource, first_line
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.errors import EdgewiseError
 
 METHODS = ("reparameterize", "switch_to_deploy", "fuse")
 _MIN_SQNR_DB = 70.0
@@ -32,31 +35,32 @@ def fuse_modules(source: TorchSource) -> dict[str, Any]:
     module = source.module
     if not isinstance(module, torch.nn.Module):
         return {}
-    offers = _classes(module)
+    held = torch.nn.ModuleList([module])  # so that the network itself can be put in another's place too
+    offers = _classes(held)
     if not offers:
         return {}
     sizes, _ = dynamic_sizes(source.inputs)
-    args, kwargs = source.arguments(random_samples(source, sizes, 1, seed=0)[0])
+    sample = random_samples(source, sizes, 1, seed=0)[0]
+    want = source.run(sample)
     fused: Counter[str] = Counter()
     refused: dict[str, str] = {}
-    with quiet(), torch.no_grad():
-        want = [leaf.clone() for _, leaf in named_leaves(module(*args, **kwargs))]
-        for kind, method in offers:
-            candidate = copy.deepcopy(module)
-            try:
+    for kind, method in offers:
+        candidate = copy.deepcopy(held)
+        try:
+            with quiet(), torch.no_grad():
                 count = _merge(candidate, kind, method)
-                have = [leaf for _, leaf in named_leaves(candidate(*args, **kwargs))]
-            except _OWN_CODE as error:
-                refused[f"{kind.__name__}.{method}"] = f"{type(error).__name__}: {first_line(error)}"
-                continue
-            worst = min(_sqnr_db(a, b) for a, b in zip(want, have, strict=True))
-            if worst < _MIN_SQNR_DB:
-                refused[f"{kind.__name__}.{method}"] = f"it changes the outputs: {worst:.1f} dB SQNR"
-            elif count:
-                fused[f"{kind.__name__}.{method}"] += count
-                module = candidate
+            have = replace(source, module=candidate[0], facts={}).run(sample)
+            worst = min(parity.sqnr_db for parity in compare_outputs([want], [have]))
+        except (*_OWN_CODE, EdgewiseError) as error:
+            refused[f"{kind.__name__}.{method}"] = f"{type(error).__name__}: {first_line(error)}"
+            continue
+        if worst < _MIN_SQNR_DB:
+            refused[f"{kind.__name__}.{method}"] = f"it changes the outputs: {worst:.1f} dB SQNR"
+        elif count:
+            fused[f"{kind.__name__}.{method}"] += count
+            held = candidate
     if fused:
-        merged = module
+        merged = held[0]
         source.tracing = lambda _: nullcontext(merged)
     return {"fused": dict(fused)} | ({"not_fused": refused} if refused else {})
 
@@ -100,12 +104,3 @@ def _merge(module: torch.nn.Module, kind: type, method: str) -> int:
             if isinstance(result, torch.nn.Module) and result is not child:
                 setattr(parent, name, result.eval())
     return count
-
-
-def _sqnr_db(want: torch.Tensor, have: torch.Tensor) -> float:
-    if want.shape != have.shape:
-        return -torch.inf
-    signal, noise = want.double().square().sum(), (want.double() - have.double()).square().sum()
-    if noise == 0:
-        return torch.inf
-    return float(10 * torch.log10(signal / noise))

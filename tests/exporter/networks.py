@@ -230,6 +230,10 @@ def nesting() -> Nesting:
     return Nesting()
 
 
+def scaled() -> Scaled:
+    return Scaled()
+
+
 def deciding() -> Deciding:
     return Deciding()
 

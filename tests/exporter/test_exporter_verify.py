@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgewise.exporter import export, open_source
+from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.progress import silent
 from edgewise.runtime.tensors import TensorSpec
@@ -138,6 +138,15 @@ class TestMerging:
         assert [node.op_type for node in exported.model.graph] == ["Conv", "Conv"]
         assert exported.source.facts["fused"] == {"Pair.fuse": 1, "Scaled.fuse": 1}
         assert "not_fused" not in exported.source.facts
+
+    def test_the_network_itself_may_offer_it(self, network):
+        exported = export(network("scaled"), inputs=[TensorSpec("image", "float32", (1, 3, 8, 8))])
+        assert [node.name for node in exported.model.graph] == ["Conv"]
+        assert exported.source.facts["fused"] == {"Scaled.fuse": 1}
+
+    def test_a_wrong_input_is_said_before_anything_is_merged(self, network):
+        with pytest.raises(ExportError, match="the network does not take the inputs"):
+            open_source(network("scaled"), inputs=[TensorSpec("x", "float32", (1, 4, 8, 8))])
 
     def test_not_when_unwanted(self, network):
         source = open_source(network("merging"), inputs=[self.SPEC], fuse=False)
