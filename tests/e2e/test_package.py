@@ -20,7 +20,8 @@ import importlib, importlib.util, pkgutil, sys
 import edgewise
 from edgewise.targets import device_profiles, targets
 for module in pkgutil.walk_packages(edgewise.__path__, "edgewise."):
-    importlib.import_module(module.name)
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
 bare = [name for name in ("exporter", "quantize", "targets", "runtime", "toolchain") if importlib.util.find_spec(name)]
 assert not bare, bare
 print(edgewise.__file__, len(device_profiles()), *sorted(targets()), sep="|")
