@@ -147,6 +147,19 @@ def test_nothing_large_is_tracked() -> None:
     assert {file.name: file.stat().st_size for file in _tracked() if file.stat().st_size > _MAX_BYTES} == {}
 
 
+@pytest.mark.parametrize(
+    "name", [".ci/run", "scripts/bench", "scripts/check", "scripts/demo", "scripts/setup", "scripts/test"]
+)
+def test_a_script_is_short_and_stops_at_the_first_error(name: str) -> None:
+    script = _ROOT / name
+    text = script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK)
+    assert text.startswith("#!/usr/bin/env bash\n#")
+    assert '\nset -euo pipefail\ncd "$(dirname "$0")/.."\n' in text
+    assert len(text.splitlines()) <= 40
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
 @pytest.mark.parametrize("folder", _PARTS.values())
 def test_nothing_asks_which_target_it_is(folder: str) -> None:
     found = [
