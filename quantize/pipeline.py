@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
+from edgewise.quantize.passes.balance_channels import BalanceChannels
 from edgewise.quantize.passes.grow_integers import GrowIntegers
 from edgewise.quantize.passes.hoist_activations import HoistActivations
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
@@ -63,20 +64,24 @@ def quantize(
     find_observer(method)
     _check_data(data, samples, allow_random)
     model = prepare(model)
+    chosen = data.take(samples)
+    balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
+    for rewrite in (HoistActivations(spec), balance):
+        model = rewrite(model).model
     plan = Plan(spec)
-    model = HoistActivations(plan)(model).model
     for decide in (SelectLayers(plan, keep_float), GrowIntegers(plan), HoistRounding(plan), NoteFloat(plan)):
         decide(model)
     if not plan.layers:
         return _nothing_to_do(model, plan, method)
-    used = calibrate(model, plan, data, method=method, samples=samples, progress=progress)
+    used = calibrate(model, plan, chosen, method=method, progress=progress)
     if used < samples:
         plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")
     if data.random:
         plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
-    for rewrite in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
-        model = rewrite(model).model
-    return Rewritten(model, describe_plan(model.graph, plan) | {"method": method, "samples": used})
+    for write in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
+        model = write(model).model
+    report = describe_plan(model.graph, plan)
+    return Rewritten(model, report | {"balanced": balance.balanced, "method": method, "samples": used})
 
 
 def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:

@@ -24,6 +24,7 @@ class QuantSpec:
             integers when all its inputs are integers already and a reader wants them.
         float_ops: operators kept in float, each with the reason that is printed.
         attention: MatMul of two activations is quantized too.
+        balance: channels of unequal range may be scaled against the weights that read them; the network stays the same.
         fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
@@ -45,6 +46,7 @@ class QuantSpec:
     )
     float_ops: dict[str, str] = field(default_factory=dict)
     attention: bool = True
+    balance: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
 
 

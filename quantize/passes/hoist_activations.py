@@ -6,7 +6,7 @@ import onnx_ir as ir
 from edgewise.quantize.layers import WEIGHTED
 from edgewise.quantize.movement import moved_inputs
 from edgewise.quantize.passes.writing import Writer
-from edgewise.quantize.plan import Plan
+from edgewise.quantize.spec import QuantSpec
 
 # Each of these picks or rearranges values, and an activation that never falls commutes with that.
 _COMMUTING = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -31,8 +31,8 @@ class HoistActivations(ir.passes.InPlacePass):
     the integers spent on values that it removes. Only where every input is made by a layer and read by nothing else.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._fused = plan.spec.fused_activations
+    def __init__(self, spec: QuantSpec) -> None:
+        self._fused = spec.fused_activations
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Move every activation that can be moved."""
