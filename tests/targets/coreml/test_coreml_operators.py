@@ -329,6 +329,15 @@ def test_float16_matches_onnx_runtime(built_float16: Any, label: str) -> None:
     assert built_float16.sqnr_db(label) >= FLOAT16_DB
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["iOS15", "iOS16", "iOS18", "iOS26"])
+def test_other_deployment_targets_match_onnx_runtime(build_cases: Callable[..., Any], target: str) -> None:
+    needs_16 = [case for case in CASES if case[0] == "GatherND" and case[2]]
+    cases = [case for case in CASES if target != "iOS15" or not any(case is other for other in needs_16)]
+    built = build_cases(cases, compute_precision="float32", minimum_deployment_target=target)
+    assert {label: value for label in names(cases) if (value := built.sqnr_db(label)) < FLOAT32_DB} == {}
+
+
 @pytest.fixture(scope="module")
 def built_old(build_cases: Callable[..., Any]) -> Any:
     return build_cases(OLD, opset=9, compute_precision="float32")

