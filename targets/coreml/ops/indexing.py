@@ -16,11 +16,13 @@ _NEGATIVE = "a negative index on a dim known at run time only"
 
 
 def _sizes(b: Building, axes: list[int]) -> Any:
-    """Dims of the data as int32: an array when they are fixed, else a variable."""
+    """Dims of the data as int32, a scalar for one axis: an array when they are fixed, else a variable."""
     dims = [b.dims(0)[axis] for axis in axes]
     if None not in dims:
-        return np.array(dims, np.int32)
-    return b.mb.concat(values=[b.dim(b.x(), axis) for axis in axes], axis=0)
+        return np.array(dims if len(dims) > 1 else dims[0], np.int32)
+    if len(axes) == 1:
+        return b.mb.squeeze(x=b.dim(b.number(), axes[0]))
+    return b.mb.concat(values=[b.dim(b.number(), axis) for axis in axes], axis=0)
 
 
 def _positive(b: Building, index: int, axes: list[int]) -> Any:
@@ -30,7 +32,7 @@ def _positive(b: Building, index: int, axes: list[int]) -> Any:
     if known is not None and (isinstance(sizes, np.ndarray) or (known >= 0).all()):
         shift = sizes if isinstance(sizes, np.ndarray) else 0
         return b.array(np.where(known < 0, known + shift, known).astype(np.int32))
-    wrapped = b.mb.add(x=b.x(index), y=sizes)
+    wrapped = b.mb.add(x=b.x(index), y=sizes[()] if isinstance(sizes, np.ndarray) else sizes)
     return b.mb.select(cond=b.mb.greater_equal(x=b.x(index), y=np.int32(0)), a=b.x(index), b=wrapped)
 
 
