@@ -192,7 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append", choices=NETWORKS)
     parser.add_argument("--target", action="append", help="a target's name; default: cpu, coreml, tensorrt")
-    parser.add_argument("--method", default="minmax")
+    parser.add_argument("--method", default="mse")
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -35,7 +35,7 @@ def quantize(
     spec: QuantSpec,
     data: Dataset,
     *,
-    method: str = "minmax",
+    method: str = "mse",
     samples: int = 128,
     keep_float: Sequence[str] = (),
     allow_random: bool = False,

@@ -11,6 +11,8 @@ from edgewise.quantize.spec import QuantSpec
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
     from edgewise.quantize.grid import Scale
 
@@ -43,6 +45,7 @@ class Plan:
     scales: dict[ir.Value, Scale] = field(default_factory=dict)
     weight_scales: dict[ir.Node, NDArray[np.float32]] = field(default_factory=dict)
     _parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    _joined: set[ir.Value] = field(default_factory=set)
 
     def round_use(self, node: ir.Node, index: int) -> None:
         """Let one input of a node read integers."""
@@ -61,7 +64,19 @@ class Plan:
 
     def share(self, first: ir.Value, second: ir.Value) -> None:
         """Give two values one scale."""
+        joined = self.group(first) in self._joined or self.group(second) in self._joined
         self._parents[self.group(second)] = self.group(first)
+        if joined:
+            self._joined.add(self.group(first))
+
+    def may_join(self, values: Sequence[ir.Value]) -> bool:
+        """Whether a Concat may give these values one scale: none of them shares one with another Concat yet. Then it does."""
+        if any(self.group(value) in self._joined for value in values):
+            return False
+        for value in values[1:]:
+            self.share(values[0], value)
+        self._joined.add(self.group(values[0]))
+        return True
 
     def group(self, value: ir.Value) -> ir.Value:
         """The value that stands for all those with the same scale."""

@@ -21,6 +21,9 @@ class GrowIntegers(DecidingPass):
 
            ══ MaxPool ── Flatten ──     ══ MaxPool ══ Flatten ══
 
+       Concat joins the scales of its inputs, which costs accuracy: only for a reader that wants integers, and one scale
+       for one Concat. Chains of them (DenseNet, ShuffleNet) would end up with one scale for a whole stage.
+
     3. An Add (or a pool) whose inputs are all integers, and whose output some layer wants, computes on integers::
 
            Conv ══╗                     Conv ══╗
@@ -47,8 +50,7 @@ class GrowIntegers(DecidingPass):
         values = [value for index in indices if (value := node.inputs[index]) is not None]
         if not all(value in self.plan.whole for value in values):
             return
-        # Joining scales costs accuracy, so only for a reader that wants integers; a single input costs nothing.
-        if len(values) > 1 and not self._wants(node):
+        if len(values) > 1 and not (self._wants(node) and self.plan.may_join(values)):
             return
         for index in indices:
             self.plan.round_use(node, index)

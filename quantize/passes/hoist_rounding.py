@@ -36,6 +36,9 @@ class HoistRounding(DecidingPass):
 
     def _hoist(self, node: ir.Node) -> None:
         output = node.outputs[0]
+        values = [value for index in moved_inputs(node) if (value := node.inputs[index]) is not None]
+        if len(values) > 1 and not self.plan.may_join([*values, output]):
+            return
         self.plan.round_whole(output)
         for index in moved_inputs(node):
             value = node.inputs[index]

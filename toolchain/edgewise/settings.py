@@ -37,7 +37,7 @@ class QuantizeSettings:
     """``calib`` is DATA; random data instead of it must be allowed by name."""
 
     scheme: str = "int8"
-    method: str = "minmax"
+    method: str = "mse"
     calib: str | None = None
     samples: int = 128
     keep_float: tuple[str, ...] = ()

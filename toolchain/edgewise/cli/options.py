@@ -189,7 +189,7 @@ Method = Annotated[
         "--method",
         metavar="METHOD",
         rich_help_panel=_QUANTIZE,
-        help="How ranges are found: minmax, percentile, entropy or mse.",
+        help="How ranges are found: mse, minmax, percentile or entropy.",
     ),
 ]
 Samples = Annotated[

@@ -18,7 +18,7 @@ def run(
     scheme: o.Scheme = "int8",
     calib: o.Calib = None,
     preprocess: o.Preprocess = None,
-    method: o.Method = "minmax",
+    method: o.Method = "mse",
     samples: o.Samples = 128,
     keep_float: o.KeepFloat = None,
     allow_random_calibration: o.RandomCalibration = False,
@@ -29,7 +29,7 @@ def run(
 
     verb = partial(
         quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
-        preprocess=preprocess, method=method or "minmax", samples=samples or 128, keep_float=keep_float or (),
+        preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
         allow_random_calibration=allow_random_calibration,
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

@@ -23,7 +23,7 @@ def quantize(
     scheme: str = "int8",
     calib: str | None = None,
     preprocess: str | None = None,
-    method: str = "minmax",
+    method: str = "mse",
     samples: int = 128,
     keep_float: Sequence[str] = (),
     allow_random_calibration: bool = False,
@@ -40,7 +40,7 @@ def quantize(
         scheme: ``int8`` or another that the target has.
         calib: DATA to calibrate on: ``.npz``, ``.npy``, images, ``module:callable``.
         preprocess: what to do with the images of DATA.
-        method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
+        method: ``mse``, ``minmax``, ``percentile`` or ``entropy``.
         samples: how many samples to use.
         keep_float: names of layers to leave in float.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
