@@ -41,6 +41,7 @@ def families() -> dict[str, list[str]]:
 def smallest(names: list[str]) -> tuple[str, int]:
     """The model with the fewest parameters, and how many; built on the meta device, so without memory."""
     import torch
+
     from edgewise.exporter.timm_arch import import_timm
 
     timm = import_timm()
@@ -55,6 +56,7 @@ def smallest(names: list[str]) -> tuple[str, int]:
 def build(name: str) -> Any:
     """A timm model in evaluation mode with seeded random weights, none of its scales zero."""
     import torch
+
     from edgewise.exporter.timm_arch import import_timm
 
     timm = import_timm()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from edgewise.exporter.architecture import Architecture, build
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.hf_arch import build_hf

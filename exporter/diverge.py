@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch.export.graph_signature import InputKind
+
 from edgewise.exporter.clean.names import ORIGIN
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_runner import OnnxRunner
-from torch.export.graph_signature import InputKind
 
 # Gives the source's intermediate values, of those names that it knows.
 Intermediates = Callable[[Sequence[str], Arrays], Arrays]

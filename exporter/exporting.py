@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+
 from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.diverge import Intermediates, of_onnx, of_program
 from edgewise.exporter.finish import check_outputs, fix_dims, infer_shapes, output_specs, remove_outputs, strip

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.upgrade import set_ir_version
 from edgewise.runtime.tensors import TensorSpec
-from onnx_ir.passes import common
 
 
 def check_outputs(have: Sequence[str], dropped: Sequence[str]) -> None:

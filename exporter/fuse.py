@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.samples import dynamic_sizes, random_samples
 from edgewise.exporter.torch_source import TorchSource, first_line

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from edgewise.exporter.architecture import Architecture, build
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.nearest import nearest_architecture
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 import torch
+
 from edgewise.runtime.errors import MissingExtraError
 
 _MAX_TRIED = 24

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from edgewise.exporter.arch import build_architecture
 from edgewise.exporter.checkpoint import read_state_dict
 from edgewise.exporter.errors import ExportError

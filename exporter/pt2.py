@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.torch_source import TorchSource, first_line

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from edgewise.exporter.source import Arrays, Source
 from edgewise.runtime.data import Dataset, random_data
 from edgewise.runtime.tensors import TensorSpec

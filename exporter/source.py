@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from edgewise.exporter.errors import ExportError
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
+
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays, Source
-from torch.utils import _pytree as pytree
 
 # From the arguments to what the tracer takes.
 Tracing = Callable[[tuple[torch.Tensor, ...]], AbstractContextManager[Any]]

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.torch_source import TorchSource, first_line

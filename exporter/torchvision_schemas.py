@@ -8,6 +8,7 @@ import sys
 from functools import cache
 
 import torch
+
 from edgewise.exporter.quiet import quiet
 
 _SCHEMAS = ("nms", "qnms")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnx_ir.passes import common
+
 from edgewise.exporter.clean.names import ORIGIN
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
@@ -15,7 +17,6 @@ from edgewise.exporter.source import Arrays
 from edgewise.exporter.torch_source import TorchSource, named_leaves
 from edgewise.exporter.translations import TRANSLATIONS
 from edgewise.exporter.untraceable import untraceable
-from onnx_ir.passes import common
 
 LOWEST_OPSET = 18
 

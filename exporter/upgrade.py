@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
 from edgewise.exporter.torch_source import first_line

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.exporter.diverge import Divergence, Intermediates, first_divergence
 from edgewise.exporter.source import Arrays
 from edgewise.runtime.compare import TensorParity, compare_outputs

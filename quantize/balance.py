@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from edgewise.quantize.grid import Grid
 from numpy.typing import NDArray
+
+from edgewise.quantize.grid import Grid
 
 Vector = NDArray[np.float64]
 

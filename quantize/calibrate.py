@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.movement import moved_inputs, moves
 from edgewise.quantize.observers import Observer, find_observer

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
 from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
@@ -24,7 +26,6 @@ from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.spec import QuantSpec, check_spec
 from edgewise.runtime.progress import Progress, silent
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.spec import QuantSpec
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
+
     from edgewise.quantize.grid import Scale
 
 Use = tuple["ir.Node", int]

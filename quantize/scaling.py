@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.layers import WEIGHTED, attribute, constant_of, describe
 from edgewise.quantize.passes.writing import Writer
-from numpy.typing import NDArray
 
 # What comes out is scaled when what goes in is, by positive factors, channel by channel.
 _HOMOGENEOUS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "Relu")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.errors import QuantizeError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset

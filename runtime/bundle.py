@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.manifest import MANIFEST, SCHEMA_VERSION, damaged, read_manifest
 from edgewise.runtime.npy import stored_npz

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.errors import GateError, RunError
 
 Arrays = dict[str, np.ndarray]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.preprocess import Preprocess

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 
 _LIBRARIES = {"win32": ("nvcuda.dll",)}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.callables import find_callable
 from edgewise.runtime.data import Dataset, Sample
 from edgewise.runtime.errors import RunError

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.compare import TensorParity, compare_outputs
 from edgewise.runtime.engines import Engine, LayerTime, RunOptions, open_engine

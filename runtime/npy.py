@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 
 # What zipfile raises on a zip that is cut, changed, hostile or encrypted (the last is a RuntimeError).

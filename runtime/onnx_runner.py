@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import read_onnx, to_bytes

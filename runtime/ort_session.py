@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.tensors import TensorSpec

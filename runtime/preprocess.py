@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 

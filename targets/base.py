@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.devices import DeviceProfile
@@ -83,9 +84,12 @@ class Target(Protocol):
 
     name: str
     summary: str
-    default_device: str
     min_opset: int
     schemes: tuple[str, ...]
+
+    @property
+    def default_device(self) -> str:
+        """The profile to build for when none is asked for; a plain attribute will do."""
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """One entry per node of the graph, in order."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.exporter.clean.base import (
     GraphPass,
     add_initializer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 import onnx_ir as ir
+
 from edgewise.exporter.clean.base import GraphPass, is_op
 
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+
 from edgewise.exporter.clean import library
 from edgewise.exporter.clean.base import GraphPass
 from edgewise.exporter.clean.cast_pairs import MergeCasts
@@ -17,7 +19,6 @@ from edgewise.exporter.clean.plain_softmax import PlainSoftmax
 from edgewise.exporter.clean.reshape import PlainReshape
 from edgewise.exporter.clean.split_heads import SplitHeads
 from edgewise.exporter.clean.unbind import SliceSqueezeToGather
-from onnx_ir.passes import common
 
 _MAX_ROUNDS = 8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.exporter.clean.base import GraphPass, attribute_int, dims, is_op, only_consumer, replace
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.observers.entropy import Entropy
 from edgewise.quantize.observers.minmax import MinMax
 from edgewise.quantize.observers.mse import MeanSquaredError
 from edgewise.quantize.observers.percentile import Percentile
-from numpy.typing import NDArray
 
 
 class Observer(Protocol):

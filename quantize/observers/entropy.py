@@ -6,10 +6,11 @@ After S. Migacz, "8-bit Inference with TensorRT" (GTC 2017), with both ends free
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.observers.histogram import Histogram
 from edgewise.quantize.observers.search import cheapest_range
-from numpy.typing import NDArray
 
 # Narrower ranges have fewer bins than levels: nothing is lost in them, so the divergence says nothing.
 _LEAST = 1 / 16

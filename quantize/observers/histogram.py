@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from edgewise.quantize.observers.minmax import MinMax
 from numpy.typing import NDArray
+
+from edgewise.quantize.observers.minmax import MinMax
 
 _HALF = 4096  # bins on either side of zero
 _PIECE = 1 << 18

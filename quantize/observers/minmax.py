@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from edgewise.quantize.grid import Grid
 from numpy.typing import NDArray
+
+from edgewise.quantize.grid import Grid
 
 
 class MinMax:

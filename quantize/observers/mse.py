@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.observers.histogram import Histogram
 from edgewise.quantize.observers.search import cheapest_range
-from numpy.typing import NDArray
 
 
 class MeanSquaredError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.observers.histogram import Histogram
-from numpy.typing import NDArray
 
 _KEPT = 0.9999
 

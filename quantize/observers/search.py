@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from edgewise.quantize.grid import Grid
 
 _STEPS = 100

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.balance import ChannelStatistics, Reader, best_factors
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.layers import Layer, attribute, constant_of
@@ -18,7 +20,6 @@ from edgewise.quantize.pruning.matrices import as_matrices
 from edgewise.quantize.scaling import Makers
 from edgewise.quantize.streaming import watch
 from edgewise.runtime.progress import Progress, silent
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from edgewise.quantize.spec import QuantSpec

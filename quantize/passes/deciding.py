@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 
 import onnx_ir as ir
+
 from edgewise.quantize.plan import Plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.quantize.layers import WEIGHTED
 from edgewise.quantize.movement import moved_inputs
 from edgewise.quantize.passes.writing import Writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.quantize.movement import moved_inputs, moves, selects
 from edgewise.quantize.passes.deciding import DecidingPass
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
-from edgewise.quantize.errors import QuantizeError
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, NameFixPass, ShapeInferencePass
+
+from edgewise.quantize.errors import QuantizeError
 
 _OPSET = 13  # the first whose DequantizeLinear takes an axis
 

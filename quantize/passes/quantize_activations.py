@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.quantize.passes.writing import Writer, before_readers
 from edgewise.quantize.plan import Plan
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.layers import Layer, attribute, constant_of
 from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
-from numpy.typing import NDArray
 
 _LARGEST = 2**30  # leaves the other half of int32 to the products that are added
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.quantize.grid import weight_scales
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.quantize_biases import least_weight_scales

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import WEIGHTED, Layer, constant_of, describe
 from edgewise.quantize.movement import moves

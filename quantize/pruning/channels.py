@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.layers import Layer, attribute, constant_of, describe
 from edgewise.quantize.pruning.matrices import as_matrices, refusal_of, weight_value, weighted_layers
-from numpy.typing import NDArray
 
 # Operators that treat every channel by itself and read one tensor.
 _CHANNELWISE = {

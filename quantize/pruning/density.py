@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.pruning.matrices import as_matrices, weight_value, weighted_layers
-from numpy.typing import NDArray
 
 # The largest blocks first: zeros in 4x4 blocks are zeros in 4x1 blocks too.
 _BLOCKS = ((16, 1), (8, 8), (4, 4), (4, 2), (4, 1), (1, 4))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from edgewise.quantize.layers import WEIGHTED, Layer, attribute, constant_of, describe
 from numpy.typing import NDArray
+
+from edgewise.quantize.layers import WEIGHTED, Layer, attribute, constant_of, describe
 
 if TYPE_CHECKING:
     import onnx_ir as ir

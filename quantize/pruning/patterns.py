@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from edgewise.quantize.errors import QuantizeError
 from numpy.typing import NDArray
+
+from edgewise.quantize.errors import QuantizeError
 
 Weights = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.prepare import prepare

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.callables import find_callable
 from edgewise.runtime.data.arrays import LABEL
 from edgewise.runtime.data.dataset import Dataset, Sample, fit, no_samples

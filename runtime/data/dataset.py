@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec
 

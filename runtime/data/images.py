@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+
 from edgewise.runtime.data.dataset import Dataset, Sample, fit
 from edgewise.runtime.errors import EdgewiseError, RunError
 from edgewise.runtime.extras import needs

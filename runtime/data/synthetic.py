@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+
 from edgewise.runtime.data.dataset import Dataset, Sample
 from edgewise.runtime.tensors import TensorSpec
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.errors import RunError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.core_ml_ports import Port, read_ports
 from edgewise.runtime.engines import LayerTime, RunOptions

@@ -7,6 +7,7 @@ reference fails, as it should.
 from __future__ import annotations
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.engines import LayerTime, RunOptions
 from edgewise.runtime.errors import RunError

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.engines import LayerTime, RunOptions, model_file
 from edgewise.runtime.errors import RunError

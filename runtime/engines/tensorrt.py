@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.cuda import Gpu, GpuBuffer
 from edgewise.runtime.engines import LayerTime, RunOptions, model_file

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
+
 from edgewise.runtime.bundle import save_reference
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.profile.judge import Evidence, judge

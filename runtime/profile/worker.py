@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
 from edgewise.runtime.bundle import REFERENCE, load_reference
 from edgewise.runtime.data import random_data
 from edgewise.runtime.errors import EdgewiseError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.compile import compile_package
 from edgewise.targets.coreml.convert import convert

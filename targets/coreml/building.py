@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.targets.coreml.held import Packed, Tall
+from edgewise.targets.coreml.names import MARK
 from edgewise.targets.coreml.node import NodeView, constant
 
 _FIRST_MASK = 1e38
@@ -55,9 +57,9 @@ class Values:
             return
         var = held.var if isinstance(held, Tall) else held
         if var.op is not None and var not in self._named:
-            var.set_name(name)
-            if len(var.op.outputs) == 1:
-                var.op.name = name
+            var.set_name(MARK + name)
+            if var is var.op.outputs[0]:  # passes name what they put in its place after the operation
+                var.op.name = MARK + name
             self._named.add(var)
 
     def array(self, array: np.ndarray, name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.convert import Converted
+from edgewise.targets.coreml.names import MARK
 from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
 
@@ -66,7 +67,7 @@ def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
     if not options.keep_float32:
         return ct.precision.FLOAT16
     kept = set(options.keep_float32)
-    kept_tensors = {names[name] for name in kept if name in names}
+    kept_tensors = {form for name in kept if name in names for form in (names[name], MARK + names[name])}
     known = set(names) | {name for name in kept if hasattr(ct.converters.mil.Builder, name)}
     if kept - known:
         expected = "MIL operations such as layer_norm and softmax, or names of the model's tensors"

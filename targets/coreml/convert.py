@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
+
 from edgewise.runtime.progress import Progress, silent
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.building import Building, Values

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.coreml.options import Options
 from edgewise.targets.errors import TargetError

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
+
 from edgewise.runtime.core_ml_ports import Port
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.base import TargetError

@@ -6,6 +6,7 @@ import difflib
 
 import numpy as np
 import onnx
+
 from edgewise.targets.coreml.collapse import fits, is_tall
 from edgewise.targets.coreml.held import MAX_RANK
 from edgewise.targets.coreml.node import NodeView, constant, dtype_name

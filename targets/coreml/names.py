@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Before the name of an ONNX tensor while coremltools' passes run, so that it is told from the names they make up.
+MARK = "edgewise__"
 _RESERVED = frozenset(
     [
         "any",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.renaming import rename_values
 
 _DATA = Path("Data")
 _MODEL = _DATA / "com.apple.CoreML" / "model.mlmodel"
@@ -50,11 +51,11 @@ def read_spec(package: Path) -> Any:
 
 
 def normalize(package: Path) -> None:
-    """Drop the date, and replace the random identifiers of the package's items by ones made from their content."""
+    """Drop the date, name the values anew, and make the identifiers of the package's items from their content."""
     spec = read_spec(package)
-    for key in (_DATE,):
-        spec.description.metadata.userDefined.pop(key, None)
+    spec.description.metadata.userDefined.pop(_DATE, None)
     spec.mlProgram.attributes.pop("buildInfo", None)
+    rename_values(spec.mlProgram.functions["main"])
     (package / _MODEL).write_bytes(spec.SerializeToString(deterministic=True))
     manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
     entries = manifest["itemInfoEntries"]

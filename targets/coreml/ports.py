@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.targets.coreml.held import MAX_RANK
 from edgewise.targets.coreml.node import dtype_name
 from edgewise.targets.coreml.refusal import Refusal

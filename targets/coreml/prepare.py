@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+from onnxscript import optimizer
+
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
+from edgewise.targets.coreml.quiet import without_warnings
 from edgewise.targets.nodes import node_names
-from onnxscript import optimizer
 
 _WEIGHT_FORMS = ("DequantizeLinear",)
 _SHAPED_AS_INPUT = ("GroupNormalization",)
@@ -27,13 +29,18 @@ def prepare(model: ir.Model, ios: int, dims: Mapping[str, int] | None = None) ->
     Raises:
         TargetError: the graph is not valid ONNX.
     """
+    with without_warnings("onnxscript", "onnx_ir"):
+        return _prepare(model, ios, dims or {})
+
+
+def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     ready = model.clone()
     for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
         node.name = name
     passes.RemoveInitializersFromInputsPass()(ready)
     passes.InlinePass()(ready)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
-    _fix_dims(ready, dims or {})
+    _fix_dims(ready, dims)
     try:
         optimizer.fold_constants(
             ready,

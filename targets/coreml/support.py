@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.targets.base import NodeSupport
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.node import NodeView

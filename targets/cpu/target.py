@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
+from edgewise.targets.cpu.host import host_device
 from edgewise.targets.cpu.ort.build import build_engine
 from edgewise.targets.cpu.ort.support import node_support
 from edgewise.targets.devices import DeviceProfile
@@ -27,9 +28,13 @@ class CpuTarget:
 
     name = "cpu"
     summary = "processors (x86-64, 64-bit ARM) with ONNX Runtime"
-    default_device = "x86-64-v3"
     min_opset = 11
     schemes: tuple[str, ...] = ("int8",)
+
+    @property
+    def default_device(self) -> str:
+        """The profile that fits this machine: what is built here usually runs here."""
+        return host_device()
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """What ONNX Runtime's CPU provider has kernels for, as its session says."""

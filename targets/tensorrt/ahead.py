@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import onnx_ir as ir
+
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.errors import TargetError

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from edgewise.targets.nodes import node_names
-from edgewise.targets.tensorrt.half import CastToHalf
 from onnx_ir.passes.common import (
     LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
     ShapeInferencePass,
 )
+
+from edgewise.targets.nodes import node_names
+from edgewise.targets.tensorrt.half import CastToHalf
 
 
 @dataclass(frozen=True)

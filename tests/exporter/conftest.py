@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from edgewise.runtime.callables import find_callable
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data

@@ -117,6 +117,7 @@ class TestFoldAffine:
     def test_any_conv_with_any_batch_norm(self, channels, group, rank, seed):
         import onnx
         import onnx_ir as ir
+
         from edgewise.exporter.clean.fold_affine import FoldAffine
         from edgewise.runtime.onnx_runner import OnnxRunner
 

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from edgewise.exporter import export, open_source
 from edgewise.runtime.errors import EdgewiseError, RunError
 from edgewise.runtime.tensors import TensorSpec

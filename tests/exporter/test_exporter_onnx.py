@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.onnx_file import write_onnx
 from edgewise.runtime.tensors import TensorSpec

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.exporter import export, open_source
 from edgewise.runtime.data import open_data
 from edgewise.runtime.errors import EdgewiseError

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.tensors import TensorSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.progress import silent
@@ -94,6 +95,7 @@ def test_a_healthy_graph_passes(drafted):
 
 def test_integers_must_be_equal(graph):
     import onnx_ir as ir
+
     from edgewise.exporter.verify import verify
 
     model = graph([("ArgMax", ["x"], ["y"], {"axis": 1, "keepdims": 0})], {"x": (2, 3)}, {"y": (2,)})

@@ -6,11 +6,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgewise.quantize import QuantizeError, prune, sparsity_of
-from edgewise.runtime.onnx_runner import OnnxRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+
+from edgewise.quantize import QuantizeError, prune, sparsity_of
+from edgewise.runtime.onnx_runner import OnnxRunner
 
 _SEED = 0
 

@@ -10,6 +10,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
 from edgewise.quantize import OBSERVERS, QuantizeError, QuantSpec, quantize
 from edgewise.quantize.observers import find_observer
 from edgewise.runtime.compare import compare_outputs
@@ -17,10 +22,6 @@ from edgewise.runtime.data import Dataset, Sample, open_data, random_data
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.tensors import TensorSpec
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
-from torch import nn
 
 _X = TensorSpec("x", "float32", (1, 3, 8, 8))
 
@@ -334,9 +335,10 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_resnet20_is_as_good_as_with_onnx_runtimes_quantizer(shared_dir: Any, tmp_path: Any) -> None:
     """From outside: our int8 agrees with fp32 at least as often as that of onnxruntime's static quantizer."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
     from edgewise.exporter import export
     from edgewise.runtime.preprocess import Preprocess
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     arch = "examples/cifar/resnet20.py:resnet20"
     made = export(

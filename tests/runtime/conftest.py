@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from edgewise.runtime.bundle import create_bundle, save_reference
 from onnx import numpy_helper
+
+from edgewise.runtime.bundle import create_bundle, save_reference
 
 BundleMaker = Callable[..., Path]
 

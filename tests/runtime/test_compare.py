@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
-from edgewise.runtime.errors import GateError, RunError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
+from edgewise.runtime.errors import GateError, RunError
 
 RNG = np.random.default_rng(0)
 REFERENCE = [{"y": RNG.standard_normal((2, 10)).astype(np.float32)} for _ in range(3)]

@@ -8,11 +8,12 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from edgewise.runtime.core_ml_ports import Port, read_ports
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.model import load
 from edgewise.runtime.preprocess import Preprocess
-from PIL import Image
 
 PORTS = {
     "inputs": [{"name": "x/in", "coreml": "x_in", "dtype": "float32", "scalar": False}],

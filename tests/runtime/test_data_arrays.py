@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from edgewise.runtime.data import open_data
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 X = [TensorSpec.parse("x=f32[N,3]")]
 TWO = [TensorSpec.parse("ids=i64[batch,seq]"), TensorSpec.parse("scale=f32[2]")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.runtime.callables import find_callable
 from edgewise.runtime.data import open_data, random_data
 from edgewise.runtime.errors import RunError

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from edgewise.runtime.data import open_data
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.tensors import TensorSpec
-from PIL import Image
 
 X = [TensorSpec.parse("x=f32[N,3,4,4]")]
 RAW = Preprocess()

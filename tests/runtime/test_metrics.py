@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.runtime.data import open_data
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.metrics import evaluate

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
 from edgewise.runtime.compare import require_parity
 from edgewise.runtime.engines import engine_kinds
 from edgewise.runtime.errors import GateError, MissingExtraError, RunError
 from edgewise.runtime.model import load
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
 
 
 def image(batch: int = 1, seed: int = 0) -> np.ndarray:

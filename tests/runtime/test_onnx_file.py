@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import read_onnx, to_bytes, write_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
-from onnx import numpy_helper
 
 
 def with_external(net: onnx.ModelProto, location: str, **entries: str) -> bytes:

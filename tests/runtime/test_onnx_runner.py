@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from edgewise.runtime.errors import RunError
-from edgewise.runtime.onnx_file import to_bytes, write_onnx
-from edgewise.runtime.onnx_runner import OnnxRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.onnx_file import to_bytes, write_onnx
+from edgewise.runtime.onnx_runner import OnnxRunner
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 18]>

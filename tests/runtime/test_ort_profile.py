@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
+
 from edgewise.runtime.engines import RunOptions
 from edgewise.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from edgewise.runtime.ort_profile import NodeRecord, node_macs, read_profile
-from onnx import numpy_helper
 
 
 def node(name: str, op: str, ts: int, dur: int, provider: str = "CPUExecutionProvider", **args) -> dict:

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from edgewise.runtime.errors import RunError
-from edgewise.runtime.preprocess import Preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.preprocess import Preprocess
 
 RNG = np.random.default_rng(1)
 FULL = "resize=256,crop=224,color=rgb,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"

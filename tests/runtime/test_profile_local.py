@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.profile import local, profile, worker
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from edgewise.runtime.profile import machine
 
 ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"

@@ -6,6 +6,7 @@ import gc
 import itertools
 
 import pytest
+
 from edgewise.runtime.profile.timing import measure
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import edgewise.runtime
 import pytest
+
+import edgewise.runtime
 
 NAMES = [
     "Bundle", "EdgewiseError", "GateError", "Model", "Preprocess", "RunError", "TensorParity", "TensorSpec", "compare_outputs",

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.storage import sha256_of, whole_file, whole_folder
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgewise.runtime import cuda
 from edgewise.runtime.cuda import Gpu
 from edgewise.runtime.engines import tensorrt

@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edgewise.runtime.errors import EdgewiseError, GateError, MissingExtraError, RunError
 from edgewise.runtime.extras import lazy_exports, needs
 from edgewise.runtime.tensors import DTYPES, TensorSpec
-from hypothesis import given
-from hypothesis import strategies as st
 
 DIMS = st.one_of(st.integers(0, 1 << 20), st.from_regex(r"[a-zA-Z_][a-z0-9_+* ]{0,4}[a-z0-9]", fullmatch=True))
 

@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from edgewise.runtime.bundle import Bundle, create_bundle, open_bundle
 from edgewise.targets import BuildRequest, BuildResult, DeviceProfile, Target, find_device
 from edgewise.targets.nodes import tensor_spec
-from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from edgewise.quantize import QuantSpec, quantize
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.compare import compare_outputs

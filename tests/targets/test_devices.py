@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from edgewise.targets import TargetError, device_profiles, find_device, targets
 from edgewise.targets.devices import FACTS, parse_profile, read_profile
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from edgewise.targets.nodes import node_names, op_name, tensor_spec
 
 

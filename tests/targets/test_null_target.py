@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import onnx_ir as ir
+from onnx import TensorProto, helper
+
 from edgewise.targets import Executor, find_device
 from edgewise.targets.null import TARGET, describe
-from onnx import TensorProto, helper
 
 DEVICE = find_device(TARGET.default_device, "null")
 

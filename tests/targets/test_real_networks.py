@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from edgewise.exporter import export
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from edgewise.targets.errors import TargetError
 from edgewise.targets.options import Option, read_options
 

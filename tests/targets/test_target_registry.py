@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from edgewise.targets import TargetError, find_target, registry, targets
 
 

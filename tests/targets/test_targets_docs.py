@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from edgewise.targets.cpu.ort.build import OPTIONS as CPU_OPTIONS
 from edgewise.targets.devices import FACTS
 from edgewise.targets.tensorrt.settings import OPTIONS as TENSORRT_OPTIONS

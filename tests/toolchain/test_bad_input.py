@@ -19,6 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgewise.targets.cpu.host import host_device
+
 ARCH = """
 import torch
 
@@ -238,7 +240,7 @@ def test_wrong_data_metric_or_preprocessing(
         (["verify", "{built}", "--per-layer"], ["--against SOURCE"]),
         (["convert", "-o", "out", "--target", "cpu"], ["SOURCE", "a checkpoint or an ONNX file"]),
         (["convert", "{tiny}", "-o", "out"], ["--target"]),
-        (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--target", "cpu"], ["'tiny-cpu-x86-64-v3' more than once"]),
+        (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--target", "cpu"], [f"'tiny-cpu-{host_device()}' more than once"]),
         (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--device", "iphone-15-pro"], ["iphone-15-pro"]),
         (["convert", "{tiny}", "-o", "out", "--target", "cpu", "--pattern", "2:4"], ["'sparsity'"]),
         (["convert", "{tiny}", "-o", "out", "--recipe", "none.yaml"], ["none.yaml", "No such file"]),

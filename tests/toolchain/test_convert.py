@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgewise.runtime.bundle import open_bundle
 
 import edgewise
 from edgewise.recipe import Recipe, read_recipe
+from edgewise.runtime.bundle import open_bundle
 from edgewise.stages.cache import Cache
 from edgewise.stages.profile import engine_digests
 

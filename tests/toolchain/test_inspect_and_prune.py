@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from edgewise.runtime.bundle import open_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 import edgewise
 from edgewise.recipe import Recipe
+from edgewise.runtime.bundle import open_bundle
+from edgewise.targets.cpu.host import host_device
 
 
 def wide(path: Path, dim: int | str = 2) -> Path:
@@ -44,7 +45,7 @@ def test_inspect_onnx(tiny: Path, cli: Any) -> None:
     assert result["network"]["weight_dtypes"] == {"FLOAT": 8 * 27 + 8 + 8 * 5 + 5}
     assert [layer["density"] for layer in result["sparsity"]["layers"]] == [1.0, 1.0]
     assert {"cpu", "coreml", "tensorrt", "null"} <= set(result["targets"])
-    assert result["targets"]["cpu"] == {"device": "x86-64-v3", "taken": 5, "total": 5, "refused": []}
+    assert result["targets"]["cpu"] == {"device": host_device(), "taken": 5, "total": 5, "refused": []}
     assert list(cli("inspect", tiny, "--target", "null", "--json").json["targets"]) == ["null"]
 
 
@@ -59,7 +60,7 @@ def test_inspect_says_what_it_took_dynamic_dims_for(tmp_path: Path, cli: Any) ->
 
 def test_inspect_a_bundle(built: Path, cli: Any) -> None:
     result = cli("inspect", built, "--json").json
-    assert (result["kind"], result["target"], result["device"]) == ("bundle", "cpu", "x86-64-v3")
+    assert (result["kind"], result["target"], result["device"]) == ("bundle", "cpu", host_device())
     assert result["size_bytes"] == open_bundle(built).size_bytes
     text = cli("inspect", built).out
     for words in ("5 of 5 nodes", "Engine against the source", "13.86 k", "x: float32[1, 3, 8, 8]"):

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgewise.runtime.bundle import create_bundle, open_bundle, save_reference
 
 from edgewise.errors import ToolchainError
 from edgewise.page.collect import collect
 from edgewise.page.render import render
+from edgewise.runtime.bundle import create_bundle, open_bundle, save_reference
 from edgewise.stages.profile import identify
 from edgewise.verbs.report import report
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from edgewise.runtime.errors import GateError
-from edgewise.runtime.onnx_file import read_onnx
-from edgewise.runtime.onnx_runner import OnnxRunner
-from edgewise.targets import Executor, find_device, find_target
 
 from edgewise.errors import GateFailedError, ToolchainError, error_entry
 from edgewise.local import gpus, instructions, this_machine
 from edgewise.places import moved, place_name, split_place
 from edgewise.recipe import Recipe
+from edgewise.runtime.errors import GateError
+from edgewise.runtime.onnx_file import read_onnx
+from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.settings import QuantizeSettings, VerifySettings
 from edgewise.stages.cache import no_empty_folders
 from edgewise.stages.choices import match_devices
@@ -29,6 +28,7 @@ from edgewise.stages.pipeline import default_name
 from edgewise.stages.quantize import quantize_stage
 from edgewise.stages.reference import with_reference
 from edgewise.stages.verify import source_threshold, verify_engine
+from edgewise.targets import Executor, find_device, find_target
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from edgewise.runtime.bundle import open_bundle
-from edgewise.runtime.errors import GateError, RunError
 from onnx import TensorProto, helper, numpy_helper
 
 import edgewise
+from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.errors import GateError, RunError
 
 
 def chain(path: Path, *, spoil: str = "") -> Path:

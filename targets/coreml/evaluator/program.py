@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgewise.targets.base import Arrays, TargetError
 from edgewise.targets.coreml.evaluator.table import operations
 from edgewise.targets.coreml.evaluator.weights import Weights, numpy_dtype
@@ -30,14 +31,12 @@ class EvaluatedProgram:
         self.described = [entry.name for entry in spec.description.output]
         self._operations = list(block.operations)
         self._weights = Weights(package / WEIGHTS)
-        self._constants = self._read_constants()
-
-    def _read_constants(self) -> dict[str, Any]:
-        return {
-            op.outputs[0].name: self._weights.value(op.attributes["val"])
-            for op in self._operations
-            if op.type == "const"
-        }
+        self._constants: dict[str, Any] = {}
+        for op in self._operations:
+            if op.type == "const":
+                self._constants[op.outputs[0].name] = self._weights.value(op.attributes["val"])
+            elif op.type.startswith("constexpr"):
+                self._run_one(op, self._constants)
 
     @property
     def used(self) -> set[str]:
@@ -57,7 +56,7 @@ class EvaluatedProgram:
             values[name] = np.asarray(inputs[name], dtype)
         readers = self._last_reads()
         for index, op in enumerate(self._operations):
-            if op.type != "const":
+            if not op.type.startswith("const"):
                 self._run_one(op, values)
             for name in readers.get(index, ()):
                 values.pop(name, None)

@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from coremltools.proto import MIL_pb2
+
 from edgewise.targets.base import TargetError
 
 _DTYPES: dict[str, np.dtype[Any]] = {

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
+
 from edgewise.targets.coreml.node import constant
 
 DOMAIN = "edgewise.coreml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.held import MAX_RANK, Tall
 from edgewise.targets.coreml.node import NodeView

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal

@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper, numpy_helper
+
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets.base import BuildRequest, BuildResult, Executor
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.devices import DeviceProfile, find_device
-from onnx import helper, numpy_helper
 
 Arrays = dict[str, np.ndarray]
 # (operator, inputs, attributes[, outputs]): an input is "f:2,3" (random, made at run time), an array (a constant) or None.

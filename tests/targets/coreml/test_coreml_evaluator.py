@@ -14,14 +14,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
 from edgewise.targets import TargetError
 from edgewise.targets.coreml import ops
 from edgewise.targets.coreml.evaluator import mil
 from edgewise.targets.coreml.evaluator.program import EvaluatedProgram
 from edgewise.targets.coreml.evaluator.table import operations
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 MIL = operations()
 FAST = settings(max_examples=40, deadline=None, derandomize=True)

@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets import TargetError
 from edgewise.targets.base import BuildResult, Executor
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 RNG = np.random.default_rng(17)
 BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]

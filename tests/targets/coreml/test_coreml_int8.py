@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
@@ -19,7 +21,6 @@ from edgewise.targets import NodeSupport, TargetError
 from edgewise.targets.base import BuildResult, Executor
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.devices import DeviceProfile, parse_profile
-from onnx import TensorProto, helper, numpy_helper
 
 RNG = np.random.default_rng(5)
 BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+
 from edgewise.exporter import export
 from edgewise.exporter.torchvision_schemas import make_torchvision_importable
 from edgewise.quantize import quantize

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from edgewise.targets.coreml.table import table
 
 RNG = np.random.default_rng(11)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets import TargetError
 from edgewise.targets.base import BuildResult, Executor
-from onnx import TensorProto, helper, numpy_helper
 
 RNG = np.random.default_rng(3)
 BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]
@@ -259,3 +263,77 @@ def test_old_models_that_list_initializers_as_inputs(build_model: BuildModel) ->
     executor, result, _ = build_model(model)
     assert [entry["name"] for entry in result.settings["inputs"]] == ["x"]
     check(plain, executor, {"x": RNG.standard_normal((2, 4)).astype(np.float32)})
+
+
+def test_operations_keep_the_names_of_their_tensors(build_model: BuildModel) -> None:
+    model = linear_model()
+    model.graph.outputs.append(model.graph.node("product").outputs[0])
+    model.graph.outputs[1].dtype = ir.DataType.FLOAT
+    _, result, _ = build_model(model)
+    named = [(layer["op"], layer["name"]) for layer in result.layers if layer["op"] != "cast"]
+    assert named == [("linear", "h_1"), ("softmax", "y_1")], "h and y themselves are the casts to float32"
+
+
+@pytest.mark.parametrize("letters", ["abc", "xyz"])
+def test_names_that_passes_make_up_leave_no_trace(build_model: BuildModel, letters: str) -> None:
+    from edgewise.targets.coreml.names import MARK
+    from edgewise.targets.coreml.renaming import rename_values
+
+    function = spec_of(build_model(linear_model())[2]).mlProgram.functions["main"]
+    expected = function.SerializeToString(deterministic=True)
+    block = function.block_specializations[function.opset]
+    random = np.random.default_rng(ord(letters[0]))
+    made_up = {"x": "x", "y": "y", "h": f"{MARK}h_cast_fp16", "y_1": f"{MARK}y_cast_fp16"}
+    for op in block.operations:
+        op.attributes["name"].immediateValue.tensor.strings.values[:] = ["anything"]
+        for output in op.outputs:
+            output.name = made_up.setdefault(output.name, "".join(random.choice(list(letters), 20)))
+        for argument in op.inputs.values():
+            for binding in argument.arguments:
+                binding.name = made_up[binding.name]
+    assert function.SerializeToString(deterministic=True) != expected
+    rename_values(function)
+    assert function.SerializeToString(deterministic=True) == expected
+
+
+BUILD_BLOCKS = """
+import hashlib, sys
+from pathlib import Path
+import onnx_ir as ir
+from edgewise.targets.base import BuildRequest
+from edgewise.targets.coreml import TARGET
+from edgewise.targets.devices import find_device
+result = TARGET.build(BuildRequest(ir.load(sys.argv[1]), Path(sys.argv[2]), find_device("iphone-15-pro", "coreml")))
+print([hashlib.sha256((Path(sys.argv[2]) / name).read_bytes()).hexdigest() for name in result.files])
+"""
+
+
+@pytest.mark.slow
+def test_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    """Passes of coremltools walk over sets of objects, whose order changes with the process."""
+    constants: dict[str, Any] = {
+        "gamma": np.ones(8, np.float32),
+        "w": RNG.standard_normal((8, 8, 1, 1)).astype(np.float32),
+    }
+    nodes, x = [], "x"
+    for block in range(6):
+        parts = [f"{name}{block}" for name in ("turned", "normal", "back", "mixed", "sum")]
+        nodes += [
+            helper.make_node("Transpose", [x], [parts[0]], perm=[0, 2, 3, 1]),
+            helper.make_node("LayerNormalization", [parts[0], "gamma"], [parts[1]]),
+            helper.make_node("Transpose", [parts[1]], [parts[2]], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", [parts[2], "w"], [parts[3]]),
+            helper.make_node("Add", [x, parts[3]], [parts[4]]),
+        ]
+        x = parts[4]
+    nodes.append(helper.make_node("Relu", [x], ["y"]))
+    shape = [1, 8, 4, 4]
+    ir.save(model_of(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], constants), tmp_path / "blocks.onnx")
+    digests = set()
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        command = [sys.executable, "-c", BUILD_BLOCKS, str(tmp_path / "blocks.onnx"), str(folder)]
+        environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+        digests.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(digests) == 1

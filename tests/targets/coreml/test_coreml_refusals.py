@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from edgewise.targets import TargetError
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.devices import DeviceProfile
-from onnx import TensorProto, helper, numpy_helper
 
 F, I64, F64 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE
 Const = np.ndarray

@@ -11,6 +11,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
@@ -20,9 +24,6 @@ from edgewise.targets.cpu import TARGET
 from edgewise.targets.cpu.ort.layers import read_layers
 from edgewise.targets.devices import parse_profile
 from edgewise.targets.nodes import tensor_spec
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 SmallGraph = Callable[[str], ir.Model]
 VNNI = find_device("x86-64-v4-vnni", "cpu")

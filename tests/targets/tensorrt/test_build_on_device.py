@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from edgewise.runtime.bundle import open_bundle
 from edgewise.targets.tensorrt import TARGET
 from edgewise.targets.tensorrt import build_on_device as script

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets.tensorrt.emulate import RoundExplicitly
 from edgewise.targets.tensorrt.half import CastToHalf, kept_summary
 from edgewise.targets.tensorrt.prepare import prepare
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data

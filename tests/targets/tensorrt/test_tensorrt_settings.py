@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+
 from edgewise.targets import BuildRequest, TargetError, device_profiles, find_device
 from edgewise.targets.devices import parse_profile
 from edgewise.targets.tensorrt import TARGET

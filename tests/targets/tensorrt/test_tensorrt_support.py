@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper
+
 from edgewise.targets import TargetError, find_device
 from edgewise.targets.tensorrt import TARGET
 from edgewise.targets.tensorrt.ahead import parse_or_refuse
 from edgewise.targets.tensorrt.prepare import normalize
 from edgewise.targets.tensorrt.vendor import readable
-from onnx import TensorProto, helper
 
 DEVICE = find_device("rtx-4070", "tensorrt")
 
