@@ -1,0 +1,199 @@
+// The C interface for Python: numpy arrays in and out, RuntimeError-like exceptions for statuses.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "edgewise.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+struct Failure {
+    ew_status status;
+    std::string message;
+};
+
+void check(ew_status status) {
+    if (status != EW_OK) throw Failure{status, ew_last_error()};
+}
+
+struct DTypeName {
+    const char* name;
+    nb::dlpack::dtype type;
+};
+
+// By ew_dtype. numpy has no bfloat16: it travels as its bits.
+DTypeName dtype_of(ew_dtype dtype) {
+    switch (dtype) {
+        case EW_F32: return {"float32", nb::dtype<float>()};
+        case EW_F16: return {"float16", {static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1}};
+        case EW_BF16: return {"bfloat16", nb::dtype<uint16_t>()};
+        case EW_U8: return {"uint8", nb::dtype<uint8_t>()};
+        case EW_S8: return {"int8", nb::dtype<int8_t>()};
+        case EW_S32: return {"int32", nb::dtype<int32_t>()};
+        case EW_S64: return {"int64", nb::dtype<int64_t>()};
+        case EW_BOOL: return {"bool", nb::dtype<bool>()};
+    }
+    return {"unknown", nb::dtype<uint8_t>()};
+}
+
+using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Made = nb::ndarray<nb::numpy>;
+
+// (name, dtype, shape), a dim that depends on the inputs being a string.
+nb::tuple describe(const ew_tensor_info& info) {
+    nb::list shape;
+    for (int32_t i = 0; i < info.rank; ++i) {
+        if (info.dims[i] >= 0) {
+            shape.append(info.dims[i]);
+        } else {
+            shape.append(info.dim_names[i] ? info.dim_names[i] : "?");
+        }
+    }
+    return nb::make_tuple(info.name, dtype_of(info.dtype).name, nb::tuple(shape));
+}
+
+class Engine {
+public:
+    explicit Engine(const std::string& path) { check(ew_open(path.c_str(), &engine_)); }
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+    ~Engine() { ew_close(engine_); }
+
+    nb::list inputs() const {
+        nb::list all;
+        for (int32_t i = 0; i < ew_input_count(engine_); ++i) all.append(describe(input(i)));
+        return all;
+    }
+    nb::list outputs() const {
+        nb::list all;
+        for (int32_t i = 0; i < ew_output_count(engine_); ++i) all.append(describe(output(i)));
+        return all;
+    }
+    ew_tensor_info input(int32_t index) const {
+        ew_tensor_info info;
+        check(ew_input_info(engine_, index, &info));
+        return info;
+    }
+    ew_tensor_info output(int32_t index) const {
+        ew_tensor_info info;
+        check(ew_output_info(engine_, index, &info));
+        return info;
+    }
+    const ew_engine* get() const { return engine_; }
+
+private:
+    ew_engine* engine_ = nullptr;
+};
+
+class Context {
+public:
+    Context(const Engine& engine, int32_t threads, bool pin, bool profile) : engine_(engine) {
+        const ew_options options{threads, pin, profile};
+        check(ew_context_create(engine.get(), &options, &context_));
+    }
+    Context(const Context&) = delete;
+    Context& operator=(const Context&) = delete;
+    ~Context() { ew_context_close(context_); }
+
+    // Arrays in the order of the engine's inputs; gives arrays in the order of its outputs.
+    std::vector<Made> run(const std::vector<Array>& inputs) {
+        if (static_cast<int32_t>(inputs.size()) != ew_input_count(engine_.get())) {
+            throw Failure{EW_INVALID_ARGUMENT, "the wrong number of inputs"};
+        }
+        for (size_t i = 0; i < inputs.size(); ++i) set_shape(static_cast<int32_t>(i), inputs[i]);
+        for (size_t i = 0; i < inputs.size(); ++i) {
+            check(ew_write_input(context_, static_cast<int32_t>(i), inputs[i].data(), inputs[i].nbytes()));
+        }
+        ew_status status;
+        {
+            nb::gil_scoped_release release;
+            status = ew_run(context_);
+        }
+        check(status);
+        std::vector<Made> outputs;
+        for (int32_t i = 0; i < ew_output_count(engine_.get()); ++i) outputs.push_back(read(i));
+        return outputs;
+    }
+
+    // (name, op, kernel, total_ns, runs) of each operator, in the order in which they run.
+    nb::list profile() const {
+        nb::list all;
+        for (int32_t i = 0; i < ew_profile_count(context_); ++i) {
+            ew_profile_entry entry;
+            check(ew_profile_get(context_, i, &entry));
+            all.append(nb::make_tuple(entry.name, entry.op, entry.kernel, entry.total_ns, entry.runs));
+        }
+        return all;
+    }
+
+    // (weights_bytes, arena_bytes)
+    nb::tuple memory() {
+        ew_memory memory;
+        check(ew_memory_use(context_, &memory));
+        return nb::make_tuple(memory.weights_bytes, memory.arena_bytes);
+    }
+
+private:
+    void set_shape(int32_t index, const Array& array) {
+        const ew_tensor_info info = engine_.input(index);
+        if (array.dtype() != dtype_of(info.dtype).type) {
+            throw Failure{EW_INVALID_ARGUMENT, std::string("input ") + info.name + " must be " + dtype_of(info.dtype).name};
+        }
+        int64_t dims[EW_MAX_RANK + 1] = {};
+        const size_t rank = array.ndim() <= EW_MAX_RANK ? array.ndim() : EW_MAX_RANK + 1;
+        for (size_t i = 0; i < rank && i < EW_MAX_RANK; ++i) dims[i] = static_cast<int64_t>(array.shape(i));
+        check(ew_set_input_shape(context_, index, dims, static_cast<int32_t>(rank)));
+    }
+
+    Made read(int32_t index) {
+        int64_t dims[EW_MAX_RANK];
+        int32_t rank = 0;
+        check(ew_output_shape(context_, index, dims, &rank));
+        const auto type = dtype_of(engine_.output(index).dtype).type;
+        size_t shape[EW_MAX_RANK], bytes = type.bits / 8;
+        for (int32_t i = 0; i < rank; ++i) bytes *= shape[i] = static_cast<size_t>(dims[i]);
+        auto* memory = new uint8_t[bytes ? bytes : 1];
+        nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+        check(ew_read_output(context_, index, memory, bytes));
+        return Made(memory, static_cast<size_t>(rank), shape, owner, nullptr, type);
+    }
+
+    const Engine& engine_;
+    ew_context* context_ = nullptr;
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "libedgewise for Python; see edgewise.runtime.engines.native.";
+    static PyObject* error = PyErr_NewExceptionWithDoc("edgewise.runtime._native.NativeError",
+                                                       "(status, message) of a call that failed.", PyExc_Exception, nullptr);
+    m.attr("NativeError") = nb::handle(error);
+    nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+        try {
+            std::rethrow_exception(pointer);
+        } catch (const Failure& failure) {
+            PyErr_SetObject(error, nb::make_tuple(static_cast<int>(failure.status), failure.message).ptr());
+        }
+    });
+    m.def("version", [] { return std::string(ew_version()); });
+    m.def("isas", [] { return std::string(ew_isas()); }, "Instruction sets of this processor that the library uses.");
+    nb::class_<Engine>(m, "Engine")
+        .def(nb::init<const std::string&>(), nb::arg("path"))
+        .def_prop_ro("inputs", &Engine::inputs)
+        .def_prop_ro("outputs", &Engine::outputs);
+    nb::class_<Context>(m, "Context")
+        .def(nb::init<const Engine&, int32_t, bool, bool>(), nb::arg("engine"), nb::arg("threads") = 0, nb::arg("pin") = false,
+             nb::arg("profile") = false, nb::keep_alive<1, 2>())
+        .def("run", &Context::run, nb::arg("inputs"))
+        .def("profile", &Context::profile)
+        .def("memory", &Context::memory);
+}

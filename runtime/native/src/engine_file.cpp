@@ -1,0 +1,46 @@
+#include "engine_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace ew {
+
+EngineFile::~EngineFile() {
+    if (mapped_) munmap(const_cast<uint8_t*>(data_), bytes_);
+}
+
+Status EngineFile::map(const char* path) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return Status::fail(EW_IO_ERROR, "cannot open %.160s: %s", path, std::strerror(errno));
+    struct stat info;
+    void* memory = MAP_FAILED;
+    int error = EINVAL;  // an empty file cannot be mapped
+    if (fstat(file, &info) != 0) {
+        error = errno;
+    } else if (S_ISREG(info.st_mode) && info.st_size > 0) {
+        memory = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+        error = errno;
+    }
+    close(file);
+    if (memory == MAP_FAILED) return Status::fail(EW_IO_ERROR, "cannot read %.160s: %s", path, std::strerror(error));
+    data_ = static_cast<const uint8_t*>(memory);
+    bytes_ = static_cast<size_t>(info.st_size);
+    mapped_ = true;
+    return {};
+}
+
+Status EngineFile::borrow(const void* data, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(data) % 64 != 0) {
+        return Status::fail(EW_INVALID_ARGUMENT, "the engine's memory is not aligned to 64 bytes");
+    }
+    data_ = static_cast<const uint8_t*>(data);
+    bytes_ = bytes;
+    return {};
+}
+
+}  // namespace ew

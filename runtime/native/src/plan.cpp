@@ -1,0 +1,219 @@
+#include "plan.h"
+
+#include <algorithm>
+
+#include "checksum.h"
+#include "reader.h"
+
+namespace ew {
+namespace {
+
+constexpr char kMagic[8] = {'E', 'D', 'G', 'E', 'W', 'I', 'S', 'E'};
+constexpr size_t kHeaderBytes = 64;
+
+struct Sections {
+    const uint8_t* plan;
+    size_t plan_bytes;
+};
+
+Status bad(const char* what) { return Status::fail(EW_BAD_FILE, "engine file: %s", what); }
+
+Status read_header(const uint8_t* data, size_t bytes, Plan* plan, Sections* sections) {
+    if (bytes < kHeaderBytes) return bad("too short to be one");
+    if (std::memcmp(data, kMagic, sizeof kMagic) != 0) return bad("does not begin as one");
+    Reader reader(data + sizeof kMagic, kHeaderBytes - sizeof kMagic);
+    const auto version = reader.number<uint32_t>();
+    if (version != kFormatVersion) {
+        return Status::fail(EW_BAD_FILE, "engine file: format version %u, this library reads %u", version, kFormatVersion);
+    }
+    const auto isa = reader.number<uint32_t>();
+    const auto file_bytes = reader.number<uint64_t>();
+    const auto plan_offset = reader.number<uint64_t>();
+    const auto plan_bytes = reader.number<uint64_t>();
+    const auto weights_offset = reader.number<uint64_t>();
+    const auto weights_bytes = reader.number<uint64_t>();
+    const auto checksum = reader.number<uint32_t>();
+    if (file_bytes != bytes) return bad("cut short, or longer than it says");
+    if (plan_offset > bytes || plan_bytes > bytes - plan_offset) return bad("the plan lies outside of the file");
+    if (weights_offset > bytes || weights_bytes > bytes - weights_offset) return bad("the weights lie outside of the file");
+    if (weights_offset % kAlignment != 0) return bad("the weights are not aligned");
+    if (isa > static_cast<uint32_t>(Isa::kAvx512Bf16)) return bad("made for an instruction set that this library does not know");
+    if (checksum != crc32(data + plan_offset, plan_bytes)) return bad("the plan is damaged (checksum)");
+    plan->isa = static_cast<Isa>(isa);
+    plan->weights = data + weights_offset;
+    plan->weights_bytes = weights_bytes;
+    *sections = {data + plan_offset, static_cast<size_t>(plan_bytes)};
+    return {};
+}
+
+Status read_expressions(Reader& reader, Plan* plan) {
+    const uint32_t symbols = reader.count(4);
+    for (uint32_t i = 0; i < symbols; ++i) plan->symbols.emplace_back(reader.text());
+    const uint32_t count = reader.count(17);
+    plan->expressions.reserve(count);
+    for (uint32_t i = 0; i < count; ++i) {
+        const auto kind = reader.number<uint8_t>();
+        const auto a = reader.number<int64_t>();
+        const auto b = reader.number<int64_t>();
+        if (kind > Expression::kMaximum) return bad("an unknown kind of expression");
+        if (kind == Expression::kSymbol && (a < 0 || a >= symbols)) return bad("an expression of a symbol that is not there");
+        if (kind > Expression::kSymbol && (a < 0 || a >= i || b < 0 || b >= i)) return bad("an expression of a later one");
+        plan->expressions.push_back({static_cast<Expression::Kind>(kind), a, b});
+    }
+    return {};
+}
+
+Status read_tensor(Reader& reader, const Plan& plan, PlanTensor* tensor) {
+    tensor->name = reader.text();
+    const auto dtype = reader.number<uint8_t>();
+    const auto layout = reader.number<uint8_t>();
+    const auto constant = reader.number<uint8_t>();
+    const uint32_t rank = reader.count(4);
+    if (dtype > EW_BOOL || layout > 1 || constant > 1 || rank > EW_MAX_RANK) return bad("a tensor of unknown kind");
+    for (uint32_t i = 0; i < rank; ++i) tensor->dims.push_back(reader.number<uint32_t>());
+    tensor->offset = reader.number<uint64_t>();
+    tensor->bytes = reader.number<uint64_t>();
+    tensor->storage = reader.number<uint32_t>();
+    tensor->dtype = static_cast<DType>(dtype);
+    tensor->layout = static_cast<Layout>(layout);
+    tensor->constant = constant != 0;
+    for (uint32_t dim : tensor->dims) {
+        if (dim >= plan.expressions.size()) return bad("a tensor's dim is no expression");
+    }
+    if (tensor->layout == Layout::kC4 && (size_of(tensor->dtype) != 1 || rank < 2)) return bad("a tensor that cannot be C4");
+    if (tensor->constant) {
+        if (tensor->offset % kAlignment != 0) return bad("a constant is not aligned");
+        if (tensor->offset > plan.weights_bytes || tensor->bytes > plan.weights_bytes - tensor->offset) {
+            return bad("a constant lies outside of the weights");
+        }
+    } else if (tensor->storage >= plan.storages.size() || tensor->offset >= plan.expressions.size()) {
+        return bad("a tensor without a place");
+    }
+    return {};
+}
+
+Status read_attribute(Reader& reader, const Plan& plan, Attribute* attribute) {
+    attribute->key = reader.text();
+    const auto kind = reader.number<uint8_t>();
+    if (kind > static_cast<uint8_t>(AttributeKind::kDims)) return bad("an attribute of unknown kind");
+    attribute->kind = static_cast<AttributeKind>(kind);
+    switch (attribute->kind) {
+        case AttributeKind::kInt: attribute->integer = reader.number<int64_t>(); break;
+        case AttributeKind::kFloat: attribute->real = reader.number<double>(); break;
+        case AttributeKind::kString: attribute->text = reader.text(); break;
+        case AttributeKind::kInts:
+            for (uint32_t i = reader.count(8); i > 0; --i) attribute->integers.push_back(reader.number<int64_t>());
+            break;
+        case AttributeKind::kFloats:
+            for (uint32_t i = reader.count(8); i > 0; --i) attribute->reals.push_back(reader.number<double>());
+            break;
+        case AttributeKind::kDims:
+            for (uint32_t i = reader.count(4); i > 0; --i) attribute->expressions.push_back(reader.number<uint32_t>());
+            for (uint32_t expression : attribute->expressions) {
+                if (expression >= plan.expressions.size()) return bad("an attribute's dim is no expression");
+            }
+            attribute->integers.resize(attribute->expressions.size());
+            break;
+    }
+    return {};
+}
+
+Status read_op(Reader& reader, const Plan& plan, PlanOp* op) {
+    op->op = reader.text();
+    op->name = reader.text();
+    for (uint32_t i = reader.count(4); i > 0; --i) op->inputs.push_back(reader.number<int32_t>());
+    for (uint32_t i = reader.count(4); i > 0; --i) op->outputs.push_back(reader.number<uint32_t>());
+    const uint32_t attributes = reader.count(5);
+    op->attributes.entries.resize(attributes);
+    for (Attribute& attribute : op->attributes.entries) EW_TRY(read_attribute(reader, plan, &attribute));
+    const auto tensors = static_cast<int64_t>(plan.tensors.size());
+    for (int32_t input : op->inputs) {
+        if (input < -1 || input >= tensors) return bad("an operator reads a tensor that is not there");
+    }
+    for (uint32_t output : op->outputs) {
+        if (output >= tensors) return bad("an operator writes a tensor that is not there");
+        if (plan.tensors[output].constant) return bad("an operator writes a constant");
+    }
+    return {};
+}
+
+// Inputs and outputs may be bound to the app's memory, so each has a storage of its own and begins where that begins.
+Status check_ports(const Plan& plan) {
+    std::vector<uint8_t> used(plan.storages.size());
+    for (const auto* ports : {&plan.inputs, &plan.outputs}) {
+        for (uint32_t port : *ports) {
+            if (port >= plan.tensors.size()) return bad("an input or output that is not there");
+            const PlanTensor& tensor = plan.tensors[port];
+            if (tensor.constant || tensor.layout != Layout::kPlain) return bad("an input or output that is constant or packed");
+            const Expression& offset = plan.expressions[tensor.offset];
+            if (offset.kind != Expression::kConstant || offset.a != 0) return bad("an input or output inside of another tensor");
+            if (used[tensor.storage]++) return bad("two inputs or outputs in one storage");
+        }
+    }
+    for (uint32_t input : plan.inputs) {
+        for (uint32_t dim : plan.tensors[input].dims) {
+            if (plan.expressions[dim].kind > Expression::kSymbol) return bad("an input's dim is computed");
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Status read_plan(const uint8_t* data, size_t bytes, Plan* plan) {
+    Sections sections{};
+    EW_TRY(read_header(data, bytes, plan, &sections));
+    Reader reader(sections.plan, sections.plan_bytes);
+    EW_TRY(read_expressions(reader, plan));
+    for (uint32_t i = reader.count(4); i > 0; --i) plan->storages.push_back(reader.number<uint32_t>());
+    for (uint32_t storage : plan->storages) {
+        if (storage >= plan->expressions.size()) return bad("a storage's size is no expression");
+    }
+    plan->tensors.resize(reader.count(31));
+    for (PlanTensor& tensor : plan->tensors) EW_TRY(read_tensor(reader, *plan, &tensor));
+    for (uint32_t i = reader.count(4); i > 0; --i) plan->inputs.push_back(reader.number<uint32_t>());
+    for (uint32_t i = reader.count(4); i > 0; --i) plan->outputs.push_back(reader.number<uint32_t>());
+    EW_TRY(check_ports(*plan));
+    plan->ops.resize(reader.count(20));
+    for (PlanOp& op : plan->ops) EW_TRY(read_op(reader, *plan, &op));
+    if (reader.failed()) return bad("the plan ends too early");
+    if (reader.left() != 0) return bad("something follows the plan");
+    return {};
+}
+
+Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values) {
+    values->resize(plan.expressions.size());
+    for (size_t i = 0; i < plan.expressions.size(); ++i) {
+        const Expression& expression = plan.expressions[i];
+        int64_t& value = (*values)[i];
+        if (expression.kind == Expression::kConstant) {
+            value = expression.a;
+            continue;
+        }
+        if (expression.kind == Expression::kSymbol) {
+            value = symbols[static_cast<size_t>(expression.a)];
+            continue;
+        }
+        const int64_t a = (*values)[static_cast<size_t>(expression.a)], b = (*values)[static_cast<size_t>(expression.b)];
+        bool overflow = false;
+        switch (expression.kind) {
+            case Expression::kAdd: overflow = __builtin_add_overflow(a, b, &value); break;
+            case Expression::kSubtract: overflow = __builtin_sub_overflow(a, b, &value); break;
+            case Expression::kMultiply: overflow = __builtin_mul_overflow(a, b, &value); break;
+            case Expression::kFloorDivide:
+            case Expression::kCeilDivide:
+                if (b <= 0 || a == INT64_MIN) return bad("a dim divided by nothing");
+                value = a / b;
+                if (expression.kind == Expression::kFloorDivide && a % b < 0) --value;
+                if (expression.kind == Expression::kCeilDivide && a % b > 0) ++value;
+                break;
+            case Expression::kMinimum: value = std::min(a, b); break;
+            case Expression::kMaximum: value = std::max(a, b); break;
+            default: break;
+        }
+        if (overflow) return bad("a dim is too large");
+    }
+    return {};
+}
+
+}  // namespace ew

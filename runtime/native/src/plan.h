@@ -1,0 +1,65 @@
+// What an engine file holds, read and checked. docs/native-format.md describes the bytes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attributes.h"
+#include "cpu.h"
+#include "status.h"
+#include "tensor.h"
+
+namespace ew {
+
+constexpr uint32_t kFormatVersion = 1;
+constexpr size_t kAlignment = 64;
+
+// A number that may depend on the inputs' shapes. Arguments are earlier expressions, so a pass in order evaluates all.
+struct Expression {
+    enum Kind : uint8_t { kConstant, kSymbol, kAdd, kSubtract, kMultiply, kFloorDivide, kCeilDivide, kMinimum, kMaximum };
+    Kind kind;
+    int64_t a;  // the constant, the symbol's index, or an expression's index
+    int64_t b;
+};
+
+struct PlanTensor {
+    std::string name;  // owned and null-terminated: handed to C
+    DType dtype;
+    Layout layout;
+    std::vector<uint32_t> dims;  // expressions
+    bool constant;
+    uint64_t offset;             // constant: bytes from the start of the weights; else the expression of the bytes into the storage
+    uint64_t bytes;              // of a constant
+    uint32_t storage;
+};
+
+struct PlanOp {
+    std::string op;
+    std::string name;
+    std::vector<int32_t> inputs;  // tensors; -1 where an optional one is left out
+    std::vector<uint32_t> outputs;
+    Attributes attributes;
+};
+
+struct Plan {
+    Isa isa = Isa::kGeneric;
+    std::vector<std::string> symbols;
+    std::vector<Expression> expressions;
+    std::vector<uint32_t> storages;  // expressions of their sizes in bytes
+    std::vector<PlanTensor> tensors;
+    std::vector<uint32_t> inputs;   // tensors
+    std::vector<uint32_t> outputs;  // tensors
+    std::vector<PlanOp> ops;
+    const uint8_t* weights = nullptr;
+    uint64_t weights_bytes = 0;
+};
+
+// Strings in `plan` are copies; weights and attribute texts point into `data`.
+Status read_plan(const uint8_t* data, size_t bytes, Plan* plan);
+
+// Values of all expressions for these symbols. Refuses overflow and division by zero.
+Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values);
+
+}  // namespace ew

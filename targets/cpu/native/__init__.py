@@ -1,0 +1,1 @@
+"""ONNX to a plan for libedgewise: operators, layouts, packed weights, one engine file."""

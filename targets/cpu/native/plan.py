@@ -1,0 +1,198 @@
+"""What an engine file holds, before it is bytes: tensors with places, operators in order, dims that may depend on the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import prod
+
+import numpy as np
+
+
+class DType(IntEnum):
+    """As ``ew_dtype`` in edgewise.h."""
+
+    F32 = 0
+    F16 = 1
+    BF16 = 2
+    U8 = 3
+    S8 = 4
+    S32 = 5
+    S64 = 6
+    BOOL = 7
+
+    @property
+    def size_bytes(self) -> int:
+        """Of one element."""
+        return {DType.F32: 4, DType.S32: 4, DType.F16: 2, DType.BF16: 2, DType.S64: 8}.get(self, 1)
+
+
+class Layout(IntEnum):
+    """PLAIN is row-major; C4 is [N][C/4][spatial][4] for 8-bit tensors (src/tensor.h)."""
+
+    PLAIN = 0
+    C4 = 1
+
+
+class Isa(IntEnum):
+    """As ``Isa`` in src/cpu.h: each x86 level includes those before it."""
+
+    GENERIC = 0
+    AVX2 = 1
+    AVX512 = 2
+    AVX512VNNI = 3
+    AVX512BF16 = 4
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A number known when the inputs' shapes are: a constant, a symbol, or made of two others. Constants fold at once."""
+
+    kind: str
+    value: int | str = 0
+    left: Dim | None = None
+    right: Dim | None = None
+
+    def __add__(self, other: Dim | int) -> Dim:
+        """Sum."""
+        return _made("add", self, other)
+
+    def __sub__(self, other: Dim | int) -> Dim:
+        """Difference."""
+        return _made("subtract", self, other)
+
+    def __mul__(self, other: Dim | int) -> Dim:
+        """Product."""
+        return _made("multiply", self, other)
+
+    def __floordiv__(self, other: Dim | int) -> Dim:
+        """Rounded down."""
+        return _made("floor_divide", self, other)
+
+    def ceildiv(self, other: Dim | int) -> Dim:
+        """Rounded up."""
+        return _made("ceil_divide", self, other)
+
+    def minimum(self, other: Dim | int) -> Dim:
+        """The lesser of two."""
+        return _made("minimum", self, other)
+
+    def maximum(self, other: Dim | int) -> Dim:
+        """The greater of two."""
+        return _made("maximum", self, other)
+
+    @property
+    def constant(self) -> int | None:
+        """Its value, when it depends on no input."""
+        return int(self.value) if self.kind == "constant" else None
+
+
+_FOLD = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "floor_divide": lambda a, b: a // b,
+    "ceil_divide": lambda a, b: -(-a // b),
+    "minimum": min,
+    "maximum": max,
+}
+KINDS = ("constant", "symbol", *_FOLD)
+
+
+def dim(value: Dim | int | str) -> Dim:
+    """A constant from an int, a symbol from a string."""
+    if isinstance(value, Dim):
+        return value
+    return Dim("symbol" if isinstance(value, str) else "constant", value)
+
+
+def product(dims: Sequence[Dim]) -> Dim:
+    """Of all; 1 for none."""
+    constant = prod(size for one in dims if (size := one.constant) is not None)
+    result = dim(constant)
+    for one in dims:
+        if one.constant is None:
+            result = one if result.constant == 1 else result * one
+    return result
+
+
+def _made(kind: str, left: Dim, right: Dim | int) -> Dim:
+    right = dim(right)
+    if left.constant is not None and right.constant is not None:
+        return dim(int(_FOLD[kind](left.constant, right.constant)))
+    return Dim(kind, 0, left, right)
+
+
+@dataclass(eq=False)
+class Storage:
+    """Memory in the arena that tensors lie in. Several in one: views, or results computed in place."""
+
+    size_bytes: Dim
+
+
+@dataclass(eq=False)
+class Tensor:
+    """An operand of operators.
+
+    Attributes:
+        name: for messages and profiles.
+        dtype: of its elements.
+        dims: in the order that the engine uses: channels second.
+        layout: see ``Layout``.
+        data: of a constant, its bytes as they lie in the file, of any dtype and shape.
+        storage: of the others, where it lies; a new one by default.
+        offset_bytes: from the start of the storage.
+    """
+
+    name: str
+    dtype: DType
+    dims: tuple[Dim, ...]
+    layout: Layout = Layout.PLAIN
+    data: np.ndarray | None = None
+    storage: Storage | None = None
+    offset_bytes: Dim = field(default_factory=lambda: dim(0))
+
+    def __post_init__(self) -> None:
+        if self.data is None and self.storage is None:
+            self.storage = Storage(self.size_bytes)
+
+    @property
+    def size_bytes(self) -> Dim:
+        """What its dims and layout take."""
+        dims = list(self.dims)
+        if self.layout is Layout.C4:
+            dims[1] = dims[1].ceildiv(4) * 4
+        return product([*dims, dim(self.dtype.size_bytes)])
+
+
+Attribute = int | float | str | Sequence[int] | Sequence[float] | Sequence[Dim]
+
+
+@dataclass(eq=False)
+class Op:
+    """One step: an operator of libedgewise (runtime/native/src/ops), by name.
+
+    Attributes:
+        op: as in ``ops.inc``.
+        name: the layer that it computes.
+        inputs: None where an optional one is left out.
+        outputs: written by it.
+        attributes: a list of floats must not be empty; dims are lists too.
+    """
+
+    op: str
+    name: str
+    inputs: Sequence[Tensor | None]
+    outputs: Sequence[Tensor]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """A network as libedgewise runs it: operators in order."""
+
+    isa: Isa
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    ops: list[Op]
