@@ -145,7 +145,7 @@ def test_the_null_engine_and_other_dims(make_bundle):
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
-        ({"kind": "abacus"}, "found engine kind 'abacus'; expected one of coreml, null, onnxruntime, tensorrt"),
+        ({"kind": "abacus"}, "found engine kind 'abacus'; expected one of coreml, native, null, onnxruntime, tensorrt"),
         ({"settings": {}}, r"engine\.settings\.model\): found None"),
         ({"settings": {"model": 3}}, "found 3"),
         ({"settings": {"model": "other.onnx"}}, r"no 'other\.onnx'"),
@@ -220,4 +220,4 @@ def test_external_data_outside_the_bundle_is_not_read(make_bundle, net, tmp_path
 
 
 def test_there_is_one_file_per_kind():
-    assert engine_kinds() == ["coreml", "null", "onnxruntime", "tensorrt"]
+    assert engine_kinds() == ["coreml", "native", "null", "onnxruntime", "tensorrt"]

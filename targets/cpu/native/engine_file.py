@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
 from edgewise.targets.cpu.native.plan import KINDS, Attribute, Dim, Op, Plan, Storage, Tensor, dim
 
 MAGIC = b"EDGEWISE"

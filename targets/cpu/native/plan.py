@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
@@ -88,7 +88,7 @@ class Dim:
         return int(self.value) if self.kind == "constant" else None
 
 
-_FOLD = {
+_FOLD: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
@@ -120,7 +120,7 @@ def product(dims: Sequence[Dim]) -> Dim:
 def _made(kind: str, left: Dim, right: Dim | int) -> Dim:
     right = dim(right)
     if left.constant is not None and right.constant is not None:
-        return dim(int(_FOLD[kind](left.constant, right.constant)))
+        return dim(_FOLD[kind](left.constant, right.constant))
     return Dim(kind, 0, left, right)
 
 
