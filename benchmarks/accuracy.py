@@ -144,7 +144,7 @@ def _quantize_with_onnxruntime(model: Any, data: Any, folder: Path) -> Path:
 
     plain, prepared, quantized = (folder / f"{stage}.onnx" for stage in ("plain", "prepared", "quantized"))
     write_onnx(model, plain)
-    quant_pre_process(plain, prepared)
+    quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared, quantized, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
