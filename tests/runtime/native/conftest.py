@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edgewise.targets.cpu.native.engine_file import encode
-from edgewise.targets.cpu.native.plan import Plan
+from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
 RunPlan = Callable[..., list[np.ndarray]]
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
@@ -146,3 +146,118 @@ def run_plan(native: ModuleType, servers: Servers, tmp_path_factory: pytest.Temp
         return answer
 
     return run
+
+
+RunOp = Callable[..., list[np.ndarray]]
+
+
+@pytest.fixture(scope="session")
+def run_op(native: ModuleType, run_plan: RunPlan) -> RunOp:
+    """``run_op(op, inputs, outputs, attributes, isa=None, threads=1, in_place=False) -> arrays`` runs one operator.
+
+    An input is an array, None, ``("const", array)``, ``("c4", array)`` or ``("const-c4", array)`` with array [N, C, ...].
+    An output is ``(dtype, dims)`` or ``(dtype, dims, "c4")``; C4 is packed and unpacked here. In place: the first
+    output lies where the first input does.
+    """
+
+    def run(
+        op: str,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        attributes: dict[str, Any] | None = None,
+        *,
+        isa: str | None = None,
+        threads: int = 1,
+        in_place: bool = False,
+    ) -> list[np.ndarray]:
+        arrays: list[np.ndarray] = []
+        ports: list[Tensor] = []
+        operands = [_operand(one, f"x{index}", arrays, ports) for index, one in enumerate(inputs)]
+        results = [_result(one, f"y{index}") for index, one in enumerate(outputs)]
+        steps = [Op(op, op, operands, [tensor for tensor, _ in results], attributes or {})]
+        first = operands[0] if operands else None
+        if in_place and first is not None:
+            # An input of the plan is never written: the operator works on a copy.
+            inner = Tensor("inner", first.dtype, first.dims, first.layout)
+            target, size = results[0][0], (inner.size_bytes.constant or 0) // first.dtype.size_bytes
+            copied = [replaced(one, first.dtype, [size], Layout.PLAIN) for one in (first, inner)]
+            target.storage = inner.storage
+            port = Tensor("y", target.dtype, target.dims, target.layout)
+            total = (target.size_bytes.constant or 0) // target.dtype.size_bytes
+            back = [replaced(one, target.dtype, [total], Layout.PLAIN) for one in (target, port)]
+            steps[0].inputs = [inner, *operands[1:]]
+            steps = [Op("copy", "in", copied[:1], copied[1:]), *steps, Op("copy", "out", back[:1], back[1:])]
+            results[0] = (port, results[0][1])
+        seen = [_plain(tensor) for tensor, _ in results]
+        plan = Plan(Isa[(isa or native.isas().split()[-1]).upper()], [_plain(tensor) for tensor in ports], seen, steps)
+        got = run_plan(plan, arrays, threads=threads, isa=isa)
+        return [
+            from_c4(array, dims) if tensor.layout is Layout.C4 else array.reshape(dims)
+            for array, (tensor, dims) in zip(got, results, strict=True)
+        ]
+
+    return run
+
+
+def replaced(tensor: Tensor, dtype: DType, dims: Sequence[int], layout: Layout) -> Tensor:
+    """The same memory, seen as another shape."""
+    dims_of = tuple(dim(size) for size in dims)
+    return Tensor(tensor.name, dtype, dims_of, layout, storage=tensor.storage, offset_bytes=tensor.offset_bytes)
+
+
+def to_c4(array: np.ndarray) -> np.ndarray:
+    """[N, C, ...] to [N, ceil(C/4), ..., 4]; what lies beyond C is 77."""
+    batch, channels, *spatial = array.shape
+    padded = np.full((batch, -(-channels // 4) * 4, *spatial), 77, array.dtype)
+    padded[:, :channels] = array
+    split = padded.reshape(batch, padded.shape[1] // 4, 4, *spatial)
+    return np.ascontiguousarray(np.moveaxis(split, 2, -1))
+
+
+def from_c4(array: np.ndarray, dims: Sequence[int]) -> np.ndarray:
+    """The array [N, C, ...] of these dims in C4 bytes."""
+    batch, channels, *spatial = dims
+    split = array.reshape(batch, -(-channels // 4), *spatial, 4)
+    return np.moveaxis(split, -1, 2).reshape(batch, -(-channels // 4) * 4, *spatial)[:, :channels]
+
+
+def _dtype(array: np.ndarray) -> DType:
+    return _DTYPES[array.dtype.name]
+
+
+_DTYPES = {
+    "float32": DType.F32,
+    "uint8": DType.U8,
+    "int8": DType.S8,
+    "int32": DType.S32,
+    "int64": DType.S64,
+    "bool": DType.BOOL,
+}
+
+
+def _operand(one: Any, name: str, arrays: list[np.ndarray], ports: list[Tensor]) -> Tensor | None:
+    if one is None:
+        return None
+    kind, array = one if isinstance(one, tuple) else ("", one)
+    layout = Layout.C4 if kind.endswith("c4") else Layout.PLAIN
+    dims = tuple(dim(size) for size in array.shape)
+    stored = to_c4(array) if layout is Layout.C4 else array
+    if kind.startswith("const"):
+        return Tensor(name, _dtype(array), dims, layout, data=stored)
+    tensor = Tensor(name, _dtype(array), dims, layout)
+    arrays.append(stored)
+    ports.append(tensor)
+    return tensor
+
+
+def _result(one: Any, name: str) -> tuple[Tensor, Sequence[int]]:
+    dtype, dims, *layout = one
+    return Tensor(name, _DTYPES[dtype], tuple(dim(size) for size in dims), Layout.C4 if layout else Layout.PLAIN), dims
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """As a port: inputs and outputs of a plan are never packed."""
+    if tensor.layout is Layout.PLAIN:
+        return tensor
+    batch, channels, *spatial = (one.constant or 0 for one in tensor.dims)
+    return replaced(tensor, tensor.dtype, [batch, -(-channels // 4), *spatial, 4], Layout.PLAIN)
