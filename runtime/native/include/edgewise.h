@@ -2,7 +2,7 @@
  *
  * Every function returns an ew_status; what went wrong in words is ew_last_error(), per thread. Nothing throws, nothing aborts.
  * An engine is immutable: any number of contexts on any number of threads may share one. A context holds the buffers of one
- * inference at a time; two threads in one context at once get EW_BUSY. */
+ * inference at a time; of two threads in one context at once, one gets EW_BUSY. docs/embedding.md has a whole program. */
 #ifndef EDGEWISE_H
 #define EDGEWISE_H
 
@@ -55,8 +55,8 @@ typedef struct ew_tensor_info {
 } ew_tensor_info;
 
 typedef struct ew_options {
-    int32_t threads; /* 0: one per core; 1: no other thread, no synchronisation */
-    int32_t pin;     /* not 0: each thread stays on a core of its own */
+    int32_t threads; /* 0: one per core; 1: no other thread, no synchronisation; at most 1024 */
+    int32_t pin;     /* not 0: each thread that the context starts stays on a core of its own; the caller's is left alone */
     int32_t profile; /* not 0: time every operator */
 } ew_options;
 
@@ -80,9 +80,9 @@ EW_API const char* ew_last_error(void);
 EW_API const char* ew_isas(void);
 
 EW_API ew_status ew_open(const char* path, ew_engine** engine);
-/* The memory is not copied and must stay, 64-byte aligned, until the engine is closed. */
+/* The memory is not copied and must stay, 64-byte aligned, until the engine and all its contexts are closed. */
 EW_API ew_status ew_open_memory(const void* data, size_t bytes, ew_engine** engine);
-/* Contexts of the engine must be closed first. NULL is allowed. */
+/* Contexts that are open stay usable. NULL is allowed. */
 EW_API void ew_close(ew_engine* engine);
 
 EW_API int32_t ew_input_count(const ew_engine* engine);
@@ -92,16 +92,19 @@ EW_API ew_status ew_output_info(const ew_engine* engine, int32_t index, ew_tenso
 
 /* options may be NULL. */
 EW_API ew_status ew_context_create(const ew_engine* engine, const ew_options* options, ew_context** context);
+/* No other thread may be inside. NULL is allowed. */
 EW_API void ew_context_close(ew_context* context);
 
-/* Only for inputs with dims of -1, before the first run and whenever it changes. */
+/* For inputs with dims of -1, before the first run and whenever it changes: after a change all inputs must be written again. A dim
+ * of one name must be the same in all inputs, which is checked at the next call that needs the shapes. */
 EW_API ew_status ew_set_input_shape(ew_context* context, int32_t index, const int64_t* dims, int32_t rank);
 /* The shape that an output will have with the present input shapes. */
 EW_API ew_status ew_output_shape(ew_context* context, int32_t index, int64_t* dims, int32_t* rank);
 /* Copy in before, copy out after a run; bytes must be the tensor's exact size. */
 EW_API ew_status ew_write_input(ew_context* context, int32_t index, const void* data, size_t bytes);
 EW_API ew_status ew_read_output(ew_context* context, int32_t index, void* data, size_t bytes);
-/* Or let the engine read from and write to the app's own memory; NULL unbinds. It must stay until it is unbound. */
+/* Or let the engine read from and write to the app's own memory, aligned to the dtype's size; NULL unbinds, and so does writing
+ * the input. It must stay until it is unbound. 64-byte alignment is fastest. */
 EW_API ew_status ew_bind_input(ew_context* context, int32_t index, const void* data, size_t bytes);
 EW_API ew_status ew_bind_output(ew_context* context, int32_t index, void* data, size_t bytes);
 EW_API ew_status ew_run(ew_context* context);

@@ -1,11 +1,12 @@
 // The C interface for Python: numpy arrays in and out, RuntimeError-like exceptions for statuses.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <optional>
+#include <atomic>
+#include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,10 @@ DTypeName dtype_of(ew_dtype dtype) {
 using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Made = nb::ndarray<nb::numpy>;
 
+// Names come from the file: what is no UTF-8, or was cut within a letter, is replaced.
+nb::str text(const char* bytes, size_t count) { return nb::steal<nb::str>(PyUnicode_DecodeUTF8(bytes, static_cast<Py_ssize_t>(count), "replace")); }
+nb::str text(const char* bytes) { return text(bytes, std::strlen(bytes)); }
+
 // (name, dtype, shape), a dim that depends on the inputs being a string.
 nb::tuple describe(const ew_tensor_info& info) {
     nb::list shape;
@@ -54,10 +59,10 @@ nb::tuple describe(const ew_tensor_info& info) {
         if (info.dims[i] >= 0) {
             shape.append(info.dims[i]);
         } else {
-            shape.append(info.dim_names[i] ? info.dim_names[i] : "?");
+            shape.append(text(info.dim_names[i] ? info.dim_names[i] : "?"));
         }
     }
-    return nb::make_tuple(info.name, dtype_of(info.dtype).name, nb::tuple(shape));
+    return nb::make_tuple(text(info.name), dtype_of(info.dtype).name, nb::tuple(shape));
 }
 
 class Engine {
@@ -105,6 +110,9 @@ public:
 
     // Arrays in the order of the engine's inputs; gives arrays in the order of its outputs.
     std::vector<Made> run(const std::vector<Array>& inputs) {
+        // Between writing inputs and reading outputs Python may let another thread in.
+        if (inside_.test_and_set()) throw Failure{EW_BUSY, "another thread is inside this context"};
+        const std::unique_ptr<std::atomic_flag, void (*)(std::atomic_flag*)> leave(&inside_, [](std::atomic_flag* flag) { flag->clear(); });
         if (static_cast<int32_t>(inputs.size()) != ew_input_count(engine_.get())) {
             throw Failure{EW_INVALID_ARGUMENT, "the wrong number of inputs"};
         }
@@ -129,7 +137,7 @@ public:
         for (int32_t i = 0; i < ew_profile_count(context_); ++i) {
             ew_profile_entry entry;
             check(ew_profile_get(context_, i, &entry));
-            all.append(nb::make_tuple(entry.name, entry.op, entry.kernel, entry.total_ns, entry.runs));
+            all.append(nb::make_tuple(text(entry.name), text(entry.op), text(entry.kernel), entry.total_ns, entry.runs));
         }
         return all;
     }
@@ -160,19 +168,21 @@ private:
         const auto type = dtype_of(engine_.output(index).dtype).type;
         size_t shape[EW_MAX_RANK], bytes = type.bits / 8;
         for (int32_t i = 0; i < rank; ++i) bytes *= shape[i] = static_cast<size_t>(dims[i]);
-        auto* memory = new uint8_t[bytes ? bytes : 1];
-        nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
-        check(ew_read_output(context_, index, memory, bytes));
-        return Made(memory, static_cast<size_t>(rank), shape, owner, nullptr, type);
+        std::unique_ptr<uint8_t[]> memory(new uint8_t[bytes ? bytes : 1]);
+        check(ew_read_output(context_, index, memory.get(), bytes));
+        nb::capsule owner(memory.get(), [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+        return Made(memory.release(), static_cast<size_t>(rank), shape, owner, nullptr, type);
     }
 
     const Engine& engine_;
     ew_context* context_ = nullptr;
+    std::atomic_flag inside_ = ATOMIC_FLAG_INIT;
 };
 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // an app may hold a context to its end
     m.doc() = "libedgewise for Python; see edgewise.runtime.engines.native.";
     static PyObject* error = PyErr_NewExceptionWithDoc("edgewise.runtime._native.NativeError",
                                                        "(status, message) of a call that failed.", PyExc_Exception, nullptr);
@@ -181,7 +191,7 @@ NB_MODULE(_native, m) {
         try {
             std::rethrow_exception(pointer);
         } catch (const Failure& failure) {
-            PyErr_SetObject(error, nb::make_tuple(static_cast<int>(failure.status), failure.message).ptr());
+            PyErr_SetObject(error, nb::make_tuple(static_cast<int>(failure.status), text(failure.message.c_str())).ptr());
         }
     });
     m.def("version", [] { return std::string(ew_version()); });

@@ -12,12 +12,23 @@
 #define EDGEWISE_VERSION "0"
 #endif
 
-struct ew_engine {
+namespace {
+
+// What an engine and its contexts share; the last of them that is closed ends it.
+struct Loaded {
     ew::EngineFile file;
     ew::Plan plan;
 };
 
+}  // namespace
+
+struct ew_engine {
+    std::shared_ptr<Loaded> loaded;
+    const ew::Plan& plan() const { return loaded->plan; }
+};
+
 struct ew_context {
+    std::shared_ptr<const Loaded> loaded;
     ew::Context context;
 };
 
@@ -48,12 +59,12 @@ Status null_pointer() { return Status::fail(EW_INVALID_ARGUMENT, "a null pointer
 
 Status check_index(int32_t index, size_t count) {
     if (index >= 0 && static_cast<size_t>(index) < count) return {};
-    return Status::fail(EW_INVALID_ARGUMENT, "there is no input or output %d", index);
+    return Status::fail(EW_INVALID_ARGUMENT, "there is no entry %d, only %zu", index, count);
 }
 
-// Lets one thread in.
-template <typename F>
-ew_status enter(ew_context* context, F&& f) {
+// Lets one thread in. C is ew_context or const ew_context.
+template <typename C, typename F>
+ew_status enter(C* context, F&& f) {
     if (!context) return report(null_pointer());
     if (context->context.busy.test_and_set(std::memory_order_acquire)) {
         return report(Status::fail(EW_BUSY, "another thread is inside this context"));
@@ -80,14 +91,22 @@ Status describe(const ew::Plan& plan, const std::vector<uint32_t>& ports, int32_
     return {};
 }
 
-Status finish_open(ew_engine* made, ew_engine** engine) {
-    EW_TRY(ew::read_plan(made->file.data(), made->file.bytes(), &made->plan));
-    if (made->plan.isa > ew::host_isa()) {
-        return Status::fail(EW_UNSUPPORTED, "the engine was built for %s, this processor has %s", ew::isa_name(made->plan.isa),
-                            ew::isa_name(ew::host_isa()));
-    }
-    *engine = made;
-    return {};
+// `load` fills an EngineFile.
+template <typename F>
+ew_status open_engine(ew_engine** engine, F&& load) {
+    *engine = nullptr;
+    return guard([&]() -> Status {
+        auto made = std::make_unique<ew_engine>(ew_engine{std::make_shared<Loaded>()});
+        ew::EngineFile& file = made->loaded->file;
+        EW_TRY(load(file));
+        EW_TRY(ew::read_plan(file.data(), file.bytes(), &made->loaded->plan));
+        const ew::Isa needs = made->plan().isa, has = ew::host_isa();
+        if (needs > has) {
+            return Status::fail(EW_UNSUPPORTED, "the engine was built for %s, this processor has %s", ew::isa_name(needs), ew::isa_name(has));
+        }
+        *engine = made.release();
+        return {};
+    });
 }
 
 }  // namespace
@@ -104,41 +123,27 @@ const char* ew_isas(void) {
 
 ew_status ew_open(const char* path, ew_engine** engine) {
     if (!path || !engine) return report(null_pointer());
-    *engine = nullptr;
-    return guard([&]() -> Status {
-        auto made = std::make_unique<ew_engine>();
-        EW_TRY(made->file.map(path));
-        EW_TRY(finish_open(made.get(), engine));
-        made.release();
-        return {};
-    });
+    return open_engine(engine, [&](ew::EngineFile& file) { return file.map(path); });
 }
 
 ew_status ew_open_memory(const void* data, size_t bytes, ew_engine** engine) {
     if (!data || !engine) return report(null_pointer());
-    *engine = nullptr;
-    return guard([&]() -> Status {
-        auto made = std::make_unique<ew_engine>();
-        EW_TRY(made->file.borrow(data, bytes));
-        EW_TRY(finish_open(made.get(), engine));
-        made.release();
-        return {};
-    });
+    return open_engine(engine, [&](ew::EngineFile& file) { return file.borrow(data, bytes); });
 }
 
 void ew_close(ew_engine* engine) { delete engine; }
 
-int32_t ew_input_count(const ew_engine* engine) { return engine ? static_cast<int32_t>(engine->plan.inputs.size()) : 0; }
-int32_t ew_output_count(const ew_engine* engine) { return engine ? static_cast<int32_t>(engine->plan.outputs.size()) : 0; }
+int32_t ew_input_count(const ew_engine* engine) { return engine ? static_cast<int32_t>(engine->plan().inputs.size()) : 0; }
+int32_t ew_output_count(const ew_engine* engine) { return engine ? static_cast<int32_t>(engine->plan().outputs.size()) : 0; }
 
 ew_status ew_input_info(const ew_engine* engine, int32_t index, ew_tensor_info* info) {
     if (!engine || !info) return report(null_pointer());
-    return report(describe(engine->plan, engine->plan.inputs, index, info));
+    return report(describe(engine->plan(), engine->plan().inputs, index, info));
 }
 
 ew_status ew_output_info(const ew_engine* engine, int32_t index, ew_tensor_info* info) {
     if (!engine || !info) return report(null_pointer());
-    return report(describe(engine->plan, engine->plan.outputs, index, info));
+    return report(describe(engine->plan(), engine->plan().outputs, index, info));
 }
 
 ew_status ew_context_create(const ew_engine* engine, const ew_options* options, ew_context** context) {
@@ -149,7 +154,7 @@ ew_status ew_context_create(const ew_engine* engine, const ew_options* options, 
         return report(Status::fail(EW_INVALID_ARGUMENT, "threads must lie between 0 and 1024, not %d", chosen.threads));
     }
     return guard([&]() -> Status {
-        std::unique_ptr<ew_context> made(new ew_context{{engine->plan, chosen}});
+        std::unique_ptr<ew_context> made(new ew_context{engine->loaded, {engine->plan(), chosen}});
         EW_TRY(made->context.start());
         *context = made.release();
         return {};
@@ -218,8 +223,10 @@ int32_t ew_profile_count(const ew_context* context) {
 }
 
 ew_status ew_profile_get(const ew_context* context, int32_t index, ew_profile_entry* entry) {
-    if (!context || !entry) return report(null_pointer());
-    if (Status status = check_index(index, context->context.profile().size()); !status.ok()) return report(status);
-    *entry = context->context.profile()[static_cast<size_t>(index)];
-    return EW_OK;
+    if (!entry) return report(null_pointer());
+    return enter(context, [&](const ew::Context& inside) -> Status {
+        EW_TRY(check_index(index, inside.profile().size()));
+        *entry = inside.profile()[static_cast<size_t>(index)];
+        return {};
+    });
 }

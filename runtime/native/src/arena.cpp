@@ -3,30 +3,77 @@
 #include <algorithm>
 #include <numeric>
 
-namespace ew {
+#include "tensor.h"
 
-size_t place(const std::vector<Lifetime>& storages, std::vector<size_t>* offsets) {
+namespace ew {
+namespace {
+
+// Looking for neighbours costs at most this many looks. A file would have to be made for it to need more, and then the storages
+// that are left share no memory.
+constexpr uint64_t kMostLooks = uint64_t{1} << 27;
+
+uint64_t rounded(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Storages by the steps at which they are alive.
+class Timeline {
+public:
+    explicit Timeline(int steps) : moments_(static_cast<size_t>(steps) + 2), begins_(moments_), covers_(2 * moments_) {}
+
+    void add(size_t one, const Lifetime& life) {
+        begins_[moment(life.first)].push_back(one);
+        // Nodes of a segment tree that together are exactly [first, last].
+        for (size_t a = moment(life.first) + moments_, b = moment(life.last) + 1 + moments_; a < b; a /= 2, b /= 2) {
+            if (a & 1) covers_[a++].push_back(one);
+            if (b & 1) covers_[--b].push_back(one);
+        }
+    }
+
+    // Those alive at some step of this lifetime: alive at its first, or beginning later within it.
+    void alive_during(const Lifetime& life, std::vector<size_t>* found, uint64_t* looks) const {
+        found->clear();
+        for (size_t node = moment(life.first) + moments_; node > 0; node /= 2) append(covers_[node], found);
+        for (size_t at = moment(life.first) + 1; at <= moment(life.last); ++at) append(begins_[at], found);
+        *looks += found->size() + moment(life.last) - moment(life.first);
+    }
+
+private:
+    static size_t moment(int step) { return static_cast<size_t>(step + 1); }
+    static void append(const std::vector<size_t>& from, std::vector<size_t>* to) { to->insert(to->end(), from.begin(), from.end()); }
+
+    size_t moments_;
+    std::vector<std::vector<size_t>> begins_;  // by moment
+    std::vector<std::vector<size_t>> covers_;  // by node: leaves are [moments_, 2 * moments_)
+};
+
+}  // namespace
+
+uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
     std::vector<size_t> order(storages.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return storages[a].bytes > storages[b].bytes; });
     offsets->assign(storages.size(), 0);
-    std::vector<size_t> placed;  // by offset
-    size_t total = 0;
+    Timeline timeline(steps);
+    std::vector<size_t> taken;
+    uint64_t total = 0, looks = 0;
     for (size_t one : order) {
         const Lifetime& life = storages[one];
-        const size_t bytes = (life.bytes + 63) / 64 * 64;
-        size_t at = 0;
-        for (size_t other : placed) {
-            const Lifetime& taken = storages[other];
-            if (taken.last < life.first || life.last < taken.first) continue;
-            if (at + bytes <= (*offsets)[other]) break;
-            at = std::max(at, (*offsets)[other] + (taken.bytes + 63) / 64 * 64);
+        if (life.bytes == 0) continue;
+        const uint64_t bytes = rounded(life.bytes);
+        uint64_t at = 0;
+        if (looks < kMostLooks) {
+            timeline.alive_during(life, &taken, &looks);
+            std::sort(taken.begin(), taken.end(), [&](size_t a, size_t b) { return (*offsets)[a] < (*offsets)[b]; });
+            for (size_t other : taken) {
+                if (at + bytes <= (*offsets)[other]) break;
+                at = std::max(at, (*offsets)[other] + rounded(storages[other].bytes));
+            }
+            timeline.add(one, life);
+        } else {
+            at = total;
         }
         (*offsets)[one] = at;
         total = std::max(total, at + bytes);
-        const auto after = std::upper_bound(placed.begin(), placed.end(), at,
-                                            [&](size_t value, size_t other) { return value < (*offsets)[other]; });
-        placed.insert(after, one);
+        if (total > static_cast<uint64_t>(kMost)) break;
     }
     return total;
 }

@@ -2,18 +2,20 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace ew {
 
 struct Lifetime {
-    size_t bytes;
-    int first;  // the step that writes it; -1: before the first
-    int last;   // the step that reads it last
+    uint64_t bytes;  // at most 2^46; 0 for one that nothing uses
+    int first;       // the step that writes it; -1: before the first
+    int last;        // the step that reads it last, at most `steps`
 };
 
 // Greedy by size, each at the lowest offset where it fits (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-// Inference", 2020). Offsets are multiples of 64. Returns the size of the block.
-size_t place(const std::vector<Lifetime>& storages, std::vector<size_t>* offsets);
+// Inference", 2020). Offsets are multiples of 64. Returns the size of the block; more than 2^46 means that it is too large, and
+// then the offsets are worth nothing. `steps` is how many steps there are: lifetimes lie in [-1, steps].
+uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets);
 
 }  // namespace ew

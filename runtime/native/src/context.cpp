@@ -5,27 +5,28 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "arena.h"
-
 namespace ew {
 namespace {
-
-constexpr int64_t kMost = int64_t{1} << 46;  // elements or bytes: far above any memory, far below overflow
 
 uint64_t now_ns() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
-// Bytes of a tensor of these dims; -1 when they are negative or too many.
+// Bytes of a tensor; -1 when they, or those of one with 1 in place of each dim of 0, are too many for kMost.
 int64_t bytes_of(const Tensor& tensor) {
-    int64_t count = 1;
+    int64_t most = static_cast<int64_t>(size_of(tensor.dtype));
+    bool empty = false;
     for (int32_t i = 0; i < tensor.rank; ++i) {
+        if (tensor.dims[i] > kMost) return -1;
         const int64_t dim = tensor.layout == Layout::kC4 && i == 1 ? (tensor.dims[i] + 3) / 4 * 4 : tensor.dims[i];
-        if (dim < 0 || dim > kMost || __builtin_mul_overflow(count, dim, &count) || count > kMost) return -1;
+        empty = empty || dim == 0;
+        if (dim != 0 && (__builtin_mul_overflow(most, dim, &most) || most > kMost)) return -1;
     }
-    return count * static_cast<int64_t>(size_of(tensor.dtype));
+    return empty ? 0 : most;
 }
+
+long long ll(int64_t value) { return static_cast<long long>(value); }
 
 }  // namespace
 
@@ -37,11 +38,16 @@ AlignedBytes allocate(size_t bytes) {
 }
 
 Context::Context(const Plan& plan, const ew_options& options)
-    : plan_(plan), options_(options), symbols_(plan.symbols.size(), -1), bound_(plan.storages.size(), nullptr) {}
+    : plan_(plan),
+      options_(options),
+      shapes_(plan.inputs.size()),
+      symbols_(plan.symbols.size(), -1),
+      bound_(plan.storages.size()),
+      written_(plan.inputs.size()) {}
 
 Status Context::start() {
     pool_ = make_pool(options_.threads, options_.pin != 0);
-    if (!pool_) return Status::fail(EW_OUT_OF_MEMORY, "the system refuses to start %d threads", options_.threads);
+    if (!pool_) return Status::fail(EW_OUT_OF_MEMORY, "the system refuses to start the threads (%d asked for)", options_.threads);
     EW_TRY(make_steps());
     return symbols_.empty() ? bind_shapes() : Status();
 }
@@ -67,70 +73,115 @@ Status Context::make_steps() {
 
 Status Context::set_input_shape(size_t index, const int64_t* dims, int32_t rank) {
     const PlanTensor& tensor = plan_.tensors[plan_.inputs[index]];
-    if (static_cast<size_t>(rank) != tensor.dims.size()) {
-        return Status::fail(EW_INVALID_ARGUMENT, "input %s has %zu dims, not %d", tensor.name.c_str(), tensor.dims.size(), rank);
+    const char* name = tensor.name.c_str();
+    if (rank < 0 || static_cast<size_t>(rank) != tensor.dims.size()) {
+        return Status::fail(EW_INVALID_ARGUMENT, "input %.100s has %zu dims, not %d", name, tensor.dims.size(), rank);
     }
-    std::vector<int64_t> symbols = symbols_;
     for (int32_t i = 0; i < rank; ++i) {
         const Expression& expression = plan_.expressions[tensor.dims[static_cast<size_t>(i)]];
-        if (dims[i] < 0 || (expression.kind == Expression::kConstant && expression.a != dims[i])) {
-            return Status::fail(EW_INVALID_ARGUMENT, "dim %d of input %s is %lld, not %lld", i, tensor.name.c_str(),
-                                static_cast<long long>(expression.a), static_cast<long long>(dims[i]));
+        if (expression.kind == Expression::kConstant && expression.a != dims[i]) {
+            return Status::fail(EW_INVALID_ARGUMENT, "dim %d of input %.100s is %lld, not %lld", i, name, ll(expression.a), ll(dims[i]));
         }
-        if (expression.kind == Expression::kSymbol) symbols[static_cast<size_t>(expression.a)] = dims[i];
+        if (dims[i] < 0 || dims[i] > kMost) {
+            return Status::fail(EW_INVALID_ARGUMENT, "dim %d of input %.100s cannot be %lld", i, name, ll(dims[i]));
+        }
     }
-    if (symbols != symbols_) {
-        symbols_ = std::move(symbols);
-        ready_ = false;
+    std::vector<int64_t> shape(dims, dims + rank);
+    if (shape != shapes_[index]) {
+        shapes_[index] = std::move(shape);
+        if (!symbols_.empty()) ready_ = false;
     }
+    return {};
+}
+
+// Each symbol from the inputs' shapes, which must agree.
+Status Context::resolve_symbols() {
+    std::vector<int64_t> symbols(symbols_.size(), -1);
+    std::vector<const char*> said_by(symbols_.size(), "");
+    for (size_t index = 0; index < shapes_.size(); ++index) {
+        const PlanTensor& tensor = plan_.tensors[plan_.inputs[index]];
+        for (size_t i = 0; i < shapes_[index].size(); ++i) {
+            const Expression& expression = plan_.expressions[tensor.dims[i]];
+            if (expression.kind != Expression::kSymbol) continue;
+            const auto symbol = static_cast<size_t>(expression.a);
+            const int64_t dim = shapes_[index][i];
+            if (symbols[symbol] >= 0 && symbols[symbol] != dim) {
+                return Status::fail(EW_INVALID_ARGUMENT, "%.40s is %lld in input %.60s and %lld in input %.60s",
+                                    plan_.symbols[symbol].c_str(), ll(symbols[symbol]), said_by[symbol], ll(dim), tensor.name.c_str());
+            }
+            symbols[symbol] = dim;
+            said_by[symbol] = tensor.name.c_str();
+        }
+    }
+    for (size_t i = 0; i < symbols.size(); ++i) {
+        if (symbols[i] < 0) {
+            return Status::fail(EW_INVALID_ARGUMENT, "no input has said how large %.100s is", plan_.symbols[i].c_str());
+        }
+    }
+    symbols_ = std::move(symbols);
     return {};
 }
 
 Status Context::bind_shapes() {
     if (ready_) return {};
-    for (size_t i = 0; i < symbols_.size(); ++i) {
-        if (symbols_[i] < 0) {
-            return Status::fail(EW_INVALID_ARGUMENT, "no input has said how large %.100s is", plan_.symbols[i].c_str());
-        }
-    }
+    EW_TRY(resolve_symbols());
     EW_TRY(evaluate(plan_, symbols_, &values_));
-    EW_TRY(place_tensors(values_));
-    EW_TRY(prepare_steps(values_));
-    EW_TRY(place_memory(values_));
+    EW_TRY(place_tensors());
+    EW_TRY(prepare_steps());
+    EW_TRY(place_memory());
     ready_ = true;
     return {};
 }
 
-Status Context::place_tensors(const std::vector<int64_t>& values) {
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-        const PlanTensor& from = plan_.tensors[i];
-        Tensor& tensor = tensors_[i];
-        tensor = Tensor();
-        tensor.name = from.name.c_str();
-        tensor.dtype = from.dtype;
-        tensor.layout = from.layout;
-        tensor.rank = static_cast<int32_t>(from.dims.size());
-        for (size_t d = 0; d < from.dims.size(); ++d) tensor.dims[d] = values[from.dims[d]];
-        const int64_t needed = bytes_of(tensor);
-        const int64_t offset = from.constant ? 0 : values[from.offset];
-        const int64_t room = from.constant ? static_cast<int64_t>(from.bytes) : values[plan_.storages[from.storage]];
-        const bool aligned = offset % static_cast<int64_t>(size_of(tensor.dtype)) == 0;
-        if (needed < 0 || offset < 0 || room < 0 || room > kMost || !aligned || needed > room - offset) {
-            return Status::fail(EW_BAD_FILE, "engine file: tensor %.100s does not fit its place", tensor.name);
+Status Context::place_tensors() {
+    for (size_t i = 0; i < tensors_.size(); ++i) EW_TRY(place_tensor(plan_.tensors[i], &tensors_[i]));
+    return check_port_storages();
+}
+
+Status Context::place_tensor(const PlanTensor& from, Tensor* tensor) {
+    *tensor = Tensor();
+    tensor->name = from.name.c_str();
+    tensor->dtype = from.dtype;
+    tensor->layout = from.layout;
+    tensor->rank = static_cast<int32_t>(from.dims.size());
+    tensor->constant = from.constant;
+    for (size_t i = 0; i < from.dims.size(); ++i) {
+        tensor->dims[i] = values_[from.dims[i]];
+        if (tensor->dims[i] < 0) {
+            return Status::fail(shape_error(plan_), "dim %zu of tensor %.100s would be %lld", i, tensor->name, ll(tensor->dims[i]));
         }
-        tensor.bytes = static_cast<size_t>(from.constant ? room : needed);
-        tensor.constant = from.constant;
-        // Constants are never written: no operator may have one as its output.
-        if (from.constant) tensor.data = const_cast<uint8_t*>(plan_.weights) + from.offset;
+    }
+    const int64_t needed = bytes_of(*tensor);
+    if (needed < 0) return Status::fail(EW_OUT_OF_MEMORY, "tensor %.100s is too large for any memory", tensor->name);
+    const int64_t offset = from.constant ? 0 : values_[from.offset];
+    const int64_t room = from.constant ? static_cast<int64_t>(from.bytes) : values_[plan_.storages[from.storage]];
+    const bool aligned = offset % static_cast<int64_t>(size_of(tensor->dtype)) == 0;
+    if (offset < 0 || room < 0 || room > kMost || !aligned || needed > room - offset) {
+        return Status::fail(EW_BAD_FILE, "engine file: tensor %.100s does not fit its place", tensor->name);
+    }
+    tensor->bytes = static_cast<size_t>(from.constant ? room : needed);
+    // Constants are never written: no operator has one as its output (read_plan).
+    if (from.constant) tensor->data = const_cast<uint8_t*>(plan_.weights) + from.offset;
+    return {};
+}
+
+// What lies in the storage of an input or output may lie in the app's memory, which is as large as that input or output.
+Status Context::check_port_storages() const {
+    for (const auto* ports : {&plan_.inputs, &plan_.outputs}) {
+        for (uint32_t port : *ports) {
+            const int64_t room = values_[plan_.storages[plan_.tensors[port].storage]];
+            if (static_cast<uint64_t>(room) == tensors_[port].bytes) continue;
+            return Status::fail(EW_BAD_FILE, "engine file: the storage of %.100s is larger than it", tensors_[port].name);
+        }
     }
     return {};
 }
 
-Status Context::prepare_steps(const std::vector<int64_t>& values) {
-    size_t scratch = 0;
+Status Context::prepare_steps() {
+    scratch_bytes_ = 0;
     for (size_t i = 0; i < steps_.size(); ++i) {
         for (Attribute& attribute : attributes_[i].entries) {
-            for (size_t d = 0; d < attribute.expressions.size(); ++d) attribute.integers[d] = values[attribute.expressions[d]];
+            for (size_t d = 0; d < attribute.expressions.size(); ++d) attribute.integers[d] = values_[attribute.expressions[d]];
         }
         Step& step = steps_[i];
         Setup setup{plan_.ops[i].op.c_str(), plan_.ops[i].name.c_str(), attributes_[i], step.inputs.data(),
@@ -139,19 +190,19 @@ Status Context::prepare_steps(const std::vector<int64_t>& values) {
         EW_TRY(step.op->prepare(setup));
         profile_[i].kernel = setup.kernel;
         if (setup.scratch_bytes > static_cast<size_t>(kMost)) return setup.refuse("needs too much memory");
-        scratch = std::max(scratch, setup.scratch_bytes);
+        scratch_bytes_ = std::max(scratch_bytes_, setup.scratch_bytes);
     }
-    scratch_offset_ = scratch;  // its size until place_memory() knows where it lies
     return {};
 }
 
-Status Context::place_memory(const std::vector<int64_t>& values) {
+std::vector<Lifetime> Context::lifetimes() const {
     const int steps = static_cast<int>(steps_.size());
-    std::vector<Lifetime> lives(plan_.storages.size());
-    for (size_t i = 0; i < lives.size(); ++i) lives[i] = {static_cast<size_t>(values[plan_.storages[i]]), steps, -1};
+    std::vector<Lifetime> lives(plan_.storages.size(), Lifetime{0, steps, -1});
     const auto touch = [&](uint32_t tensor, int step) {
         if (plan_.tensors[tensor].constant) return;
-        Lifetime& life = lives[plan_.tensors[tensor].storage];
+        const uint32_t storage = plan_.tensors[tensor].storage;
+        Lifetime& life = lives[storage];
+        life.bytes = static_cast<uint64_t>(values_[plan_.storages[storage]]);
         life.first = std::min(life.first, step);
         life.last = std::max(life.last, step);
     };
@@ -166,17 +217,21 @@ Status Context::place_memory(const std::vector<int64_t>& values) {
     for (const auto* ports : {&plan_.inputs, &plan_.outputs}) {
         for (uint32_t port : *ports) touch(port, -1), touch(port, steps);
     }
-    const size_t scratch = scratch_offset_;
-    uint64_t total = place(lives, &offsets_);
-    total += scratch;
-    if (total > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations need too much memory");
+    return lives;
+}
+
+Status Context::place_memory() {
+    const uint64_t storages = place(lifetimes(), static_cast<int>(steps_.size()), &offsets_);
+    const uint64_t total = storages + scratch_bytes_;
+    if (storages > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations are too large for any memory");
+    std::fill(written_.begin(), written_.end(), false);
     arena_.reset();
     arena_ = allocate(static_cast<size_t>(total));
     if (!arena_) {
         return Status::fail(EW_OUT_OF_MEMORY, "no memory for %llu bytes of activations", static_cast<unsigned long long>(total));
     }
     arena_bytes_ = static_cast<size_t>(total);
-    scratch_offset_ = arena_bytes_ - scratch;
+    scratch_offset_ = static_cast<size_t>(storages);
     set_pointers();
     return {};
 }
@@ -185,7 +240,11 @@ void Context::set_pointers() {
     for (size_t i = 0; i < tensors_.size(); ++i) {
         const PlanTensor& from = plan_.tensors[i];
         if (from.constant) continue;
-        uint8_t* base = bound_[from.storage] ? bound_[from.storage] : arena_.get() + offsets_[from.storage];
+        // The app's memory may be of an earlier shape: then it is not touched, and run() says so.
+        const Bound& bound = bound_[from.storage];
+        const bool fits = bound.data && static_cast<int64_t>(bound.bytes) == values_[plan_.storages[from.storage]];
+        // A tensor that no operator uses may be in a storage without a place.
+        uint8_t* base = fits ? bound.data : arena_.get() + offsets_[from.storage];
         tensors_[i].data = base + values_[from.offset];
     }
 }
@@ -210,7 +269,9 @@ Status Context::write_input(size_t index, const void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[plan_.inputs[index]];
     if (bytes != tensor.bytes) return wrong_size(tensor, bytes);
-    std::memcpy(tensor.data, data, bytes);
+    if (bound_[plan_.tensors[plan_.inputs[index]].storage].data) EW_TRY(bind_input(index, nullptr, 0));
+    if (bytes > 0) std::memcpy(tensor.data, data, bytes);
+    written_[index] = true;
     return {};
 }
 
@@ -218,7 +279,7 @@ Status Context::read_output(size_t index, void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[plan_.outputs[index]];
     if (bytes != tensor.bytes) return wrong_size(tensor, bytes);
-    std::memcpy(data, tensor.data, bytes);
+    if (bytes > 0 && data != tensor.data) std::memcpy(data, tensor.data, bytes);
     return {};
 }
 
@@ -229,13 +290,38 @@ Status Context::bind(const std::vector<uint32_t>& ports, size_t index, void* dat
     if (reinterpret_cast<uintptr_t>(data) % size_of(tensor.dtype) != 0) {
         return Status::fail(EW_INVALID_ARGUMENT, "memory for %.100s is not aligned to its dtype", tensor.name);
     }
-    bound_[plan_.tensors[ports[index]].storage] = static_cast<uint8_t*>(data);
+    bound_[plan_.tensors[ports[index]].storage] = {static_cast<uint8_t*>(data), bytes};
     set_pointers();
+    return {};
+}
+
+Status Context::check_inputs() const {
+    for (size_t i = 0; i < written_.size(); ++i) {
+        const PlanTensor& tensor = plan_.tensors[plan_.inputs[i]];
+        if (!written_[i] && !bound_[tensor.storage].data) {
+            return Status::fail(EW_INVALID_ARGUMENT, "input %.100s has no data since the shapes were set", tensor.name.c_str());
+        }
+    }
+    return {};
+}
+
+Status Context::check_bound() const {
+    for (const auto* ports : {&plan_.inputs, &plan_.outputs}) {
+        for (uint32_t port : *ports) {
+            const Bound& bound = bound_[plan_.tensors[port].storage];
+            if (bound.data && bound.bytes != tensors_[port].bytes) {
+                return Status::fail(EW_INVALID_ARGUMENT, "%.100s has %zu bytes now, but is bound to %zu", tensors_[port].name,
+                                    tensors_[port].bytes, bound.bytes);
+            }
+        }
+    }
     return {};
 }
 
 Status Context::run() {
     EW_TRY(bind_shapes());
+    EW_TRY(check_inputs());
+    EW_TRY(check_bound());
     for (size_t i = 0; i < steps_.size(); ++i) {
         Step& step = steps_[i];
         const uint64_t begin = options_.profile ? now_ns() : 0;

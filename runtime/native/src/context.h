@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "arena.h"
 #include "op.h"
 #include "plan.h"
 #include "pool.h"
@@ -21,7 +22,7 @@ AlignedBytes allocate(size_t bytes);
 
 class Context {
 public:
-    Context(const Plan& plan, const ew_options& options);
+    Context(const Plan& plan, const ew_options& options);  // the plan must outlive it
 
     Status start();  // once, after construction: threads, operators, and shapes where none depends on an input
     Status set_input_shape(size_t index, const int64_t* dims, int32_t rank);
@@ -29,7 +30,7 @@ public:
     Status write_input(size_t index, const void* data, size_t bytes);
     Status read_output(size_t index, void* data, size_t bytes);
     Status bind_input(size_t index, const void* data, size_t bytes) {
-        return bind(plan_.inputs, index, const_cast<void*>(data), bytes);  // operators do not write their inputs
+        return bind(plan_.inputs, index, const_cast<void*>(data), bytes);  // no operator writes into an input (read_plan)
     }
     Status bind_output(size_t index, void* data, size_t bytes) { return bind(plan_.outputs, index, data, bytes); }
     size_t inputs() const { return plan_.inputs.size(); }
@@ -38,9 +39,14 @@ public:
     Status memory_use(ew_memory* memory);
     const std::vector<ew_profile_entry>& profile() const { return profile_; }
 
-    std::atomic_flag busy = ATOMIC_FLAG_INIT;
+    mutable std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
 private:
+    // The app's memory for an input or output; null: it lies in the arena.
+    struct Bound {
+        uint8_t* data = nullptr;
+        size_t bytes = 0;
+    };
     struct Step {
         std::unique_ptr<Operator> op;
         std::vector<Tensor*> inputs;
@@ -50,23 +56,32 @@ private:
     Status bind(const std::vector<uint32_t>& ports, size_t index, void* data, size_t bytes);
     Status make_steps();
     Status bind_shapes();
-    Status place_tensors(const std::vector<int64_t>& values);
-    Status prepare_steps(const std::vector<int64_t>& values);
-    Status place_memory(const std::vector<int64_t>& values);
+    Status resolve_symbols();
+    Status place_tensors();
+    Status place_tensor(const PlanTensor& from, Tensor* tensor);
+    Status check_port_storages() const;
+    Status prepare_steps();
+    std::vector<Lifetime> lifetimes() const;
+    Status place_memory();
     void set_pointers();
+    Status check_inputs() const;
+    Status check_bound() const;
 
     const Plan& plan_;
     ew_options options_;
     std::unique_ptr<ThreadPool> pool_;
-    std::vector<int64_t> symbols_;     // -1 while no input has said
+    std::vector<std::vector<int64_t>> shapes_;  // of the inputs, as the app set them; empty: not yet
+    std::vector<int64_t> symbols_;     // what the shapes say
     std::vector<int64_t> values_;      // of the expressions, for the present shapes
     std::vector<Tensor> tensors_;
     std::vector<Attributes> attributes_;  // with the present values of dims
     std::vector<Step> steps_;
-    std::vector<size_t> offsets_;      // of the storages in the arena
-    std::vector<uint8_t*> bound_;      // per storage, the app's memory or null
+    std::vector<uint64_t> offsets_;    // of the storages in the arena
+    std::vector<Bound> bound_;         // per storage
+    std::vector<bool> written_;        // per input: it has data in the arena
     AlignedBytes arena_;
     size_t arena_bytes_ = 0;
+    size_t scratch_bytes_ = 0;         // of the operator that needs most; they lie behind the storages
     size_t scratch_offset_ = 0;
     bool ready_ = false;               // shapes are bound and memory is placed
     std::vector<ew_profile_entry> profile_;

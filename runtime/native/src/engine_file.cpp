@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 
 namespace ew {
@@ -15,14 +16,17 @@ EngineFile::~EngineFile() {
 }
 
 Status EngineFile::map(const char* path) {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not make it wait
     if (file < 0) return Status::fail(EW_IO_ERROR, "cannot open %.160s: %s", path, std::strerror(errno));
     struct stat info;
     void* memory = MAP_FAILED;
-    int error = EINVAL;  // an empty file cannot be mapped
+    int error = EINVAL;  // a folder, a pipe
     if (fstat(file, &info) != 0) {
         error = errno;
-    } else if (S_ISREG(info.st_mode) && info.st_size > 0) {
+    } else if (S_ISREG(info.st_mode) && info.st_size == 0) {
+        close(file);
+        return Status::fail(EW_BAD_FILE, "%.160s is empty", path);
+    } else if (S_ISREG(info.st_mode) && static_cast<uint64_t>(info.st_size) <= SIZE_MAX) {
         memory = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, file, 0);
         error = errno;
     }

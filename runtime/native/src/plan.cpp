@@ -10,6 +10,7 @@ namespace {
 
 constexpr char kMagic[8] = {'E', 'D', 'G', 'E', 'W', 'I', 'S', 'E'};
 constexpr size_t kHeaderBytes = 64;
+constexpr size_t kMostOps = size_t{1} << 24;
 
 struct Sections {
     const uint8_t* plan;
@@ -123,7 +124,7 @@ Status read_op(Reader& reader, const Plan& plan, PlanOp* op) {
     op->name = reader.text();
     for (uint32_t i = reader.count(4); i > 0; --i) op->inputs.push_back(reader.number<int32_t>());
     for (uint32_t i = reader.count(4); i > 0; --i) op->outputs.push_back(reader.number<uint32_t>());
-    const uint32_t attributes = reader.count(5);
+    const uint32_t attributes = reader.count(9);
     op->attributes.entries.resize(attributes);
     for (Attribute& attribute : op->attributes.entries) EW_TRY(read_attribute(reader, plan, &attribute));
     const auto tensors = static_cast<int64_t>(plan.tensors.size());
@@ -137,7 +138,8 @@ Status read_op(Reader& reader, const Plan& plan, PlanOp* op) {
     return {};
 }
 
-// Inputs and outputs may be bound to the app's memory, so each has a storage of its own and begins where that begins.
+// Inputs and outputs may be bound to the app's memory, so each has a storage of its own and begins where that begins. (That it
+// also ends there is known when shapes are: Context::place_tensors.)
 Status check_ports(const Plan& plan) {
     std::vector<uint8_t> used(plan.storages.size());
     for (const auto* ports : {&plan.inputs, &plan.outputs}) {
@@ -148,11 +150,27 @@ Status check_ports(const Plan& plan) {
             const Expression& offset = plan.expressions[tensor.offset];
             if (offset.kind != Expression::kConstant || offset.a != 0) return bad("an input or output inside of another tensor");
             if (used[tensor.storage]++) return bad("two inputs or outputs in one storage");
+            for (uint32_t dim : tensor.dims) {
+                const Expression& size = plan.expressions[dim];
+                if (size.kind == Expression::kConstant && (size.a < 0 || size.a > kMost)) return bad("an input or output of no size");
+            }
         }
     }
     for (uint32_t input : plan.inputs) {
         for (uint32_t dim : plan.tensors[input].dims) {
             if (plan.expressions[dim].kind > Expression::kSymbol) return bad("an input's dim is computed");
+        }
+    }
+    return {};
+}
+
+// An input may be bound to memory that the app cannot write to.
+Status check_inputs_are_read_only(const Plan& plan) {
+    std::vector<bool> given(plan.storages.size());
+    for (uint32_t input : plan.inputs) given[plan.tensors[input].storage] = true;
+    for (const PlanOp& op : plan.ops) {
+        for (uint32_t output : op.outputs) {
+            if (given[plan.tensors[output].storage]) return bad("an operator writes into an input");
         }
     }
     return {};
@@ -174,44 +192,52 @@ Status read_plan(const uint8_t* data, size_t bytes, Plan* plan) {
     for (uint32_t i = reader.count(4); i > 0; --i) plan->inputs.push_back(reader.number<uint32_t>());
     for (uint32_t i = reader.count(4); i > 0; --i) plan->outputs.push_back(reader.number<uint32_t>());
     EW_TRY(check_ports(*plan));
-    plan->ops.resize(reader.count(20));
+    const uint32_t ops = reader.count(20);
+    if (ops > kMostOps) return bad("too many operators");
+    plan->ops.resize(ops);
     for (PlanOp& op : plan->ops) EW_TRY(read_op(reader, *plan, &op));
     if (reader.failed()) return bad("the plan ends too early");
     if (reader.left() != 0) return bad("something follows the plan");
-    return {};
+    return check_inputs_are_read_only(*plan);
 }
+
+namespace {
+
+// False when it overflows or divides by nothing.
+bool compute(Expression::Kind kind, int64_t a, int64_t b, int64_t* value) {
+    switch (kind) {
+        case Expression::kAdd: return !__builtin_add_overflow(a, b, value);
+        case Expression::kSubtract: return !__builtin_sub_overflow(a, b, value);
+        case Expression::kMultiply: return !__builtin_mul_overflow(a, b, value);
+        case Expression::kFloorDivide:
+        case Expression::kCeilDivide:
+            if (b <= 0) return false;
+            *value = a / b;
+            if (kind == Expression::kFloorDivide && a % b < 0) --*value;
+            if (kind == Expression::kCeilDivide && a % b > 0) ++*value;
+            return true;
+        case Expression::kMinimum: *value = std::min(a, b); return true;
+        case Expression::kMaximum: *value = std::max(a, b); return true;
+        case Expression::kConstant:
+        case Expression::kSymbol: break;  // have no arguments
+    }
+    return false;
+}
+
+}  // namespace
 
 Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values) {
     values->resize(plan.expressions.size());
     for (size_t i = 0; i < plan.expressions.size(); ++i) {
         const Expression& expression = plan.expressions[i];
-        int64_t& value = (*values)[i];
+        const auto a = static_cast<size_t>(expression.a), b = static_cast<size_t>(expression.b);
         if (expression.kind == Expression::kConstant) {
-            value = expression.a;
-            continue;
+            (*values)[i] = expression.a;
+        } else if (expression.kind == Expression::kSymbol) {
+            (*values)[i] = symbols[a];
+        } else if (!compute(expression.kind, (*values)[a], (*values)[b], &(*values)[i])) {
+            return Status::fail(shape_error(plan), "a dim computed from the inputs' shapes is too large, or divided by nothing");
         }
-        if (expression.kind == Expression::kSymbol) {
-            value = symbols[static_cast<size_t>(expression.a)];
-            continue;
-        }
-        const int64_t a = (*values)[static_cast<size_t>(expression.a)], b = (*values)[static_cast<size_t>(expression.b)];
-        bool overflow = false;
-        switch (expression.kind) {
-            case Expression::kAdd: overflow = __builtin_add_overflow(a, b, &value); break;
-            case Expression::kSubtract: overflow = __builtin_sub_overflow(a, b, &value); break;
-            case Expression::kMultiply: overflow = __builtin_mul_overflow(a, b, &value); break;
-            case Expression::kFloorDivide:
-            case Expression::kCeilDivide:
-                if (b <= 0 || a == INT64_MIN) return bad("a dim divided by nothing");
-                value = a / b;
-                if (expression.kind == Expression::kFloorDivide && a % b < 0) --value;
-                if (expression.kind == Expression::kCeilDivide && a % b > 0) ++value;
-                break;
-            case Expression::kMinimum: value = std::min(a, b); break;
-            case Expression::kMaximum: value = std::max(a, b); break;
-            default: break;
-        }
-        if (overflow) return bad("a dim is too large");
     }
     return {};
 }

@@ -59,7 +59,10 @@ struct Plan {
 // Strings in `plan` are copies; weights and attribute texts point into `data`.
 Status read_plan(const uint8_t* data, size_t bytes, Plan* plan);
 
-// Values of all expressions for these symbols. Refuses overflow and division by zero.
+// Whose fault impossible dims are: the app's, where it chooses shapes, otherwise the file's.
+inline ew_status shape_error(const Plan& plan) { return plan.symbols.empty() ? EW_BAD_FILE : EW_INVALID_ARGUMENT; }
+
+// Values of all expressions for these symbols. Refuses overflow and division by what is not positive.
 Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values);
 
 }  // namespace ew

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -14,7 +15,10 @@
 namespace ew {
 namespace {
 
-constexpr int kSpins = 4000;  // about 20 to 50 microseconds: as long as the gap between two operators
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kSpin = std::chrono::microseconds(50);  // about the longest gap between two parallel operators
+constexpr size_t kCacheLine = 64;
 
 void pause() {
 #if defined(__x86_64__)
@@ -22,6 +26,19 @@ void pause() {
 #elif defined(__aarch64__)
     asm volatile("yield");
 #endif
+}
+
+// False when `done` has not come true in kSpin.
+template <typename F>
+bool spin_until(F&& done) {
+    const auto end = Clock::now() + kSpin;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            if (done()) return true;
+            pause();
+        }
+    } while (Clock::now() < end);
+    return false;
 }
 
 std::vector<int> allowed_cores() {
@@ -49,6 +66,14 @@ void pin_to(std::thread& thread, int core) {
 #endif
 }
 
+// How often this process came out of a fork: its parent's threads are not in it.
+std::atomic<uint32_t> forks{0};
+
+void count_forks() {
+    static const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+    (void)registered;
+}
+
 class Single final : public ThreadPool {
 public:
     int32_t threads() const override { return 1; }
@@ -57,11 +82,13 @@ public:
     }
 };
 
-class Many final : public ThreadPool {
+// The threads beside the caller's. A round is one split(): it is opened, threads that are awake join it, the caller closes it
+// when no piece is left and waits for those that joined. One that wakes too late finds it closed and is waited for by nobody.
+class Crew {
 public:
-    explicit Many(int32_t threads) : count_(threads) {}
+    explicit Crew(int32_t threads) : count_(threads) { workers_.reserve(static_cast<size_t>(threads)); }
 
-    // False when the system refuses a thread; the destructor ends those that were started.
+    // False when the system refuses a thread; end() ends those that were started.
     bool start(bool pin) {
         const std::vector<int> cores = allowed_cores();
         for (int32_t i = 1; i < count_; ++i) {
@@ -75,37 +102,34 @@ public:
         return true;
     }
 
-    ~Many() override {
-        stop_.store(true);
-        announce();
+    void end() {
+        stop_.store(true, std::memory_order_seq_cst);
+        wake();
         for (std::thread& worker : workers_) worker.join();
     }
 
-    int32_t threads() const override { return count_; }
-
-    void split(int64_t count, int64_t grain, Body body, void* context) override {
-        if (count <= grain) {
-            if (count > 0) body(context, 0, count, 0);
-            return;
-        }
+    void run(int64_t count, int64_t grain, ThreadPool::Body body, void* context) {
         body_ = body, context_ = context, items_ = count;
         // Four pieces a thread, so that one that is slowed down does not hold up the others.
         const int64_t pieces = std::min<int64_t>((count + grain - 1) / grain, int64_t{4} * count_);
         piece_ = ((count + pieces - 1) / pieces + grain - 1) / grain * grain;
         next_.store(0, std::memory_order_relaxed);
-        running_.store(count_ - 1, std::memory_order_relaxed);
-        announce();
+        state_.store((state_.load(std::memory_order_relaxed) | kOpen) + kRound, std::memory_order_seq_cst);
+        if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
         take_pieces(0);
-        while (running_.load(std::memory_order_acquire) != 0) pause();
+        state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+        const auto all_left = [this] { return (state_.load(std::memory_order_acquire) & kInside) == 0; };
+        // More threads than cores: let the one that still works have this one's.
+        while (!spin_until(all_left)) std::this_thread::yield();
     }
 
 private:
-    void announce() {
-        round_.fetch_add(1, std::memory_order_seq_cst);
-        if (asleep_.load(std::memory_order_seq_cst) != 0) {
-            std::lock_guard<std::mutex> lock(mutex_);
-            wake_.notify_all();
-        }
+    // state_: the round, whether it is open, how many threads are inside.
+    static constexpr uint64_t kInside = (uint64_t{1} << 31) - 1, kOpen = uint64_t{1} << 31, kRound = uint64_t{1} << 32;
+
+    void wake() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
     }
 
     void take_pieces(int32_t thread) {
@@ -117,25 +141,33 @@ private:
     }
 
     void work(int32_t thread) {
-        uint32_t seen = 0;
-        for (;;) {
-            wait_for_news(seen);
-            ++seen;
-            if (stop_.load()) return;
-            take_pieces(thread);
-            running_.fetch_sub(1, std::memory_order_release);
+        uint64_t seen = 0;
+        while (wait_for_round(seen)) {
+            uint64_t state = state_.load(std::memory_order_relaxed);
+            while ((state & kOpen) != 0) {
+                if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed)) continue;
+                take_pieces(thread);
+                state_.fetch_sub(1, std::memory_order_release);
+                break;
+            }
+            seen = state / kRound;
         }
     }
 
-    void wait_for_news(uint32_t seen) {
-        for (int i = 0; i < kSpins; ++i) {
-            if (round_.load(std::memory_order_acquire) != seen) return;
-            pause();
+    bool news(uint64_t seen) const {
+        const uint64_t state = state_.load(std::memory_order_seq_cst);
+        return ((state & kOpen) != 0 && state / kRound != seen) || stop_.load(std::memory_order_seq_cst);
+    }
+
+    // False when it is time to end.
+    bool wait_for_round(uint64_t seen) {
+        if (!spin_until([&] { return news(seen); })) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            asleep_.fetch_add(1, std::memory_order_seq_cst);
+            wake_.wait(lock, [&] { return news(seen); });
+            asleep_.fetch_sub(1, std::memory_order_seq_cst);
         }
-        std::unique_lock<std::mutex> lock(mutex_);
-        asleep_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [&] { return round_.load(std::memory_order_seq_cst) != seen; });
-        asleep_.fetch_sub(1, std::memory_order_seq_cst);
+        return !stop_.load(std::memory_order_relaxed);
     }
 
     const int32_t count_;
@@ -143,13 +175,42 @@ private:
     std::mutex mutex_;
     std::condition_variable wake_;
     std::atomic<int32_t> asleep_{0};
-    std::atomic<uint32_t> round_{0};
     std::atomic<bool> stop_{false};
-    std::atomic<int32_t> running_{0};
-    std::atomic<int64_t> next_{0};
-    int64_t items_ = 0, piece_ = 1;
-    Body body_ = nullptr;
+    alignas(kCacheLine) std::atomic<uint64_t> state_{0};
+    alignas(kCacheLine) std::atomic<int64_t> next_{0};
+    // Written between rounds, when nobody is inside.
+    alignas(kCacheLine) int64_t items_ = 0;
+    int64_t piece_ = 1;
+    ThreadPool::Body body_ = nullptr;
     void* context_ = nullptr;
+};
+
+class Many final : public ThreadPool {
+public:
+    explicit Many(int32_t threads) : threads_(threads), born_(forks.load()), crew_(std::make_unique<Crew>(threads)) {}
+    ~Many() override {
+        if (forked()) {
+            (void)crew_.release();  // its threads are the parent's; nobody could join them
+        } else {
+            crew_->end();
+        }
+    }
+    bool start(bool pin) { return crew_->start(pin); }
+    int32_t threads() const override { return threads_; }
+    void split(int64_t count, int64_t grain, Body body, void* context) override {
+        if (count <= grain || forked()) {
+            if (count > 0) body(context, 0, count, 0);
+            return;
+        }
+        crew_->run(count, grain, body, context);
+    }
+
+private:
+    bool forked() const { return forks.load(std::memory_order_relaxed) != born_; }
+
+    const int32_t threads_;
+    const uint32_t born_;
+    std::unique_ptr<Crew> crew_;
 };
 
 }  // namespace
@@ -157,6 +218,7 @@ private:
 std::unique_ptr<ThreadPool> make_pool(int32_t threads, bool pin) {
     if (threads <= 0) threads = static_cast<int32_t>(allowed_cores().size());
     if (threads == 1) return std::make_unique<Single>();
+    count_forks();
     auto pool = std::make_unique<Many>(threads);
     return pool->start(pin) ? std::move(pool) : nullptr;
 }

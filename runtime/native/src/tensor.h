@@ -10,6 +10,9 @@ namespace ew {
 
 using DType = ew_dtype;
 
+// Elements or bytes: far above any memory, far below overflow.
+constexpr int64_t kMost = int64_t{1} << 46;
+
 // PLAIN: row-major. C4, 8-bit tensors only: dims [N, C, spatial...] stored as [N][ceil(C/4)][spatial...][4], so that four
 // channels of a pixel (or token) are one 32-bit lane and neighbouring pixels are neighbouring lanes. What lies in the lanes
 // of channels beyond C is not defined.
@@ -29,6 +32,8 @@ inline size_t size_of(DType dtype) {
     return 0;
 }
 
+// When an operator is prepared, no dim is negative and the product of all dims, those of 0 left out, times the size of an element
+// is at most kMost: products of any of them cannot overflow.
 struct Tensor {
     const char* name = "";
     DType dtype = EW_F32;
