@@ -1,0 +1,31 @@
+// conv in 8 bits with AVX-512 VNNI.
+#if defined(__AVX512VNNI__)
+#include "conv_avx512.h"
+#include "conv_pack.h"
+
+namespace ew {
+namespace {
+
+struct Vnni512 : Avx512 {
+    using Sum = __m512i;
+    using X = __m512i;
+    using W = __m512i;
+
+    static EW_INLINE X load_x(const uint8_t* from) { return _mm512_loadu_si512(from); }
+    static EW_INLINE X broadcast_x(const uint8_t* from) { return _mm512_set1_epi32(four_bytes(from)); }
+    static EW_INLINE W load_w(const uint8_t* from) { return load_x(from); }
+    static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
+    static EW_INLINE Sum zero() { return _mm512_setzero_si512(); }
+    static EW_INLINE Sum multiply_add(Sum sum, X x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
+    static EW_INLINE void store_sum(uint8_t* to, Sum sum) { _mm512_storeu_si512(to, sum); }
+    static EW_INLINE Sum load_sum(const uint8_t* from) { return _mm512_loadu_si512(from); }
+    static EW_INLINE Float to_float(Sum sum) { return {_mm512_cvtepi32_ps(sum)}; }
+};
+
+}  // namespace
+
+extern const ConvKernel kConvS8Avx512Vnni;
+const ConvKernel kConvS8Avx512Vnni = kernel_of<Vnni512>("s8_avx512vnni", pack_generic);
+
+}  // namespace ew
+#endif

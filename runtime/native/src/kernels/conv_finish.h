@@ -1,0 +1,97 @@
+// From sums to the output: scale, bias, activation, residual, quantization. Included by each instruction set's file.
+//
+// An Op says how sums become floats and how bytes are packed:
+//   using Float (simd.h); using Sum; static Float to_float(Sum), Sum load_sum(const uint8_t*);
+//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, int zero_point, int low, int high, int64_t count);
+//   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
+#pragma once
+
+#include "activation.h"
+#include "conv.h"
+
+namespace ew {
+namespace {
+
+EW_INLINE int32_t four_bytes(const uint8_t* from) {
+    int32_t value;
+    std::memcpy(&value, from, 4);
+    return value;
+}
+
+template <Function kFunction, typename V>
+EW_INLINE void apply_to(V (&v)[4], float alpha, float beta) {
+    for (V& one : v) one = apply<kFunction>(one, V::all(alpha), V::all(beta));
+}
+
+template <typename V>
+EW_INLINE void activate(const ConvFinish& finish, V (&v)[4]) {
+#define EW_CASE(f) \
+    case Function::f: return apply_to<Function::f>(v, finish.alpha, finish.beta)
+    switch (finish.activation) {
+        EW_CASE(kRelu);
+        EW_CASE(kClip);
+        EW_CASE(kGelu);
+        EW_CASE(kGeluTanh);
+        EW_CASE(kSilu);
+        EW_CASE(kSigmoid);
+        EW_CASE(kHardSigmoid);
+        EW_CASE(kHardSwish);
+        EW_CASE(kTanh);
+        EW_CASE(kLeakyRelu);
+        default: return;
+    }
+#undef EW_CASE
+}
+
+template <typename Op>
+EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
+    using V = typename Op::Float;
+    const int64_t count = stretch.pixels - at;
+    if (finish.residual == EW_F32) {
+        for (int64_t o = 0; o < stretch.outputs; ++o) {
+            v[o] = v[o] + V::load_some(reinterpret_cast<const float*>(stretch.residual + o * stretch.residual_plane) + at, count);
+        }
+        return;
+    }
+    V bytes[4];
+    Op::load_bytes(stretch.residual + at * 4, finish.residual == EW_S8, bytes, count);
+    const V zero_point = V::all(finish.residual_zero_point), scale = V::all(finish.residual_scale);
+    for (int o = 0; o < 4; ++o) v[o] = fma(bytes[o] - zero_point, scale, v[o]);
+}
+
+template <typename Op>
+EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
+    using V = typename Op::Float;
+    const int64_t count = stretch.pixels - at;
+    if (finish.y == EW_F32) {
+        for (int64_t o = 0; o < stretch.outputs; ++o) {
+            float* to = reinterpret_cast<float*>(stretch.y + o * stretch.y_plane) + at;
+            if (count >= V::kLanes) v[o].store(to);
+            else v[o].store_some(to, count);
+        }
+        return;
+    }
+    for (V& one : v) one = one * V::all(finish.y_inverse_scale);
+    Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.y_zero_point, finish.low, finish.high, count);
+}
+
+// Sums [4][row] of which stretch.pixels are wanted.
+template <typename Op>
+void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+    using V = typename Op::Float;
+    const auto* from = static_cast<const uint8_t*>(sums);
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4];
+        for (int o = 0; o < 4; ++o) {
+            const V sum = Op::to_float(Op::load_sum(from + (o * row + at) * 4));
+            v[o] = fma(sum, V::all(stretch.scale[o]), V::all(stretch.bias[o]));
+        }
+        if (stretch.residual && finish.residual_first) add_residual<Op>(finish, stretch, at, v);
+        activate(finish, v);
+        if (stretch.residual && !finish.residual_first) add_residual<Op>(finish, stretch, at, v);
+        store<Op>(finish, stretch, at, v);
+    }
+}
+
+}  // namespace
+}  // namespace ew

@@ -1,0 +1,117 @@
+// The readable version of conv's kernels, and the table that picks one.
+#include <cstring>
+
+#include "conv_pack.h"
+#include "conv_table.h"
+
+namespace ew {
+namespace {
+
+struct Scalar {
+    static constexpr int kLanes = 1, kVectors = 6, kSpare = 0, kColumns = 1, kLines = 1;
+    using Float = F32x1;
+
+    static void load_bytes(const uint8_t* from, bool is_signed, Float (&values)[4], int64_t) {
+        for (int o = 0; o < 4; ++o) values[o].v = is_signed ? static_cast<int8_t>(from[o]) : from[o];
+    }
+    static void store_bytes(uint8_t* to, const Float (&values)[4], bool, int32_t zero_point, int32_t low, int32_t high, int64_t) {
+        for (int o = 0; o < 4; ++o) {
+            const Float value = round(values[o]) + Float::all(static_cast<float>(zero_point));
+            const Float bytes = min(Float::all(static_cast<float>(high)), max(value, Float::all(static_cast<float>(low))));
+            to[o] = static_cast<uint8_t>(bytes.to_int().v);
+        }
+    }
+};
+
+struct ScalarInt : Scalar {
+    using Sum = uint32_t;  // wraps, as the vector instructions do
+    struct X {
+        uint8_t at[4];
+    };
+    struct W {
+        int8_t at[4];
+    };
+
+    static X load_x(const uint8_t* from) {
+        X x;
+        std::memcpy(x.at, from, 4);
+        return x;
+    }
+    static X broadcast_x(const uint8_t* from) { return load_x(from); }
+    static W load_w(const uint8_t* from) {
+        W w;
+        std::memcpy(w.at, from, 4);
+        return w;
+    }
+    static W broadcast_w(const uint8_t* from) { return load_w(from); }
+    static Sum zero() { return 0; }
+    static Sum multiply_add(Sum sum, X x, W w) {
+        for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(x.at[i] * w.at[i]);
+        return sum;
+    }
+    static void store_sum(uint8_t* to, Sum sum) { std::memcpy(to, &sum, 4); }
+    static Sum load_sum(const uint8_t* from) {
+        Sum sum;
+        std::memcpy(&sum, from, 4);
+        return sum;
+    }
+    static Float to_float(Sum sum) { return {static_cast<float>(static_cast<int32_t>(sum))}; }
+};
+
+struct ScalarFloat : Scalar {
+    using Sum = float;
+    using X = float;
+    using W = float;
+
+    static float load_x(const uint8_t* from) {
+        float value;
+        std::memcpy(&value, from, 4);
+        return value;
+    }
+    static X broadcast_x(const uint8_t* from) { return load_x(from); }
+    static W load_w(const uint8_t* from) { return load_x(from); }
+    static W broadcast_w(const uint8_t* from) { return load_x(from); }
+    static Sum zero() { return 0; }
+    static Sum multiply_add(Sum sum, X x, W w) { return sum + x * w; }
+    static void store_sum(uint8_t* to, Sum sum) { std::memcpy(to, &sum, 4); }
+    static Sum load_sum(const uint8_t* from) { return load_x(from); }
+    static Float to_float(Sum sum) { return {sum}; }
+};
+
+constexpr ConvKernel kInt = kernel_of<ScalarInt>("s8_generic", pack_generic);
+constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic);
+
+}  // namespace
+
+#if defined(__x86_64__)
+extern const ConvKernel kConvS8Avx512Vnni, kConvF32Avx512;
+#endif
+
+const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
+    (void)isa, (void)safe_pairs;
+#if defined(__x86_64__)
+    if (integer && isa >= Isa::kAvx512Vnni) return kConvS8Avx512Vnni;
+    if (!integer && isa >= Isa::kAvx512) return kConvF32Avx512;
+#endif
+    return integer ? kInt : kFloat;
+}
+
+void pack_generic(const ConvPack& pack) {
+    for (int64_t plane = 0; plane < pack.planes; ++plane) {
+        const uint8_t* x = pack.x + plane * pack.x_plane;
+        uint8_t* tile = pack.tile + plane * pack.tile_plane;
+        for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
+            uint8_t* to = tile + run->pixel * 4;
+            const uint8_t* from = x + run->source * 4;
+            if (run->source < 0) {
+                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, &pack.fill, 4);
+            } else if (pack.step == 1) {
+                std::memcpy(to, from, static_cast<size_t>(run->count) * 4);
+            } else {
+                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, from + i * pack.step * 4, 4);
+            }
+        }
+    }
+}
+
+}  // namespace ew

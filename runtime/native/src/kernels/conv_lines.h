@@ -1,0 +1,114 @@
+// The pixels that do not fill a vector: outputs are the lanes. Included by each instruction set's file after conv_block.h.
+#pragma once
+
+#include "conv_block.h"
+
+namespace ew {
+namespace {
+
+// The values of one pixel, of as many outputs as a call of line_block() makes.
+struct Column {
+    static constexpr int64_t kMost = 4 * kLine;
+    float values[kMost];
+    int64_t outputs;
+    int64_t pixel;
+};
+
+inline float residual_at(const ConvFinish& finish, const ConvStretch& stretch, int64_t output, int64_t pixel) {
+    if (finish.residual == EW_F32) return reinterpret_cast<const float*>(stretch.residual + output * stretch.residual_plane)[pixel];
+    const uint8_t byte = stretch.residual[output / 4 * stretch.residual_plane + pixel * 4 + output % 4];
+    const float value = finish.residual == EW_S8 ? static_cast<int8_t>(byte) : byte;
+    return (value - finish.residual_zero_point) * finish.residual_scale;
+}
+
+inline void add_column(const ConvFinish& finish, const ConvStretch& stretch, Column* column) {
+    for (int64_t o = 0; o < column->outputs; ++o) column->values[o] += residual_at(finish, stretch, o, column->pixel);
+}
+
+template <typename V>
+EW_INLINE void activate_column(const ConvFinish& finish, Column* column) {
+    if (finish.activation == Function::kNone) return;
+    for (int64_t o = 0; o < column->outputs; o += 4 * V::kLanes) {
+        V v[4];
+        for (int i = 0; i < 4; ++i) v[i] = V::load_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
+        activate(finish, v);
+        for (int i = 0; i < 4; ++i) v[i].store_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
+    }
+}
+
+template <typename V>
+EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch, const Column& column) {
+    uint8_t* y = stretch.y + column.pixel * 4;
+    if (finish.y == EW_F32) {
+        for (int64_t o = 0; o < column.outputs; ++o, y += stretch.y_plane) *reinterpret_cast<float*>(y) = column.values[o];
+        return;
+    }
+    int32_t bytes[Column::kMost] = {};
+    const V low = V::all(static_cast<float>(finish.low)), high = V::all(static_cast<float>(finish.high));
+    for (int64_t o = 0; o < column.outputs; o += V::kLanes) {
+        const V value = round(V::load(column.values + o) * V::all(finish.y_inverse_scale));
+        min(high, max(value + V::all(static_cast<float>(finish.y_zero_point)), low)).to_int().store(bytes + o);
+    }
+    for (int64_t o = 0; o < column.outputs; o += 4, y += stretch.y_plane) {
+        for (int i = 0; i < 4; ++i) y[i] = static_cast<uint8_t>(bytes[o + i]);
+    }
+}
+
+template <typename Op>
+void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels, const ConvStretch& stretch) {
+    using V = typename Op::Float;
+    Column column;
+    column.outputs = std::min(row, stretch.outputs);
+    for (int64_t p = 0; p < pixels; ++p) {
+        column.pixel = first_pixel + p;
+        for (int64_t o = 0; o < row; o += V::kLanes) {
+            const V sum = Op::to_float(Op::load_sum(sums + (p * row + o) * 4));
+            fma(sum, V::load(stretch.scale + o), V::load(stretch.bias + o)).store(column.values + o);
+        }
+        if (stretch.residual && finish.residual_first) add_column(finish, stretch, &column);
+        activate_column<V>(finish, &column);
+        if (stretch.residual && !finish.residual_first) add_column(finish, stretch, &column);
+        store_column<V>(finish, stretch, column);
+    }
+}
+
+template <typename Op, int kPixels, int kLines>
+void line_pixels(int64_t pixels, const ConvBlock& block, int64_t line_bytes, uint8_t* to) {
+    if (pixels == kPixels) return line_block<Op, kPixels, kLines>(block, line_bytes, to);
+    if constexpr (kPixels > 1) line_pixels<Op, kPixels - 1, kLines>(pixels, block, line_bytes, to);
+}
+
+// kLines lines at once, Op::kColumns pixels at most.
+template <typename Op, int kLines>
+void lines_of(const ConvFinish& finish, const ConvBlock& block, int64_t line_bytes, const ConvStretch& stretch) {
+    constexpr int64_t kRow = kLines * kLine;
+    alignas(64) uint8_t sums[Op::kColumns * kRow * 4];
+    for (int64_t p = 0; p < stretch.pixels; p += Op::kColumns) {
+        const int64_t pixels = std::min<int64_t>(Op::kColumns, stretch.pixels - p);
+        ConvBlock part = block;
+        part.x += p * 4;
+        line_pixels<Op, Op::kColumns, kLines>(pixels, part, line_bytes, sums);
+        finish_columns<Op>(finish, sums, kRow, p, pixels, stretch);
+    }
+}
+
+template <typename Op>
+void all_lines(const ConvFinish& finish, const ConvBlock& block, int64_t line_bytes, const ConvStretch& stretch) {
+    ConvBlock part = block;
+    ConvStretch rest = stretch;
+    const int64_t plane_outputs = finish.y == EW_F32 ? 1 : 4, residual_outputs = finish.residual == EW_F32 ? 1 : 4;
+    while (rest.outputs > 0) {
+        const int64_t lines = (rest.outputs + kLine - 1) / kLine >= Op::kLines ? Op::kLines : 1;
+        if (lines == 1) lines_of<Op, 1>(finish, part, line_bytes, rest);
+        else lines_of<Op, Op::kLines>(finish, part, line_bytes, rest);
+        const int64_t done = lines * kLine;
+        part.w += lines * line_bytes;
+        rest.outputs -= done;
+        rest.scale += done, rest.bias += done;
+        rest.y += done / plane_outputs * rest.y_plane;
+        if (rest.residual) rest.residual += done / residual_outputs * rest.residual_plane;
+    }
+}
+
+}  // namespace
+}  // namespace ew

@@ -1,0 +1,10 @@
+// Fills tiles (conv.h), for any instruction set.
+#pragma once
+
+#include "conv.h"
+
+namespace ew {
+
+void pack_generic(const ConvPack& pack);
+
+}  // namespace ew

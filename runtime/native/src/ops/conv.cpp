@@ -1,0 +1,245 @@
+// Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
+//
+// Inputs: x, weights, scale, bias, residual, index, start. See kernels/conv.h for how it is computed and targets/cpu/native/packing.py
+// for the packed weights.
+#include <algorithm>
+
+#include "conv_finish.h"
+#include "conv_geometry.h"
+
+namespace ew {
+namespace {
+
+constexpr int64_t kMostEntries = int64_t{1} << 31;
+constexpr int64_t kQuadsPerLine = kLine / kQuad;
+constexpr int64_t kFewQuads = 8;  // so few that a pointwise tile is not worth copying
+
+// Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
+struct Tile {
+    int64_t first, pixels, vectors;
+};
+
+class Conv final : public Operator {
+public:
+    Status prepare(Setup& setup) override {
+        const Tensor *x = setup.input(0), *weights = setup.input(1);
+        if (!x || !weights || setup.output_count != 1) return setup.refuse("wants x and weights, and gives one output");
+        const bool integer = x->dtype == EW_U8;
+        if (!(integer && x->layout == Layout::kC4) && !(x->dtype == EW_F32 && x->layout == Layout::kPlain)) {
+            return setup.refuse("wants x as plain float32 or u8 in C4");
+        }
+        EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &geometry_));
+        EW_TRY(read_groups(setup, *x));
+        EW_TRY(read_finish(setup, integer, &finish_, &scales_));
+        EW_TRY(read_weights(setup, *weights));
+        has_residual_ = setup.input(4) != nullptr;
+        const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
+        if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
+        fill_ = integer ? static_cast<uint32_t>(zero_point) * 0x01010101u : 0;
+        kernel_ = &conv_kernel(setup.isa, integer, setup.attributes.integer("safe_pairs", 0) == 1);
+        setup.kernel = kernel_->name;
+        lay_tiles();
+        return reserve(setup);
+    }
+
+    void run(const Run& run) override {
+        const int64_t groups = geometry_.batch * groups_ * tiles_;
+        chunks_ = std::max<int64_t>(1, std::min(lines_, (int64_t{kItemsPerThread} * run.pool.threads() + groups - 1) / std::max<int64_t>(groups, 1)));
+        if (run.pool.threads() == 1) chunks_ = 1;
+        run.pool.parallel(groups * chunks_, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+            uint8_t* scratch = run.scratch + thread * scratch_bytes_;
+            for (int64_t item = begin; item < end; ++item) {
+                const int64_t tile = item / chunks_, chunk = item % chunks_;
+                compute(run, tile, chunk, item == begin || chunk == 0, scratch);
+            }
+        });
+    }
+
+private:
+    static constexpr int64_t kItemsPerThread = 16;
+
+    Status read_groups(const Setup& setup, const Tensor& x) {
+        groups_ = setup.attributes.integer("group", 1);
+        const int64_t inputs = geometry_.in_channels, outputs = geometry_.out_channels;
+        if (groups_ < 1 || (groups_ > 1 && (groups_ > outputs || inputs % groups_ != 0 || outputs % groups_ != 0))) {
+            return setup.refuse("has channels that are no multiple of its groups");
+        }
+        const bool fours = x.dtype == EW_F32 || inputs / groups_ % 4 == 0;
+        if (groups_ > 1 && (!fours || outputs / groups_ % 4 != 0)) return setup.refuse("wants groups of whole blocks of four channels");
+        planes_ = planes_of(x) / groups_;
+        outputs_ = outputs / groups_;
+        quads_ = (outputs_ + kQuad - 1) / kQuad;
+        lines_ = (outputs_ + kLine - 1) / kLine;
+        if (planes_ > kMostEntries / geometry_.positions) return setup.refuse("has too many weights");
+        entries_ = planes_ * geometry_.positions;
+        return {};
+    }
+
+    Status read_weights(const Setup& setup, const Tensor& weights) {
+        const Tensor *index = setup.input(5), *start = setup.input(6);
+        const DType wanted = finish_.integer ? EW_S8 : EW_F32;
+        if (!weights.constant || weights.dtype != wanted) return setup.refuse("wants constant weights of the dtype that fits x");
+        index_ = start_ = nullptr;
+        if (!index && !start) {
+            const int64_t rows = groups_ * lines_, room = static_cast<int64_t>(weights.bytes) / kLineBytes;
+            if (rows > 0 && entries_ > room / rows) return setup.refuse("has too few weights");
+            return {};
+        }
+        if (!index || !start) return setup.refuse("wants both index and start for sparse weights");
+        return read_sparse(setup, weights, *index, *start);
+    }
+
+    Status read_sparse(const Setup& setup, const Tensor& weights, const Tensor& index, const Tensor& start) {
+        block_ = setup.attributes.integer("outputs", 4);
+        if (block_ != 1 && block_ != 2 && block_ != 4) return setup.refuse("has blocks of 1, 2 or 4 outputs");
+        for (const Tensor* tensor : {&index, &start}) {
+            if (!tensor->constant || tensor->dtype != EW_S32) return setup.refuse("wants index and start as constant int32");
+        }
+        const int64_t blocks = groups_ * ((outputs_ + block_ - 1) / block_);
+        if (start.count() != blocks + 1) return setup.refuse("wants a start for each block of outputs, and the end");
+        const int64_t room = std::min(static_cast<int64_t>(weights.bytes) / (4 * block_), index.count());
+        const int32_t* at = start.as<int32_t>();
+        for (int64_t b = 0; b <= blocks; ++b) {
+            if (at[b] < (b == 0 ? 0 : at[b - 1]) || at[b] > room) return setup.refuse("has starts out of order or beyond its weights");
+        }
+        const int32_t* entries = index.as<int32_t>();
+        for (int64_t i = 0; i < at[blocks]; ++i) {
+            if (entries[i] < 0 || entries[i] >= entries_) return setup.refuse("has an index out of range");
+        }
+        index_ = entries;
+        start_ = at;
+        return {};
+    }
+
+    // Whole vectors over tiles of nearly equal size; what is left over is one more vector, or a tile of its own.
+    void lay_tiles() {
+        const int64_t pixels = geometry_.out_pixels, lanes = kernel_->lanes, left = pixels % lanes;
+        spare_ = !start_ && left <= kernel_->spare ? left : 0;
+        vectors_ = (pixels - spare_ + lanes - 1) / lanes;
+        whole_tiles_ = (vectors_ + kernel_->vectors - 1) / kernel_->vectors;
+        tiles_ = whole_tiles_ + (spare_ > 0);
+        most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;
+        most_pixels_ = std::max(most_pixels_, (spare_ + 15) / 16 * 16);
+    }
+
+    Tile tile_at(int64_t tile) const {
+        if (tile == whole_tiles_) return {geometry_.out_pixels - spare_, spare_, 0};
+        const int64_t share = vectors_ / whole_tiles_, more = vectors_ % whole_tiles_, lanes = kernel_->lanes;
+        const int64_t first = (tile * share + std::min(tile, more)) * lanes, vectors = share + (tile < more);
+        return {first, std::min(vectors * lanes, geometry_.out_pixels - spare_ - first), vectors};
+    }
+
+    Status reserve(Setup& setup) {
+        int64_t bytes = 0;
+        if (__builtin_mul_overflow(entries_, most_pixels_ * 4, &bytes)) return setup.refuse("needs too much memory");
+        tile_bytes_ = (bytes + 63) / 64 * 64;
+        scratch_bytes_ = tile_bytes_ + kQuad * kMostPixels * 4;
+        int64_t all = 0;
+        if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
+        setup.scratch_bytes = static_cast<size_t>(all);
+        return {};
+    }
+
+    // One chunk of the outputs of one tile. The scratch holds the packed tile, then sums.
+    void compute(const Run& run, int64_t item, int64_t chunk, bool fresh, uint8_t* scratch) const {
+        const Tile tile = tile_at(item % tiles_);
+        const int64_t group = item / tiles_ % groups_, sample = item / tiles_ / groups_;
+        const int64_t first_line = lines_ * chunk / chunks_, last_line = lines_ * (chunk + 1) / chunks_;
+        const int64_t first_quad = first_line * kQuadsPerLine, last_quad = std::min(quads_, last_line * kQuadsPerLine);
+        if (first_quad >= last_quad) return;
+        ConvBlock block{};
+        place_x(*run.inputs[0], sample, group, tile, fresh, scratch, &block);
+        block.entries = entries_;
+        block.sums = scratch + tile_bytes_;
+        ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first_quad * kQuad, tile);
+        const uint8_t* weights = run.inputs[1]->data;
+        if (tile.vectors == 0) {
+            block.w = weights + (group * lines_ + first_line) * entries_ * kLineBytes;
+            stretch.outputs = std::min(outputs_, last_line * kLine) - first_line * kLine;
+            kernel_->lines(finish_, block, entries_ * kLineBytes, stretch);
+            return;
+        }
+        const int64_t y_step = stretch.y_plane * (finish_.y == EW_F32 ? 4 : 1);
+        const int64_t residual_step = stretch.residual_plane * (finish_.residual == EW_F32 ? 4 : 1);
+        for (int64_t quad = first_quad; quad < last_quad; ++quad) {
+            stretch.outputs = std::min(kQuad, outputs_ - quad * kQuad);
+            if (start_) sum_sparse(group, quad, tile.vectors, weights, block);
+            else sum_dense(group, quad, tile.vectors, weights, &block);
+            kernel_->finish(finish_, block.sums, tile.vectors * kernel_->lanes, stretch);
+            stretch.scale += kQuad, stretch.bias += kQuad, stretch.y += y_step;
+            if (stretch.residual) stretch.residual += residual_step;
+        }
+    }
+
+    void place_x(const Tensor& x, int64_t sample, int64_t group, const Tile& tile, bool fresh, uint8_t* scratch, ConvBlock* block) const {
+        const int64_t plane = geometry_.in_pixels * 4;
+        const uint8_t* from = x.data + (sample * groups_ + group) * planes_ * plane;
+        const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
+        if (geometry_.pointwise && whole && quads_ <= kFewQuads) {
+            block->x = from + tile.first * 4;
+            block->x_stride = plane;
+            return;
+        }
+        const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : (tile.pixels + 15) / 16 * 16;
+        block->x = scratch;
+        block->x_stride = width * 4;
+        if (!fresh) return;
+        ConvRun runs[3 * kMostPixels + 1];
+        for (int64_t position = 0; position < geometry_.positions; ++position) {
+            const int64_t count = make_runs(geometry_, position, tile.first, tile.pixels, width - tile.pixels, runs);
+            kernel_->pack({from, plane, planes_, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
+                           geometry_.stride[2], fill_});
+        }
+    }
+
+    ConvStretch stretch_at(const Run& run, int64_t sample, int64_t output, const Tile& tile) const {
+        const Tensor& y = *run.outputs[0];
+        const int64_t plane = geometry_.out_pixels * 4;
+        ConvStretch stretch{};
+        stretch.pixels = tile.pixels;
+        stretch.scale = scales_.scale.data() + output, stretch.bias = scales_.bias.data() + output;
+        stretch.y = y.data + (sample * planes_of(y) + (finish_.y == EW_F32 ? output : output / 4)) * plane + tile.first * 4;
+        stretch.y_plane = stretch.residual_plane = plane;
+        if (has_residual_) {
+            const Tensor& from = *run.inputs[4];
+            stretch.residual = from.data + (sample * planes_of(from) + (finish_.residual == EW_F32 ? output : output / 4)) * plane + tile.first * 4;
+        }
+        return stretch;
+    }
+
+    void sum_dense(int64_t group, int64_t quad, int64_t vectors, const uint8_t* weights, ConvBlock* block) const {
+        block->w = weights + (group * lines_ + quad / kQuadsPerLine) * entries_ * kLineBytes + quad % kQuadsPerLine * kQuad * 4;
+        kernel_->dense(vectors, *block);
+    }
+
+    void sum_sparse(int64_t group, int64_t quad, int64_t vectors, const uint8_t* weights, ConvBlock block) const {
+        const int64_t per_group = (outputs_ + block_ - 1) / block_, row = vectors * kernel_->lanes * 4;
+        uint8_t* sums = static_cast<uint8_t*>(block.sums);
+        for (int64_t o = 0; o < kQuad && quad * kQuad + o < outputs_; o += block_) {
+            const int32_t* at = start_ + group * per_group + (quad * kQuad + o) / block_;
+            block.w = weights + at[0] * block_ * 4;
+            block.index = index_ + at[0];
+            block.entries = at[1] - at[0];
+            block.sums = sums + o * row;
+            kernel_->sparse(vectors, block_, block);
+        }
+    }
+
+    ConvGeometry geometry_;
+    ConvFinish finish_;
+    ConvScales scales_;
+    const ConvKernel* kernel_ = nullptr;
+    const int32_t *index_ = nullptr, *start_ = nullptr;
+    int64_t groups_ = 1, planes_ = 0, outputs_ = 0, quads_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
+    int64_t block_ = 4;  // outputs of a sparse block
+    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, chunks_ = 1;
+    int64_t tile_bytes_ = 0, scratch_bytes_ = 0;
+    uint32_t fill_ = 0;
+    bool has_residual_ = false;
+};
+
+}  // namespace
+
+Operator* make_conv() { return new (std::nothrow) Conv; }
+
+}  // namespace ew

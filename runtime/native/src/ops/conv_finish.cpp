@@ -1,0 +1,86 @@
+#include "conv_finish.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ew {
+namespace {
+
+constexpr Function kActivations[] = {Function::kNone, Function::kRelu, Function::kClip, Function::kGelu, Function::kGeluTanh, Function::kSilu,
+                                     Function::kSigmoid, Function::kHardSigmoid, Function::kHardSwish, Function::kTanh, Function::kLeakyRelu};
+
+bool is_byte(DType dtype) { return dtype == EW_U8 || dtype == EW_S8; }
+
+// float32 as it is, 8 bits in fours.
+bool fits(const Tensor& tensor) { return tensor.layout == (tensor.dtype == EW_F32 ? Layout::kPlain : Layout::kC4); }
+
+Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, int64_t count, float absent, std::vector<float>* to) {
+    to->assign(static_cast<size_t>(count + kLine), 0.0f);
+    if (!tensor) {
+        std::fill_n(to->begin(), count, absent);
+        return {};
+    }
+    if (tensor->dtype != EW_F32 || tensor->layout != Layout::kPlain || !tensor->constant || tensor->count() != count) {
+        return setup.refuse("wants %s as constant float32 per output", what);
+    }
+    std::copy_n(tensor->as<float>(), count, to->begin());
+    return {};
+}
+
+Status read_quantization(const Setup& setup, const char* scale_key, const char* zero_key, DType dtype, float* scale, int64_t* zero_point) {
+    *scale = setup.attributes.real(scale_key, 0);
+    *zero_point = setup.attributes.integer(zero_key, 0);
+    const int64_t low = dtype == EW_S8 ? -128 : 0;
+    if (!(*scale > 0) || !std::isfinite(*scale) || !std::isfinite(1 / *scale)) return setup.refuse("%s is not a positive number", scale_key);
+    if (*zero_point < low || *zero_point > low + 255) return setup.refuse("%s is out of range", zero_key);
+    return {};
+}
+
+Status read_residual(const Setup& setup, const Tensor& residual, const Tensor& y, ConvFinish* finish) {
+    bool same = residual.rank == y.rank && (residual.dtype == EW_F32 || is_byte(residual.dtype)) && fits(residual);
+    for (int32_t i = 0; same && i < y.rank; ++i) same = residual.dims[i] == y.dims[i];
+    if (!same) return setup.refuse("wants a residual like y");
+    finish->residual = residual.dtype;
+    finish->residual_first = setup.attributes.integer("residual_first", 0) == 1;
+    if (residual.dtype == EW_F32) return {};
+    int64_t zero_point = 0;
+    EW_TRY(read_quantization(setup, "residual_scale", "residual_zero_point", residual.dtype, &finish->residual_scale, &zero_point));
+    finish->residual_zero_point = static_cast<float>(zero_point);
+    return {};
+}
+
+Status read_y(const Setup& setup, const Tensor& y, ConvFinish* finish) {
+    if (!(y.dtype == EW_F32 || is_byte(y.dtype)) || !fits(y)) return setup.refuse("gives plain float32, or 8 bits in C4");
+    finish->y = y.dtype;
+    if (y.dtype == EW_F32) return {};
+    float scale = 1;
+    int64_t zero_point = 0;
+    EW_TRY(read_quantization(setup, "y_scale", "y_zero_point", y.dtype, &scale, &zero_point));
+    finish->y_inverse_scale = 1 / scale;
+    finish->y_zero_point = static_cast<int32_t>(zero_point);
+    finish->low = y.dtype == EW_S8 ? -128 : 0;
+    finish->high = finish->low + 255;
+    return {};
+}
+
+}  // namespace
+
+Status read_finish(const Setup& setup, bool integer, ConvFinish* finish, ConvScales* scales) {
+    const Tensor& y = *setup.outputs[0];
+    *finish = ConvFinish();
+    finish->integer = integer;
+    const auto name = setup.attributes.text("activation", "");
+    const bool known = find_function(name, &finish->activation);
+    if (!known || std::find(std::begin(kActivations), std::end(kActivations), finish->activation) == std::end(kActivations)) {
+        return setup.refuse("has no activation %.*s", static_cast<int>(std::min<size_t>(name.size(), 40)), name.data());
+    }
+    finish->alpha = setup.attributes.real("activation_alpha", 0);
+    finish->beta = setup.attributes.real("activation_beta", 0);
+    EW_TRY(read_y(setup, y, finish));
+    if (const Tensor* residual = setup.input(4)) EW_TRY(read_residual(setup, *residual, y, finish));
+    if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
+    EW_TRY(read_vector(setup, "scale", setup.input(2), y.dims[1], 1.0f, &scales->scale));
+    return read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias);
+}
+
+}  // namespace ew

@@ -1,0 +1,125 @@
+"""Weights as libedgewise's kernels read them (runtime/native/src/kernels/conv.h, depthwise.h). The same bytes for every x86 level.
+
+An entry is what a kernel multiplies at once: at one position of the kernel, four input channels (int8) or one (float32).
+Entry ``e`` is plane ``e // positions`` (four channels, or one) at position ``e % positions``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from edgewise.targets.cpu.native.plan import Attribute, Isa
+
+_LINE = 16  # outputs that lie side by side in dense weights
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Operands and attributes for ``conv`` or ``depthwise``.
+
+    Attributes:
+        constants: by the operand's name: ``weights``, and for block-sparse ones ``index`` and ``start`` (int32).
+        attributes: ``kernel``, ``group``, ``outputs`` and ``safe_pairs``, as they apply.
+    """
+
+    constants: dict[str, np.ndarray]
+    attributes: dict[str, Attribute]
+
+
+def pack_conv(
+    weights: np.ndarray, *, group: int = 1, isa: Isa = Isa.AVX512VNNI, block: tuple[int, int] | None = None
+) -> Packed:
+    """Pack weights [M, C / group, kernel...] of int8 or float32.
+
+    Args:
+        weights: a fully connected layer's are [M, C].
+        group: as in ONNX Conv. Groups of channels that are no multiple of four are merged, with zeros between them.
+        isa: of the device. All x86 levels share one form.
+        block: None for dense; (R, C) keeps only the blocks of R inputs by C outputs that are not all zero, C being 1, 2 or 4.
+
+    Raises:
+        ValueError: shapes, dtype or block that the kernels do not have.
+    """
+    _check(weights, group, block)
+    del isa
+    weights, group = _merged(weights, group)
+    positions = prod(weights.shape[2:])
+    entries = _entries(weights, group, positions)
+    attributes: dict[str, Attribute] = {"group": group, "safe_pairs": int(safe_pairs(entries))}
+    if weights.ndim > 2:
+        attributes["kernel"] = list(weights.shape[2:])
+    if block is None:
+        return Packed({"weights": _dense(entries)}, attributes)
+    constants = _sparse(entries, block[1])
+    return Packed(constants, {**attributes, "outputs": block[1]})
+
+
+def safe_pairs(entries: np.ndarray) -> bool:
+    """Whether u8 times these weights [..., 4], added in neighbouring pairs, always fits 16 bits."""
+    if entries.dtype != np.int8:
+        return False
+    sizes = np.abs(entries.astype(np.int16))
+    return bool((sizes[..., 0::2] + sizes[..., 1::2]).max(initial=0) <= 128)
+
+
+def _check(weights: np.ndarray, group: int, block: tuple[int, int] | None) -> None:
+    if weights.dtype not in (np.int8, np.float32) or not 2 <= weights.ndim <= 5:
+        raise ValueError(f"weights are int8 or float32 with 2 to 5 dims, not {weights.dtype}{list(weights.shape)}")
+    if group < 1 or weights.shape[0] % group:
+        raise ValueError(f"{weights.shape[0]} outputs cannot be split into {group} groups")
+    if block is not None and (block[1] not in (1, 2, 4) or block[0] not in (1, 4)):
+        raise ValueError(f"blocks have 1 or 4 inputs and 1, 2 or 4 outputs, not {block}")
+
+
+def _merged(weights: np.ndarray, group: int) -> tuple[np.ndarray, int]:
+    """The same convolution with groups that the kernels take: whole blocks of four channels on both sides."""
+    outputs, inputs = weights.shape[0] // group, weights.shape[1]
+    if group == 1:
+        return weights, 1
+    fours = 4 if weights.dtype == np.int8 else 1
+    for merge in (n for n in range(1, group + 1) if group % n == 0):
+        if merge == group or (inputs * merge % fours == 0 and outputs * merge % 4 == 0):
+            break
+    if merge == 1:
+        return weights, group
+    kernel = weights.shape[2:]
+    wide = np.zeros((group // merge, merge, outputs, merge, inputs, *kernel), weights.dtype)
+    narrow = weights.reshape(group // merge, merge, outputs, inputs, *kernel)
+    for i in range(merge):
+        wide[:, i, :, i] = narrow[:, i]
+    return wide.reshape(weights.shape[0], merge * inputs, *kernel), group // merge
+
+
+def _entries(weights: np.ndarray, group: int, positions: int) -> np.ndarray:
+    """[group, outputs, entries, 4 (int8) or 1 (float32)], zeros where channels end."""
+    outputs, inputs = weights.shape[0] // group, weights.shape[1]
+    wide = 4 if weights.dtype == np.int8 else 1
+    flat = weights.reshape(group, outputs, inputs, positions)
+    flat = np.pad(flat, ((0, 0), (0, 0), (0, -inputs % wide), (0, 0)))
+    flat = flat.reshape(group, outputs, -1, wide, positions).swapaxes(3, 4)
+    return np.ascontiguousarray(flat.reshape(group, outputs, -1, wide))
+
+
+def _dense(entries: np.ndarray) -> np.ndarray:
+    """[group, lines, entries, 16, width]."""
+    group, outputs, count, width = entries.shape
+    padded = np.pad(entries, ((0, 0), (0, -outputs % _LINE), (0, 0), (0, 0)))
+    lines = padded.reshape(group, -1, _LINE, count, width).swapaxes(2, 3)
+    return np.ascontiguousarray(lines)
+
+
+def _sparse(entries: np.ndarray, outputs: int) -> dict[str, np.ndarray]:
+    """The blocks of each ``outputs`` outputs that are not zero, one list after another."""
+    count, width = entries.shape[2:]
+    padded = np.pad(entries, ((0, 0), (0, -entries.shape[1] % outputs), (0, 0), (0, 0)))
+    blocks = padded.reshape(-1, outputs, count, width).swapaxes(1, 2)
+    kept = blocks.any(axis=(2, 3))
+    start = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+    return {
+        "weights": np.ascontiguousarray(blocks[kept]),
+        "index": np.nonzero(kept)[1].astype(np.int32),
+        "start": start,
+    }

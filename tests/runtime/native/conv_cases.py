@@ -1,0 +1,162 @@
+"""Plans of one convolution, and what numpy says that they give."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgewise.targets.cpu.native.packing import Packed, pack_conv
+from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
+
+DTYPES = {
+    np.dtype("float32"): DType.F32,
+    np.dtype("uint8"): DType.U8,
+    np.dtype("int8"): DType.S8,
+    np.dtype("int32"): DType.S32,
+}
+
+
+@dataclass
+class Case:
+    """A convolution: x [N, C, ...] u8 or f32, weights [M, C / group, ...] s8 or f32."""
+
+    x: np.ndarray
+    weights: np.ndarray
+    group: int = 1
+    strides: Sequence[int] = ()
+    dilations: Sequence[int] = ()
+    pads: Sequence[int] = ()
+    scale: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    y: np.dtype = field(default_factory=lambda: np.dtype("float32"))
+    block: tuple[int, int] | None = None
+    attributes: dict = field(default_factory=dict)
+    op: str = "conv"
+
+    @property
+    def spatial(self) -> int:
+        return self.x.ndim - 2
+
+    @property
+    def y_dims(self) -> tuple[int, ...]:
+        return accumulate(self).shape
+
+
+def windows(case: Case, fill: float) -> np.ndarray:
+    """[N, C, out..., positions]: what each output pixel meets."""
+    s = case.spatial  # weights [M, C] take each pixel alone
+    kernel = case.weights.shape[2:] or (1,) * s
+    strides, dilations = list(case.strides) or [1] * s, list(case.dilations) or [1] * s
+    pads = list(case.pads) or [0] * (2 * s)
+    around = [(0, 0), (0, 0), *zip(pads[:s], pads[s:], strict=True)]
+    x = np.pad(case.x.astype(np.float64), around, constant_values=fill)
+    sizes = [(x.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(s)]
+    parts = []
+    for at in itertools.product(*(range(k) for k in kernel)):
+        cut = tuple(
+            slice(at[i] * dilations[i], at[i] * dilations[i] + (sizes[i] - 1) * strides[i] + 1, strides[i])
+            for i in range(s)
+        )
+        parts.append(x[(slice(None), slice(None), *cut)])
+    return np.stack(parts, axis=-1)
+
+
+def accumulate(case: Case) -> np.ndarray:
+    """The sums, exact for integers: [N, M, out...]."""
+    seen = windows(case, case.attributes.get("x_zero_point", 0))
+    n, c, *out, k = seen.shape
+    if case.op == "depthwise":  # weights [C, kernel...]
+        return np.einsum("nc...k,ck->nc...", seen, case.weights.reshape(c, k).astype(np.float64))
+    g, m = case.group, case.weights.shape[0]
+    seen = seen.reshape(n, g, c // g, *out, k)
+    weights = case.weights.astype(np.float64).reshape(g, m // g, c // g, k)
+    return np.einsum("ngc...k,gmck->ngm...", seen, weights).reshape(n, m, *out)
+
+
+def along_channels(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64).reshape(1, -1, *[1] * (like.ndim - 2))
+
+
+def expected(case: Case, activation=lambda v: v) -> np.ndarray:
+    """In float64, quantized as ONNX does when y has 8 bits."""
+    a = case.attributes
+    v = accumulate(case)
+    if case.scale is not None:
+        v = v * along_channels(case.scale, v)
+    if case.bias is not None:
+        v = v + along_channels(case.bias, v)
+    residual = 0.0
+    if case.residual is not None:
+        residual = case.residual.astype(np.float64)
+        if case.residual.dtype != np.float32:
+            residual = (residual - a.get("residual_zero_point", 0)) * a["residual_scale"]
+    v = activation(v + residual) if a.get("residual_first") else activation(v) + residual
+    if case.y == np.float32:
+        return v.astype(np.float32)
+    info = np.iinfo(case.y)
+    return np.clip(np.rint(v / a["y_scale"]) + a["y_zero_point"], info.min, info.max).astype(case.y)
+
+
+def to_c4(x: np.ndarray) -> np.ndarray:
+    """[N, C, ...] as the bytes of C4: [N, C / 4, P, 4]; channels beyond C hold anything."""
+    n, c = x.shape[:2]
+    flat = np.pad(x.reshape(n, c, -1), ((0, 0), (0, -c % 4), (0, 0)), constant_values=77)
+    return np.ascontiguousarray(flat.reshape(n, -1, 4, flat.shape[2]).swapaxes(2, 3))
+
+
+def from_c4(x: np.ndarray, dims: Sequence[int]) -> np.ndarray:
+    n, c4, p, _ = x.shape
+    return x.swapaxes(2, 3).reshape(n, c4 * 4, p)[:, : dims[1]].reshape(dims)
+
+
+def dims_of(shape: Sequence[int]) -> tuple:
+    return tuple(dim(size) for size in shape)
+
+
+def port(name: str, array: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+    """The plan's tensor (plain), the operator's (C4 when 8-bit), and the array to hand in."""
+    if array.dtype == np.float32:
+        tensor = Tensor(name, DType.F32, dims_of(array.shape))
+        return tensor, tensor, np.ascontiguousarray(array)
+    packed = to_c4(array)
+    outer = Tensor(name, DTYPES[array.dtype], dims_of(packed.shape))
+    return outer, Tensor(name, DTYPES[array.dtype], dims_of(array.shape), Layout.C4, storage=outer.storage), packed
+
+
+def constant(name: str, array: np.ndarray) -> Tensor:
+    return Tensor(name, DTYPES[array.dtype], dims_of(array.shape), data=array)
+
+
+def optional(name: str, array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else constant(name, array)
+
+
+def packed_of(case: Case) -> Packed:
+    return pack_conv(case.weights, group=case.group, block=case.block)
+
+
+def plan_of(case: Case, isa: str = "generic", packed: Packed | None = None) -> tuple[Plan, list[np.ndarray]]:
+    packed = packed or packed_of(case)
+    outer_x, x, x_array = port("x", case.x)
+    inputs, arrays, residual = [outer_x], [x_array], None
+    if case.residual is not None:
+        outer, residual, array = port("residual", case.residual)
+        inputs.append(outer)
+        arrays.append(array)
+    outer_y, y, _ = port("y", np.zeros(case.y_dims, case.y))
+    constants = {name: constant(name, array) for name, array in packed.constants.items()}
+    geometry = {key: list(value) for key in ("strides", "dilations", "pads") if (value := getattr(case, key))}
+    operands = [
+        *(x, constants["weights"], optional("scale", case.scale), optional("bias", case.bias), residual),
+        *(constants.get("index"), constants.get("start")),
+    ]
+    op = Op(case.op, "layer", operands, [y], {**packed.attributes, **geometry, **case.attributes})
+    return Plan(Isa[isa.upper()], inputs, [outer_y], [op]), arrays
+
+
+def unpacked(case: Case, got: np.ndarray) -> np.ndarray:
+    return got if case.y == np.float32 else from_c4(got, case.y_dims)

@@ -1,0 +1,237 @@
+"""The operator conv against numpy: every instruction set, shapes around the tiles, what follows the sums, hostile files."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+_spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
+assert _spec and _spec.loader
+cases = sys.modules.setdefault("conv_cases", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(cases)
+Case = cases.Case
+
+ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
+QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def integers(shape, low, high, dtype, seed=0):
+    return np.random.default_rng(seed).integers(low, high + 1, shape).astype(dtype)
+
+
+def int_case(x_shape, w_shape, seed=0, **more) -> Case:
+    """Sums as they are: scale 1, so that y is exact."""
+    x = integers(x_shape, 0, 255, np.uint8, seed)
+    weights = integers(w_shape, -127, 127, np.int8, seed + 1)
+    scale = np.ones(w_shape[0], np.float32)
+    return Case(x, weights, scale=scale, **more)
+
+
+def float_case(x_shape, w_shape, seed=0, **more) -> Case:
+    rng = np.random.default_rng(seed)
+    return Case(rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32), **more)
+
+
+def check(run_plan, case: Case, isa: str = "generic", threads: int = 1, **more) -> None:
+    plan, arrays = cases.plan_of(case, isa)
+    got = cases.unpacked(case, run_plan(plan, arrays, threads=threads, isa=isa)[0])
+    want = cases.expected(case, **more)
+    if case.x.dtype == np.uint8 and case.y == np.float32 and not more and case.residual is None:
+        np.testing.assert_array_equal(got, want)
+    elif case.y == np.float32:
+        scale = max(1.0, float(np.abs(want).max(initial=0)))
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5 * scale)
+    else:
+        steps = np.abs(got.astype(int) - want.astype(int))
+        assert steps.max(initial=0) <= 1
+        assert (steps > 0).mean() <= 0.001 + 2 / max(steps.size, 1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pixels", [1, 5, 15, 16, 17, 48, 49, 95, 96, 97, 197, 209])
+@pytest.mark.parametrize("outputs", [1, 4, 15, 16, 33, 68])
+def test_token_linear_layers_of_sizes_around_the_tile(run_plan, isa, pixels, outputs):
+    check(run_plan, int_case((2, 13, pixels), (outputs, 13)), isa)
+    check(run_plan, float_case((2, 7, pixels), (outputs, 7)), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "x, w, more",
+    [
+        ((1, 3, 23, 21), (8, 3, 7, 7), {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
+        ((2, 8, 14, 14), (20, 8, 3, 3), {"pads": [1, 1, 1, 1]}),
+        ((1, 8, 9, 31), (12, 8, 3, 5), {"strides": [3, 2], "dilations": [2, 3], "pads": [0, 2, 5, 7]}),
+        ((1, 12, 7, 7), (24, 4, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
+        ((1, 6, 7, 7), (9, 2, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
+        ((1, 6, 8, 8), (12, 1, 3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+        ((2, 5, 40), (6, 5, 4), {"strides": [3], "pads": [2, 1]}),
+        ((1, 4, 5, 6, 7), (4, 4, 2, 3, 2), {"strides": [2, 1, 2], "pads": [1, 0, 1, 0, 2, 1]}),
+        ((3, 40), (10, 40), {}),
+        ((1, 16, 8, 8), (32, 16, 1, 1), {"strides": [2, 2]}),
+        ((1, 4, 1, 1), (4, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ],
+)
+def test_convolutions(run_plan, isa, x, w, more):
+    check(run_plan, int_case(x, w, attributes={"x_zero_point": 113}, **more), isa)
+    check(run_plan, float_case(x, w, **more), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("block", [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("density", [0.0, 0.25, 1.0])
+def test_block_sparse_weights(run_plan, isa, block, density):
+    for make, rows in ((int_case, block[0]), (float_case, 1)):
+        case = make((2, 24, 8, 7), (21, 24, 3, 3), pads=[1, 1, 1, 1])
+        rng = np.random.default_rng(3)
+        for o in range(0, 21, block[1]):
+            for c in range(0, 24, rows):
+                dropped = rng.random((3, 3)) >= density
+                case.weights[o : o + block[1], c : c + rows, dropped] = 0
+        check(run_plan, dataclasses.replace(case, block=block), isa)
+        check(run_plan, dataclasses.replace(case, block=block), isa, threads=2)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("residual", [None, "float32", "uint8", "int8"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_quantized_output_with_residual(run_plan, isa, dtype, residual, first):
+    rng = np.random.default_rng(5)
+    for outputs, pixels in ((22, 53), (64, 16), (70, 3)):
+        case = int_case((2, 20, pixels), (outputs, 20), y=np.dtype(dtype))
+        case.scale = rng.uniform(1e-4, 1e-3, outputs).astype(np.float32)
+        case.bias = rng.standard_normal(outputs).astype(np.float32)
+        case.attributes = {"y_scale": 0.05, "y_zero_point": 7, "activation": "relu", "residual_first": first}
+        if residual:
+            values = rng.integers(-100, 100, (2, outputs, pixels))
+            case.residual = values.astype(residual)
+            case.attributes |= {"residual_scale": 0.03, "residual_zero_point": 5}
+        check(run_plan, case, isa, activation=lambda v: np.maximum(v, 0))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_activations_clip_and_saturation(run_plan, isa):
+    case = int_case((1, 8, 40), (8, 8), y=np.dtype("uint8"))
+    case.attributes = {"y_scale": 1e-6, "y_zero_point": 3}
+    check(run_plan, case, isa)
+    case.attributes = {
+        "y_scale": 500.0,
+        "y_zero_point": 3,
+        "activation": "clip",
+        "activation_alpha": -900.0,
+        "activation_beta": 30000.0,
+    }
+    check(run_plan, case, isa, activation=lambda v: np.clip(v, -900, 30000))
+    case = float_case((1, 8, 40), (8, 8))
+    case.attributes = {"activation": "leakyrelu", "activation_alpha": 0.25}
+    check(run_plan, case, isa, activation=lambda v: np.where(v < 0, 0.25 * v, v))
+    case.attributes = {"activation": "silu"}
+    check(run_plan, case, isa, activation=lambda v: v / (1 + np.exp(-v)))
+
+
+@st.composite
+def drawn(draw) -> Case:
+    spatial = draw(st.integers(0, 3))
+    kernel = [draw(st.integers(1, 4)) for _ in range(spatial)]
+    dilations = [draw(st.integers(1, 3)) for _ in range(spatial)]
+    pads = [draw(st.integers(0, 3)) for _ in range(2 * spatial)]
+    limit = {0: 1, 1: 120, 2: 15, 3: 6}[spatial]
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    sizes = [draw(st.integers(max(1, e - pads[i] - pads[spatial + i]), limit + e)) for i, e in enumerate(extent)]
+    group = draw(st.sampled_from([1, 1, 2, 3, 4]))
+    channels, outputs = group * draw(st.integers(1, 9)), group * draw(st.integers(1, 24))
+    make = draw(st.sampled_from([int_case, float_case]))
+    return make(
+        (draw(st.integers(1, 2)), channels, *sizes),
+        (outputs, channels // group, *kernel),
+        draw(st.integers(0, 1000)),
+        group=group,
+        strides=[draw(st.integers(1, 3)) for _ in range(spatial)],
+        dilations=dilations,
+        pads=pads,
+        block=draw(st.sampled_from([None, (4, 4), (4, 2), (4, 1)])),
+        attributes={"x_zero_point": draw(st.integers(0, 255))} if make is int_case else {},
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@QUIET
+@given(case=drawn(), threads=st.sampled_from([1, 3]))
+def test_drawn_convolutions(run_plan, isa, case, threads):
+    check(run_plan, case, isa, threads)
+
+
+HOSTILE = [
+    {"kernel": [5]},
+    {"kernel": [0, 3]},
+    {"kernel": [1 << 40, 3]},
+    {"kernel": [1 << 23, 1 << 23]},
+    {"strides": [0, 1]},
+    {"strides": [-1, 1]},
+    {"dilations": [1 << 30, 1]},
+    {"pads": [-1, 0, 0, 0]},
+    {"pads": [1, 1]},
+    {"group": 0},
+    {"group": 3},
+    {"group": -(1 << 62)},
+    {"group": 8},
+    {"x_zero_point": 256},
+    {"activation": "floor"},
+    {"activation": "nothing"},
+    {"y_scale": 0.0},
+    {"y_scale": -1.0},
+    {"y_scale": float("nan")},
+    {"y_zero_point": 999},
+]
+
+
+@pytest.mark.parametrize("attributes", HOSTILE)
+def test_hostile_attributes_are_refused(run_plan, native, attributes):
+    case = int_case((1, 8, 9, 9), (8, 8, 3, 3), y=np.dtype("uint8"), attributes={"y_scale": 1.0, "y_zero_point": 0})
+    plan, arrays = cases.plan_of(case)
+    plan.ops[0].attributes = {**plan.ops[0].attributes, **attributes}
+    with pytest.raises(native.NativeError, match="conv layer"):
+        run_plan(plan, arrays)
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("weights", lambda a: a[..., :-1, :, :]),
+        ("weights", lambda a: a[:0]),
+        ("index", lambda a: a + 100),
+        ("index", lambda a: a - 100),
+        ("index", lambda a: a[:-1]),
+        ("start", lambda a: a[:-1]),
+        ("start", lambda a: a[::-1]),
+        ("start", lambda a: a + 1),
+        ("start", lambda a: a - 1),
+    ],
+)
+def test_hostile_constants_are_refused(run_plan, native, name, change):
+    block = None if name == "weights" else (4, 4)
+    case = int_case((1, 8, 9, 9), (8, 8, 3, 3), block=block)
+    packed = cases.packed_of(case)
+    packed.constants[name] = np.ascontiguousarray(change(packed.constants[name]))
+    plan, arrays = cases.plan_of(case, packed=packed)
+    with pytest.raises(native.NativeError, match="conv layer"):
+        run_plan(plan, arrays)
+
+
+def test_operands_that_do_not_fit_are_refused(run_plan, native):
+    case = int_case((1, 8, 9, 9), (8, 8, 3, 3))
+    for field, value in (("scale", np.ones(7, np.float32)), ("scale", None), ("bias", np.ones(9, np.float32))):
+        plan, arrays = cases.plan_of(dataclasses.replace(case, **{field: value}))
+        with pytest.raises(native.NativeError, match="conv layer"):
+            run_plan(plan, arrays)
+    plan, arrays = cases.plan_of(dataclasses.replace(case, residual=np.zeros((1, 8, 7, 8), np.float32)))
+    with pytest.raises(native.NativeError, match="residual"):
+        run_plan(plan, arrays)
