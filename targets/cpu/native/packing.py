@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from edgewise.targets.cpu.native.plan import Attribute, Isa
+from edgewise.targets.cpu.native.plan import Attribute
 
 _LINE = 16  # outputs that lie side by side in dense weights
 
@@ -29,22 +29,18 @@ class Packed:
     attributes: dict[str, Attribute]
 
 
-def pack_conv(
-    weights: np.ndarray, *, group: int = 1, isa: Isa = Isa.AVX512VNNI, block: tuple[int, int] | None = None
-) -> Packed:
+def pack_conv(weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | None = None) -> Packed:
     """Pack weights [M, C / group, kernel...] of int8 or float32.
 
     Args:
         weights: a fully connected layer's are [M, C].
         group: as in ONNX Conv. Groups of channels that are no multiple of four are merged, with zeros between them.
-        isa: of the device. All x86 levels share one form.
         block: None for dense; (R, C) keeps only the blocks of R inputs by C outputs that are not all zero, C being 1, 2 or 4.
 
     Raises:
         ValueError: shapes, dtype or block that the kernels do not have.
     """
     _check(weights, group, block)
-    del isa
     weights, group = _merged(weights, group)
     positions = prod(weights.shape[2:])
     entries = _entries(weights, group, positions)
