@@ -66,7 +66,23 @@ def samples() -> np.ndarray:
     """Every exponent, dense where functions bend, the special values."""
     generator = np.random.default_rng(0)
     bits = generator.integers(0, 2**32, 20000, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3.4e38, -3.4e38, 0.5, 1.5, 2.5, -0.5, -2.5]
+    special = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1e-45,
+        -1e-45,
+        1.1754944e-38,
+        3.4e38,
+        -3.4e38,
+        0.5,
+        1.5,
+        2.5,
+        -0.5,
+        -2.5,
+    ]
     near = [np.linspace(low, high, 8001, dtype=np.float32) for low, high in ((-1, 1), (-12, 12), (-110, 110))]
     return np.concatenate([bits[~np.isnan(bits)], np.array(special, np.float32), *near])
 

@@ -16,6 +16,7 @@
 #endif
 
 #define EW_INLINE inline __attribute__((always_inline))
+#define EW_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace ew {
 namespace {
@@ -28,11 +29,15 @@ struct F32x1 {
     struct Int {
         int32_t v;
         static EW_INLINE Int all(int32_t x) { return {x}; }
+        static EW_INLINE Int load_u8(const uint8_t* from) { return {*from}; }
+        static EW_INLINE Int load_s8(const uint8_t* from) { return {static_cast<int8_t>(*from)}; }
         EW_INLINE void store(int32_t* to) const { *to = v; }
+        EW_INLINE void store_low_bytes(uint8_t* to) const { *to = static_cast<uint8_t>(v); }
         friend EW_INLINE Int operator+(Int a, Int b) { return {static_cast<int32_t>(static_cast<uint32_t>(a.v) + static_cast<uint32_t>(b.v))}; }
         friend EW_INLINE Int operator-(Int a, Int b) { return {static_cast<int32_t>(static_cast<uint32_t>(a.v) - static_cast<uint32_t>(b.v))}; }
         friend EW_INLINE Int operator&(Int a, Int b) { return {a.v & b.v}; }
         friend EW_INLINE Int operator|(Int a, Int b) { return {a.v | b.v}; }
+        friend EW_INLINE Int operator^(Int a, Int b) { return {a.v ^ b.v}; }
         template <int kBits>
         EW_INLINE Int left() const { return {static_cast<int32_t>(static_cast<uint32_t>(v) << kBits)}; }
         template <int kBits>
@@ -41,11 +46,15 @@ struct F32x1 {
 
     float v;
     static EW_INLINE F32x1 all(float x) { return {x}; }
-    static EW_INLINE F32x1 load(const float* from) { return {*from}; }
-    static EW_INLINE F32x1 load_some(const float* from, int64_t count) { return {count > 0 ? *from : 0.0f}; }
-    EW_INLINE void store(float* to) const { *to = v; }
+    static EW_INLINE F32x1 load(const float* from) {  // from anywhere: C4 bytes are loaded as lanes too
+        F32x1 out;
+        std::memcpy(&out.v, from, sizeof out.v);
+        return out;
+    }
+    static EW_INLINE F32x1 load_some(const float* from, int64_t count) { return count > 0 ? load(from) : all(0.0f); }
+    EW_INLINE void store(float* to) const { std::memcpy(to, &v, sizeof v); }
     EW_INLINE void store_some(float* to, int64_t count) const {
-        if (count > 0) *to = v;
+        if (count > 0) store(to);
     }
     EW_INLINE Int bits() const {
         Int out;
@@ -98,11 +107,23 @@ struct F32x8 {
     struct Int {
         __m256i v;
         static EW_INLINE Int all(int32_t x) { return {_mm256_set1_epi32(x)}; }
+        static EW_INLINE Int load_u8(const uint8_t* from) {
+            return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))};
+        }
+        static EW_INLINE Int load_s8(const uint8_t* from) {
+            return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))};
+        }
         EW_INLINE void store(int32_t* to) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
+        EW_INLINE void store_low_bytes(uint8_t* to) const {
+            const __m256i low = _mm256_shuffle_epi8(v, _mm256_set1_epi32(0x0c080400));
+            const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+            _mm_storel_epi64(reinterpret_cast<__m128i*>(to), both);
+        }
         friend EW_INLINE Int operator+(Int a, Int b) { return {_mm256_add_epi32(a.v, b.v)}; }
         friend EW_INLINE Int operator-(Int a, Int b) { return {_mm256_sub_epi32(a.v, b.v)}; }
         friend EW_INLINE Int operator&(Int a, Int b) { return {_mm256_and_si256(a.v, b.v)}; }
         friend EW_INLINE Int operator|(Int a, Int b) { return {_mm256_or_si256(a.v, b.v)}; }
+        friend EW_INLINE Int operator^(Int a, Int b) { return {_mm256_xor_si256(a.v, b.v)}; }
         template <int kBits>
         EW_INLINE Int left() const { return {_mm256_slli_epi32(v, kBits)}; }
         template <int kBits>
@@ -165,11 +186,21 @@ struct F32x16 {
     struct Int {
         __m512i v;
         static EW_INLINE Int all(int32_t x) { return {_mm512_set1_epi32(x)}; }
+        static EW_INLINE Int load_u8(const uint8_t* from) {
+            return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
+        }
+        static EW_INLINE Int load_s8(const uint8_t* from) {
+            return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
+        }
         EW_INLINE void store(int32_t* to) const { _mm512_storeu_si512(to, v); }
+        EW_INLINE void store_low_bytes(uint8_t* to) const {
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(v));
+        }
         friend EW_INLINE Int operator+(Int a, Int b) { return {_mm512_add_epi32(a.v, b.v)}; }
         friend EW_INLINE Int operator-(Int a, Int b) { return {_mm512_sub_epi32(a.v, b.v)}; }
         friend EW_INLINE Int operator&(Int a, Int b) { return {_mm512_and_si512(a.v, b.v)}; }
         friend EW_INLINE Int operator|(Int a, Int b) { return {_mm512_or_si512(a.v, b.v)}; }
+        friend EW_INLINE Int operator^(Int a, Int b) { return {_mm512_xor_si512(a.v, b.v)}; }
         template <int kBits>
         EW_INLINE Int left() const { return {_mm512_slli_epi32(v, kBits)}; }
         template <int kBits>

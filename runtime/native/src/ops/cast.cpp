@@ -1,0 +1,114 @@
+// cast: y = x in y's dtype, as numpy does. shape_value: the attribute `values` as s64.
+#include <cmath>
+#include <cstring>
+
+#include "checks.h"
+
+namespace ew {
+namespace {
+
+// C's conversion, but for floats that do not fit the integer: those are C++'s only undefined ones.
+template <typename To, typename From>
+To convert(From x) {
+    if constexpr (std::is_same_v<From, float> && !std::is_same_v<To, float> && !std::is_same_v<To, bool>) {
+        constexpr float kLimit = 9223372036854775808.0f;
+        if (!(x >= -kLimit && x < kLimit)) return static_cast<To>(x < 0 ? INT64_MIN : x > 0 ? INT64_MAX : 0);
+        return static_cast<To>(static_cast<int64_t>(x));
+    } else {
+        return static_cast<To>(x);
+    }
+}
+
+template <typename From, typename To>
+void cast_all(const uint8_t* x, uint8_t* y, int64_t count) {
+    const auto* from = reinterpret_cast<const From*>(x);
+    auto* to = reinterpret_cast<To*>(y);
+    for (int64_t i = 0; i < count; ++i) to[i] = convert<To>(from[i]);
+}
+
+// A bool of a hostile input may be any byte.
+struct Bool {
+    uint8_t byte;
+    template <typename T>
+    operator T() const {
+        return static_cast<T>(byte != 0 ? 1 : 0);
+    }
+};
+
+using Caster = void (*)(const uint8_t*, uint8_t*, int64_t);
+
+template <typename From>
+Caster caster_from(DType to) {
+    switch (to) {
+        case EW_F32: return cast_all<From, float>;
+        case EW_S64: return cast_all<From, int64_t>;
+        case EW_S32: return cast_all<From, int32_t>;
+        case EW_U8: return cast_all<From, uint8_t>;
+        case EW_S8: return cast_all<From, int8_t>;
+        case EW_BOOL: return cast_all<From, bool>;
+        default: return nullptr;
+    }
+}
+
+Caster find_caster(DType from, DType to) {
+    switch (from) {
+        case EW_F32: return caster_from<float>(to);
+        case EW_S64: return caster_from<int64_t>(to);
+        case EW_S32: return caster_from<int32_t>(to);
+        case EW_U8: return caster_from<uint8_t>(to);
+        case EW_S8: return caster_from<int8_t>(to);
+        case EW_BOOL: return caster_from<Bool>(to);
+        default: return nullptr;
+    }
+}
+
+class Cast final : public Operator {
+public:
+    Status prepare(Setup& setup) override {
+        EW_TRY(check_operands(setup, 1, 1));
+        const Tensor &x = *setup.input(0), &y = *setup.outputs[0];
+        if (!is_plain(x) || !is_plain(y) || x.count() != y.count()) return setup.refuse("wants plain tensors of equal counts");
+        caster_ = find_caster(x.dtype, y.dtype);
+        if (!caster_) return setup.refuse("cannot cast between these dtypes");
+        from_ = static_cast<int64_t>(size_of(x.dtype));
+        to_ = static_cast<int64_t>(size_of(y.dtype));
+        return {};
+    }
+
+    void run(const Run& run) override {
+        const uint8_t* x = run.inputs[0]->data;
+        uint8_t* y = run.outputs[0]->data;
+        run.pool.parallel(run.outputs[0]->count(), kGrain, [&](int64_t begin, int64_t end, int32_t) {
+            caster_(x + begin * from_, y + begin * to_, end - begin);
+        });
+    }
+
+private:
+    Caster caster_ = nullptr;
+    int64_t from_ = 1, to_ = 1;
+};
+
+class ShapeValue final : public Operator {
+public:
+    Status prepare(Setup& setup) override {
+        if (setup.input_count != 0 || setup.output_count != 1) return setup.refuse("takes no input and gives one output");
+        values_ = setup.attributes.integers("values");
+        const Tensor& y = *setup.outputs[0];
+        if (!is_plain(y, EW_S64) || y.count() != static_cast<int64_t>(values_.size())) return setup.refuse("wants an s64 for each value");
+        return {};
+    }
+
+    void run(const Run& run) override {
+        if (!values_.empty()) std::memcpy(run.outputs[0]->data, values_.data(), values_.size() * sizeof(int64_t));
+    }
+
+private:
+    std::vector<int64_t> values_;
+};
+
+}  // namespace
+
+Operator* make_cast() { return new (std::nothrow) Cast; }
+Operator* make_shape_value() { return new (std::nothrow) ShapeValue; }
+
+}  // namespace ew
