@@ -97,6 +97,8 @@ _FOLD: dict[str, Callable[[int, int], int]] = {
     "minimum": min,
     "maximum": max,
 }
+# What changes nothing as the right operand.
+_NEUTRAL = {"add": 0, "subtract": 0, "multiply": 1, "floor_divide": 1, "ceil_divide": 1}
 KINDS = ("constant", "symbol", *_FOLD)
 
 
@@ -121,6 +123,10 @@ def _made(kind: str, left: Dim, right: Dim | int) -> Dim:
     right = dim(right)
     if left.constant is not None and right.constant is not None:
         return dim(_FOLD[kind](left.constant, right.constant))
+    if right.constant is not None and right.constant == _NEUTRAL.get(kind):
+        return left
+    if kind in ("add", "multiply") and left.constant == _NEUTRAL[kind]:
+        return right
     return Dim(kind, 0, left, right)
 
 

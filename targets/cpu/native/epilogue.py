@@ -1,0 +1,200 @@
+"""What follows a layer and is computed with it: constants into weights, an activation, a residual addition, the rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewise.targets.cpu.native.activations import FUSED, Activation, activation_of
+from edgewise.targets.cpu.native.align import like
+from edgewise.targets.cpu.native.context import (
+    Context,
+    constant_array,
+    is_op,
+    only_reader,
+    quant_of,
+    rounding_after,
+)
+from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.plan import Attribute
+from edgewise.targets.cpu.native.value import Quant, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass
+class Epilogue:
+    """What a layer computes after its sums.
+
+    Attributes:
+        last: the value of the network that it gives.
+        scale: of each output channel; float64 [channels].
+        shift: added to each output channel; float64 [channels].
+        activation: after these.
+        residual: added, in the layer's own order in memory.
+        residual_first: before the activation.
+        quant: the grid that the output is rounded to.
+        taken: nodes that need not be lowered any more.
+    """
+
+    last: ir.Value
+    scale: np.ndarray
+    shift: np.ndarray
+    activation: Activation | None = None
+    residual: Value | None = None
+    residual_first: bool = False
+    quant: Quant | None = None
+    taken: list[ir.Node] = field(default_factory=list)
+
+    def attributes(self) -> dict[str, Attribute | None]:
+        """Those of ``conv`` and ``depthwise``."""
+        found: dict[str, Attribute | None] = {}
+        if self.activation is not None:
+            found["activation"] = self.activation.name
+            found |= {f"activation_{key}": value for key, value in self.activation.parameters.items()}
+        if self.residual is not None and self.residual_first and self.activation is not None:
+            found["residual_first"] = 1
+        if self.residual is not None and self.residual.quant is not None:
+            found["residual_scale"] = self.residual.quant.scale
+            found["residual_zero_point"] = self.residual.quant.zero_point
+        if self.quant is not None:
+            found |= {"y_scale": self.quant.scale, "y_zero_point": self.quant.zero_point}
+        return found
+
+
+def follow(ctx: Context, value: ir.Value, form: Form, axis: int, *, integer: bool) -> Epilogue:
+    """Collect what may be computed with the layer that makes ``value``.
+
+    Args:
+        ctx: the network.
+        value: the layer's output.
+        form: how that will lie in memory.
+        axis: of its channels.
+        integer: the layer may give bytes.
+    """
+    channels = form.dims[axis].constant or 1
+    found = Epilogue(value, np.ones(channels), np.zeros(channels))
+    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else [])
+    while (node := only_reader(found.last)) is not None and node not in ctx.done:
+        if not any(step(found, node, ctx, form, axis) for step in steps):
+            break
+    if integer and (rounding := rounding_after(found.last)) is not None:
+        found.quant = rounding[0]
+    return found
+
+
+def finish(ctx: Context, found: Epilogue, made: Value) -> None:
+    """Bind what the layer gives, and strike the nodes that it took along."""
+    ctx.done.update(found.taken)
+    ctx.values[found.last] = made
+
+
+def _take(found: Epilogue, *nodes: ir.Node) -> bool:
+    found.taken.extend(nodes)
+    found.last = nodes[-1].outputs[0]
+    return True
+
+
+def _affine(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+    """A constant per channel (or one for all), added or multiplied: into bias and weights."""
+    if not is_op(node, "Add", "Sub", "Mul", "Div") or found.activation is not None or found.residual is not None:
+        return False
+    index = 0 if node.inputs[0] is found.last else 1
+    other = node.inputs[1 - index]
+    array = None if other is None else _per_channel(ctx, other, len(form.axes), axis, len(found.scale))
+    if array is None or (index == 1 and is_op(node, "Div")):
+        return False
+    if is_op(node, "Mul", "Div"):
+        factor = array if is_op(node, "Mul") else 1 / array
+        found.scale, found.shift = found.scale * factor, found.shift * factor
+    elif is_op(node, "Add"):
+        found.shift = found.shift + array
+    else:  # x − c or c − x
+        sign = 1 if index == 0 else -1
+        found.scale, found.shift = sign * found.scale, sign * (found.shift - array)
+    return _take(found, node)
+
+
+def _per_channel(ctx: Context, value: ir.Value, rank: int, axis: int, channels: int) -> np.ndarray | None:
+    array = constant_array(value)
+    if array is None and value in ctx.values:
+        array = ctx.values[value].array
+    if array is None or array.dtype != np.float32 or array.ndim > rank:
+        return None
+    if array.size == 1:
+        return np.full(channels, float(array.reshape(-1)[0]))
+    shape = (1,) * (rank - array.ndim) + array.shape
+    fits = shape[axis] == channels and array.size == channels
+    return array.reshape(-1).astype(np.float64) if fits else None
+
+
+def _activation(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+    activation = activation_of(node)
+    if activation is None or activation.name not in FUSED or node.inputs[0] is not found.last:
+        return False
+    if found.activation is not None or (found.residual is not None and found.residual.quant is not None):
+        return False
+    found.activation, found.residual_first = activation, found.residual is not None
+    return _take(found, node)
+
+
+def _residual(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+    if not is_op(node, "Add") or found.residual is not None:
+        return False
+    other = _other(node, found.last, ctx)
+    aligned = None if other is None else like(ctx, other, form)
+    if aligned is None or not aligned.is_float:
+        return False
+    found.residual = aligned
+    return _take(found, node)
+
+
+def _other(node: ir.Node, value: ir.Value, ctx: Context) -> Value | None:
+    """The other operand of an addition, when it is computed already."""
+    other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+    if other is value or other is None or not ctx.known(other):
+        return None
+    return ctx.get(other)
+
+
+def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+    """Layer, rounding, addition, rounding: without the first rounding when its step is no coarser than the second's.
+
+    What the first one saturates is still saturated, by the activation before the addition; so the result differs by one step at
+    most from rounding twice.
+    """
+    back = only_reader(node.outputs[0]) if is_op(node, "QuantizeLinear") else None
+    addition = only_reader(back.outputs[0]) if back is not None and is_op(back, "DequantizeLinear") else None
+    if back is None or addition is None or not is_op(addition, "Add") or found.residual is not None:
+        return False
+    inner, bounds = quant_of(node), _saturated(found.activation, quant_of(node))
+    other = _other(addition, back.outputs[0], ctx)
+    chain = [node, back, addition]
+    after = only_reader(addition.outputs[0])
+    relu = after is not None and is_op(after, "Relu")
+    if relu and after is not None:
+        chain.append(after)
+    rounding = rounding_after(chain[-1].outputs[0])
+    if other is None or bounds is None or rounding is None or inner.scale > rounding[0].scale:
+        return False
+    if relu and rounding[0].zero_point != rounding[0].levels.min():
+        return False
+    aligned = like(ctx, other, form) if other.quant is not None and other.lane is not None else None
+    if aligned is None:
+        return False
+    found.activation = Activation("clip", {"alpha": bounds[0], "beta": bounds[1]})
+    found.residual = aligned
+    return _take(found, *chain)
+
+
+def _saturated(activation: Activation | None, quant: Quant) -> tuple[float, float] | None:
+    low, high = quant.span
+    if activation is None:
+        return low, high
+    bounds = activation.clip
+    if bounds is None:
+        return None
+    return min(max(low, bounds[0]), high), max(min(high, bounds[1]), low)

@@ -1,0 +1,263 @@
+"""Functions of one value, and of several with broadcasting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewise.targets.cpu.native.activations import Activation, activation_of, tabulated
+from edgewise.targets.cpu.native.align import Broadcast, broadcast
+from edgewise.targets.cpu.native.builder import tensor_of
+from edgewise.targets.cpu.native.context import Context, attribute_int, only_reader, rounding_after
+from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.ops.movement import sizes_value
+from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
+from edgewise.targets.cpu.native.value import Refusal, Value, constant_value, dtype_named, numpy_name
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_BINARY = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Equal": "equal", "Less": "less",
+    "Greater": "greater", "LessOrEqual": "lessequal", "GreaterOrEqual": "greaterequal", "And": "and", "Or": "or", "Mod": "mod",
+}  # fmt: skip
+_COMPARISONS = {"equal", "less", "greater", "lessequal", "greaterequal", "and", "or"}
+_IN_BYTES = {"add", "mul"}
+
+
+def unary(node: ir.Node, ctx: Context) -> None:
+    """A function of each element; of bytes that are rounded again right after, a table."""
+    activation = activation_of(node)
+    if activation is None:
+        raise Refusal("parameters that are computed")
+    value = ctx.input(node, 0)
+    if value.array is not None:
+        raise Refusal("a function of a constant that was not folded")
+    rounding = rounding_after(node.outputs[0])
+    if value.in_bytes and value.quant is not None and rounding is not None:
+        real = tabulated(activation, value.quant.real)
+        if real is not None:
+            table = rounding[0].rounded(real)
+            ctx.give(node, ctx.builder.looked_up(value, rounding[0], table))
+            return
+    ctx.give(node, applied(ctx.builder.real(value), activation, ctx))
+
+
+def applied(value: Value, activation: Activation, ctx: Context) -> Value:
+    """A function of float32 (or of booleans, for ``not``)."""
+    given = tensor_of(value)
+    made = ctx.builder.new(given.dtype, given.dims)
+    ctx.builder.emit(
+        "unary", [ctx.builder.view(given, given.dims)], [made], function=activation.name, **activation.parameters
+    )
+    return replace(value, tensor=made)
+
+
+def binary(node: ir.Node, ctx: Context) -> None:
+    """A function of two values (Max and Min: of any number)."""
+    values = [ctx.input(node, index) for index in range(len(node.inputs))]
+    name = _BINARY[node.op_type]
+    if name == "mod" and attribute_int(node, "fmod", 0):
+        raise Refusal("Mod with fmod")
+    if all(value.sizes is not None for value in values) and name in _ON_SIZES:
+        ctx.give(node, _on_sizes(name, values))
+        return
+    if len(values) == 1:
+        ctx.give(node, values[0])
+        return
+    result = values[0]
+    for other in values[1:]:
+        result = _pair(node, name, result, other, ctx, last=other is values[-1])
+    ctx.give(node, result)
+
+
+_ON_SIZES = {"add", "sub", "mul", "div", "max", "min"}
+
+
+def _on_sizes(name: str, values: list[Value]) -> Value:
+    """Arithmetic with shapes: done now."""
+    lists = [value.sizes or () for value in values]
+    count = max(map(len, lists))
+    columns = [one * count if len(one) == 1 else one for one in lists]
+    made = []
+    for row in zip(*columns, strict=True):
+        total = row[0]
+        for one in row[1:]:
+            total = _combined(name, total, one)
+        made.append(total)
+    return sizes_value(made, scalar=all(value.rank == 0 for value in values))
+
+
+def _combined(name: str, a: Dim, b: Dim) -> Dim:
+    if name == "max":
+        return a.maximum(b)
+    if name == "min":
+        return a.minimum(b)
+    return {"add": a.__add__, "sub": a.__sub__, "mul": a.__mul__, "div": a.__floordiv__}[name](b)
+
+
+def _pair(node: ir.Node, name: str, a: Value, b: Value, ctx: Context, *, last: bool) -> Value:
+    table = _with_constant(node, name, a, b, ctx) if last else None
+    if table is not None:
+        return table
+    if last and name in _IN_BYTES and (made := _bytes(node, name, a, b, ctx)) is not None:
+        return made
+    a, b = (known(ctx.builder.real(value), ctx) for value in (a, b))
+    if a.dtype is not b.dtype:
+        raise Refusal(f"{numpy_name(a.dtype)} with {numpy_name(b.dtype)}")
+    found = broadcast(ctx, [a, b])
+    dtype = DType.BOOL if name in _COMPARISONS else a.dtype
+    made = _emitted(ctx, found, name, dtype)
+    return Value(found.form, made)
+
+
+def known(value: Value, ctx: Context) -> Value:
+    """Sizes that depend on the inputs, as a tensor."""
+    if value.tensor is not None or value.array is not None or value.sizes is None:
+        return value
+    tensor = ctx.builder.new(DType.S64, [dim(len(value.sizes))])
+    ctx.builder.emit("shape_value", [], [tensor], values=list(value.sizes))
+    return replace(value, tensor=tensor, sizes=None)
+
+
+def _emitted(ctx: Context, found: Broadcast, name: str, dtype: DType) -> Tensor:
+    views = [
+        ctx.builder.view(_operand(ctx, value), part, layout=Layout.PLAIN)
+        for value, part in zip(found.values, found.parts, strict=True)
+    ]
+    made = ctx.builder.new(dtype, found.dims)
+    ctx.builder.emit("binary", views, [made], function=name)
+    return made
+
+
+def _operand(ctx: Context, value: Value) -> Tensor:
+    return tensor_of(value)
+
+
+def _with_constant(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -> Value | None:
+    """Bytes with one number, rounded again right after: a table."""
+    value, other = (b, a) if a.array is not None else (a, b)
+    rounding = rounding_after(node.outputs[0])
+    if rounding is None or not value.in_bytes or value.quant is None or other.array is None or other.array.size != 1:
+        return None
+    if other.rank > value.rank:
+        return None
+    real, number = value.quant.real, np.float32(other.array.reshape(-1)[0])
+    pair = (number, real) if value is b else (real, number)
+    function = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}.get(name)
+    if function is None:
+        return None
+    with np.errstate(all="ignore"):
+        made = function(*pair)
+    if not np.all(np.isfinite(made)):
+        return None
+    return ctx.builder.looked_up(value, rounding[0], rounding[0].rounded(made))
+
+
+def _bytes(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -> Value | None:
+    """Add or Mul of two C4 values of the same form, rounded right after (past a Relu that the rounding does anyway)."""
+    if a.lane is None or b.lane is None or not a.in_bytes or not b.in_bytes or a.quant is None or b.quant is None:
+        return None
+    output = node.outputs[0]
+    after = only_reader(output)
+    relu = after is not None and after.op_type == "Relu" and not after.domain
+    rounding = rounding_after(after.outputs[0] if relu and after is not None else output)
+    if rounding is None:
+        return None
+    quant = rounding[0]
+    if relu and quant.zero_point != quant.levels.min():
+        return None
+    found = _in_words(a, b)
+    if found is None:
+        return None
+    dims_a, dims_b = found
+    made = ctx.builder.new(quant.dtype, dims_a, Layout.C4)
+    views = [ctx.builder.view(tensor_of(one), dims, layout=Layout.C4) for one, dims in ((a, dims_a), (b, dims_b))]
+    parameters: dict[str, float | int] = {}
+    for key, one in (("a", a.quant), ("b", b.quant), ("y", quant)):
+        parameters |= {f"{key}_scale": one.scale, f"{key}_zero_point": one.zero_point}
+    ctx.builder.emit("binary", views, [made], function=name, **parameters)
+    value = replace(a, tensor=made, quant=quant)
+    if relu and after is not None:
+        ctx.done.add(after)
+        ctx.values[after.outputs[0]] = value
+    return value
+
+
+def _in_words(a: Value, b: Value) -> tuple[list[Dim], list[Dim]] | None:
+    """[images, channels, pixels] of both: equal, or one number a channel in the second."""
+    from edgewise.targets.cpu.native.builder import channel_dims
+
+    if a.form == b.form and a.lane == b.lane:
+        dims = list(channel_dims(a))
+        return dims, dims
+    return None
+
+
+def where(node: ir.Node, ctx: Context) -> None:
+    """One of two values, by a third."""
+    values = [known(ctx.builder.real(ctx.input(node, index)), ctx) for index in range(3)]
+    found = broadcast(ctx, values)
+    views = [
+        ctx.builder.view(tensor_of(value), part, layout=Layout.PLAIN)
+        for value, part in zip(found.values, found.parts, strict=True)
+    ]
+    made = ctx.builder.new(values[1].dtype, found.dims)
+    ctx.builder.emit("where", views, [made])
+    ctx.give(node, Value(found.form, made))
+
+
+def cast(node: ir.Node, ctx: Context) -> None:
+    """Another dtype."""
+    import onnx_ir as ir
+
+    wanted = dtype_named(str(ir.DataType(attribute_int(node, "to", 1)).numpy().name))
+    value = ctx.input(node, 0)
+    if value.sizes is not None and wanted in (DType.S64, DType.S32):
+        ctx.give(node, value)
+        return
+    value = ctx.builder.real(known(value, ctx))
+    if value.array is not None:
+        ctx.give(node, constant_value(value.array.astype(numpy_name(wanted))))
+        return
+    if value.dtype is wanted:
+        ctx.give(node, value)
+        return
+    given = tensor_of(value)
+    made = ctx.builder.converted("cast", given, wanted, given.dims, Layout.PLAIN)
+    ctx.give(node, replace(value, tensor=made, sizes=None))
+
+
+def shape(node: ir.Node, ctx: Context) -> None:
+    """The dims of a value: known now, or expressions of the inputs'."""
+    value = ctx.input(node, 0)
+    start, end = attribute_int(node, "start", 0), attribute_int(node, "end", value.rank)
+    ctx.give(node, sizes_value(value.dims[slice(start, end)]))
+
+
+def size(node: ir.Node, ctx: Context) -> None:
+    """How many elements."""
+    ctx.give(node, sizes_value([product(ctx.input(node, 0).dims)], scalar=True))
+
+
+def expand(node: ir.Node, ctx: Context) -> None:
+    """Repeat along axes of size 1."""
+    value, wanted = ctx.input(node, 0), ctx.input(node, 1).sizes
+    if wanted is None:
+        raise Refusal("a shape that is not known from the inputs' shapes")
+    value = ctx.builder.real(value)
+    rank = max(value.rank, len(wanted))
+    own = [dim(1)] * (rank - value.rank) + list(value.dims)
+    asked = [dim(1)] * (rank - len(wanted)) + list(wanted)
+    dims = [mine if other.constant == 1 else other for mine, other in zip(own, asked, strict=True)]
+    source = ctx.builder.plain(value)
+    given = ctx.builder.view(tensor_of(source), own)
+    made = ctx.builder.converted("expand", given, given.dtype, dims, Layout.PLAIN)
+    ctx.give(node, Value(Form.plain(dims), made))
+
+
+def identity(node: ir.Node, ctx: Context) -> None:
+    """The value itself."""
+    ctx.give(node, ctx.input(node, 0))

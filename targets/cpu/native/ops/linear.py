@@ -1,0 +1,347 @@
+"""Conv, Gemm and MatMul with constant weights: all of them ``conv`` or ``depthwise`` of libedgewise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewise.targets.cpu.native import packing
+from edgewise.targets.cpu.native.builder import array_of, tensor_of
+from edgewise.targets.cpu.native.context import Context, attribute_float, attribute_int, attribute_ints, attribute_text
+from edgewise.targets.cpu.native.epilogue import Epilogue, finish, follow
+from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.ops.matmul import product_of_values
+from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
+from edgewise.targets.cpu.native.value import Refusal, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's constants, the output channels first.
+
+    Attributes:
+        real: float32 [M, C/group, kernel...].
+        integers: int8 of the same shape, or None when they are float.
+        scale: of the integers; float32 [M] or [1].
+        bias: float64 [M].
+    """
+
+    real: np.ndarray
+    integers: np.ndarray | None
+    scale: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def outputs(self) -> int:
+        """How many output channels."""
+        return int(self.real.shape[0])
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution walks; lists over the spatial axes, empty for products."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[int]
+    group: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output pixel reads the one input pixel at the same place."""
+        return all(one == 1 for one in [*self.kernel, *self.strides]) and not any(self.pads)
+
+    def sizes(self, given: list[Dim]) -> list[Dim]:
+        """Spatial sizes of the output."""
+        rank, found = len(self.kernel), []
+        for axis, size in enumerate(given):
+            reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+            padded = size + (self.pads[axis] + self.pads[axis + rank] - reach)
+            found.append(padded // self.strides[axis] + 1)
+        return found
+
+    def attributes(self) -> dict[str, list[int]]:
+        """As the engine's operators have them; none for products."""
+        if not self.kernel:
+            return {}
+        return {"kernel": self.kernel, "strides": self.strides, "dilations": self.dilations, "pads": self.pads}
+
+
+def conv(node: ir.Node, ctx: Context) -> None:
+    """Conv with constant weights."""
+    value = ctx.input(node, 0)
+    weights = _weights(ctx, node, 1, 0)
+    if node.inputs[1] is None or ctx.input(node, 1).rank != value.rank:
+        raise Refusal("weights of another rank")
+    window = window_of(node, list(weights.real.shape[2:]), value)
+    _convolve(ctx, node.outputs[0], value, weights, window)
+
+
+def window_of(node: ir.Node, kernel: list[int], value: Value) -> Window:
+    """The attributes of a Conv or a pool, with ``auto_pad`` worked out."""
+    rank = len(kernel)
+    if rank > 3:
+        raise Refusal(f"{rank} spatial axes")
+    strides = attribute_ints(node, "strides") or [1] * rank
+    dilations = attribute_ints(node, "dilations") or [1] * rank
+    pads = attribute_ints(node, "pads") or [0] * (2 * rank)
+    auto = attribute_text(node, "auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        begins, ends = [], []
+        for axis in range(rank):
+            size = value.size(axis + 2)
+            reach = dilations[axis] * (kernel[axis] - 1) + 1
+            total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
+            small = total // 2
+            begins.append(small if auto == "SAME_UPPER" else total - small)
+            ends.append(total - begins[-1])
+        pads = begins + ends
+    elif auto == "VALID":
+        pads = [0] * (2 * rank)
+    return Window(kernel, strides, dilations, pads, attribute_int(node, "group", 1))
+
+
+def gemm(node: ir.Node, ctx: Context) -> None:
+    """Gemm with constant weights."""
+    value = ctx.input(node, 0)
+    if ctx.input(node, 1).array is None:
+        raise Refusal("Gemm with computed weights")
+    if attribute_int(node, "transA", 0) or attribute_float(node, "alpha", 1.0) != 1.0:
+        raise Refusal("Gemm with transA or alpha")
+    weights = _weights(ctx, node, 1, 0 if attribute_int(node, "transB", 0) else 1)
+    bias = ctx.optional(node, 2)
+    if bias is not None:
+        given = array_of(bias).astype(np.float64) * attribute_float(node, "beta", 1.0)
+        if given.size not in (1, weights.outputs):
+            raise Refusal("Gemm with a bias of two axes")
+        weights = replace(weights, bias=np.broadcast_to(given.reshape(-1), (weights.outputs,)).copy())
+    _multiply(ctx, node.outputs[0], value, weights)
+
+
+def matmul(node: ir.Node, ctx: Context) -> None:
+    """MatMul: with constant weights a layer, else a product of two values."""
+    left, right = ctx.input(node, 0), ctx.input(node, 1)
+    if right.array is not None and right.rank == 2 and left.array is None and left.rank >= 2:
+        _multiply(ctx, node.outputs[0], left, _weights(ctx, node, 1, 1))
+    else:
+        product_of_values(node, ctx, left, right)
+
+
+def _weights(ctx: Context, node: ir.Node, index: int, outputs: int) -> Weights:
+    """A layer's weights with the axis of the outputs first; a Conv's bias too."""
+    value = ctx.input(node, index)
+    real = np.moveaxis(array_of(value), outputs, 0)
+    if real.dtype != np.float32:
+        raise Refusal(f"weights of {real.dtype}")
+    bias = np.zeros(real.shape[0])
+    if node.op_type == "Conv" and (given := ctx.optional(node, 2)) is not None:
+        bias = array_of(given).astype(np.float64)
+    kept = value.weights
+    if kept is None or kept.axis not in (None, outputs):
+        return Weights(real, None, np.ones(1, np.float32), bias)
+    return Weights(real, np.moveaxis(kept.integers, outputs, 0), kept.scale, bias)
+
+
+def _multiply(ctx: Context, output: ir.Value, value: Value, weights: Weights) -> None:
+    """Every row of the last axis times the weights."""
+    axis = value.rank - 1
+    if value.size(axis) != weights.real.shape[1]:
+        raise Refusal(f"{value.size(axis)} values a row for weights of {weights.real.shape[1]}")
+    _layer(ctx, output, value, axis, weights, Window([], [], [], []))
+
+
+def _convolve(ctx: Context, output: ir.Value, value: Value, weights: Weights, window: Window) -> None:
+    if value.size(1) != weights.real.shape[1] * window.group:
+        raise Refusal(f"{value.size(1)} channels for weights of {weights.real.shape[1] * window.group}")
+    if window.pointwise and window.group == 1:
+        flat = replace(weights, real=weights.real.reshape(weights.real.shape[:2]))
+        if flat.integers is not None:
+            flat = replace(flat, integers=flat.integers.reshape(flat.real.shape))
+        _layer(ctx, output, value, 1, flat, Window([], [], [], []))
+    else:
+        _layer(ctx, output, value, 1, weights, window)
+
+
+def _layer(ctx: Context, output: ir.Value, value: Value, axis: int, weights: Weights, window: Window) -> None:
+    integer = value.quant is not None and weights.integers is not None
+    value = ctx.builder.as_unsigned(value) if integer else ctx.builder.real(value)
+    if value.array is not None:
+        raise Refusal("a layer on a constant")
+    value = with_channels(ctx, value, axis, spatial=bool(window.kernel))
+    form = _output_form(value, axis, weights.outputs, window)
+    found = follow(ctx, output, form, axis, integer=integer)
+    inputs, dims = _input(ctx, value, axis, window, integer=integer)
+    made = _emit(ctx, found, form, axis, inputs, dims, weights, window, value)
+    finish(ctx, found, made)
+    _count(ctx, value, axis, weights, window, form)
+
+
+def with_channels(ctx: Context, value: Value, axis: int, *, spatial: bool) -> Value:
+    """The value with the channels' factors next to each other, the images before them, and pixels (or tokens) behind.
+
+    With ``spatial`` the axes after the channels must be in their own order; a product takes pixels in any.
+    """
+    form = value.form
+    channels = list(form.numbers(axis))
+    images = list(form.numbers(0)) if axis != 0 else []
+    rest = [number for number in form.order if number not in channels and number not in images]
+    at = [form.order.index(number) for number in channels]
+    together = at == list(range(at[0], at[0] + len(at))) if at else True
+    if spatial:
+        order = [*images, *channels, *sorted(rest)]
+        value = ctx.builder.ordered(value, order)
+        return value.with_form(value.form, value.lane) if value.lane is not None else value
+    after = form.memory[at[-1] + 1 :] if at else ()
+    if together and (not rest or product(after).constant != 1 or not at):
+        return value
+    return ctx.builder.ordered(value, [*images, *channels, *rest])
+
+
+def _output_form(value: Value, axis: int, outputs: int, window: Window) -> Form:
+    """The input's form with the new channels (one factor) and spatial sizes."""
+    form = value.form
+    channels, axes, order = form.numbers(axis), list(form.axes), []
+    spatial = window.sizes([form.dims[one] for one in range(2, value.rank)]) if window.kernel else []
+    for index, size in enumerate(spatial):
+        axes[2 + index] = () if size.constant == 1 else (size,)
+    axes[axis] = () if outputs == 1 else (dim(outputs),)
+    if window.kernel:
+        new = Form(tuple(axes), ())
+        return Form(tuple(axes), tuple(range(len(new.factors))))
+    # Number the factors anew: those of the channels are one now (or none).
+    shift = len(axes[axis]) - len(channels)
+    first = channels[0] if channels else sum(len(one) for one in form.axes[:axis])
+    place = form.order.index(first) if channels else _place_of_one(form, axis)
+    for at, number in enumerate(form.order):
+        if at == place and outputs != 1:
+            order.append(first)
+        if number not in channels:
+            order.append(number + shift if number >= first else number)
+    if place == len(form.order) and outputs != 1:
+        order.append(first)
+    return Form(tuple(axes), tuple(order))
+
+
+def _place_of_one(form: Form, axis: int) -> int:
+    """Where channels belong in memory when there was one only: behind the images."""
+    images = form.numbers(0) if axis != 0 else ()
+    return len(images) if form.order[: len(images)] == tuple(images) else 0
+
+
+def _input(ctx: Context, value: Value, axis: int, window: Window, *, integer: bool) -> tuple[Tensor, tuple[Dim, ...]]:
+    """The input as the engine sees it: [images, channels, pixels] or with its spatial axes."""
+    form = value.form
+    channels = form.numbers(axis)
+    if integer:
+        value = _in_lanes(ctx, value, axis)
+    memory = form.memory
+    first = form.order.index(channels[0]) if channels else _place_of_one(form, axis)
+    last = first + len(channels)
+    head = [product(memory[:first]), form.dims[axis]]
+    tail = [form.dims[one] for one in range(2, value.rank)] if window.kernel else [product(memory[last:])]
+    if not window.kernel and tail[0].constant == 1:
+        tail = [dim(1)]
+    layout = Layout.C4 if integer else Layout.PLAIN
+    return ctx.builder.view(tensor_of(value), [*head, *tail], layout=layout), (*head, *tail)
+
+
+def _in_lanes(ctx: Context, value: Value, axis: int) -> Value:
+    channels = value.form.numbers(axis)
+    if channels:
+        return ctx.builder.packed(value, channels)
+    return single_channel(ctx, value, axis)
+
+
+def single_channel(ctx: Context, value: Value, axis: int) -> Value:
+    """A value of one channel as C4: with a factor of size 1 for its lane."""
+    at = _place_of_one(value.form, axis)
+    first = sum(len(one) for one in value.form.axes[:axis])
+    axes = list(value.form.axes)
+    axes[axis] = (dim(1),)
+    order = [number + 1 if number >= first else number for number in value.form.order]
+    order.insert(at, first)
+    value = ctx.builder.unpacked(value)
+    return ctx.builder.packed(value.with_form(Form(tuple(axes), tuple(order))), [first])
+
+
+def _emit(
+    ctx: Context,
+    found: Epilogue,
+    form: Form,
+    axis: int,
+    given: Tensor,
+    dims: tuple[Dim, ...],
+    weights: Weights,
+    window: Window,
+    value: Value,
+) -> Value:
+    builder = ctx.builder
+    spatial = [form.dims[one] for one in range(2, len(form.axes))] if window.kernel else list(dims[2:])
+    out_dims = [dims[0], dim(weights.outputs), *spatial]
+    integer = given.dtype is not DType.F32
+    quant = found.quant
+    bytes_out = quant is not None and weights.outputs > 1
+    dtype = quant.dtype if quant is not None and bytes_out else DType.F32
+    layout = Layout.C4 if bytes_out else Layout.PLAIN
+    made = builder.new(dtype, out_dims, layout)
+    constants, attributes = _constants(ctx, weights, window, value, found, integer=integer)
+    residual = None if found.residual is None else _residual(ctx, found.residual, out_dims)
+    op = "depthwise" if _is_depthwise(weights, window) else "conv"
+    if not bytes_out:
+        found.quant = None
+    extra = [constants[key] for key in ("index", "start") if key in constants]
+    builder.emit(
+        op,
+        [given, constants["weights"], constants.get("scale"), constants.get("bias"), residual, *extra],
+        [made],
+        **{**attributes, **window.attributes()},
+        **found.attributes(),
+    )
+    lane = form.numbers(axis)[-1] if bytes_out else None
+    return Value(form, made, lane, quant if bytes_out else None)
+
+
+def _residual(ctx: Context, value: Value, dims: list[Dim]) -> Tensor:
+    layout = Layout.PLAIN if value.lane is None else Layout.C4
+    return ctx.builder.view(tensor_of(value), dims, layout=layout)
+
+
+def _is_depthwise(weights: Weights, window: Window) -> bool:
+    return window.group > 1 and weights.real.shape[1] == 1 and weights.outputs == window.group
+
+
+def _constants(
+    ctx: Context, weights: Weights, window: Window, value: Value, found: Epilogue, *, integer: bool
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Packed weights, scales and bias, with what follows the layer folded in."""
+    builder, depthwise = ctx.builder, _is_depthwise(weights, window)
+    bias = weights.bias * found.scale + found.shift
+    shaped = (-1, *([1] * (weights.real.ndim - 1)))
+    attributes: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
+    if integer and weights.integers is not None and value.quant is not None:
+        matrix = weights.integers
+        scale = np.float64(value.quant.scale) * weights.scale.astype(np.float64) * found.scale
+        sums = matrix.astype(np.int64).reshape(weights.outputs, -1).sum(1)
+        bias = bias - scale * value.quant.zero_point * sums
+        attributes["x_zero_point"] = value.quant.zero_point
+        tensors["scale"] = builder.constant(scale.astype(np.float32))
+    else:
+        matrix = (weights.real.astype(np.float64) * found.scale.reshape(shaped)).astype(np.float32)
+    packed = packing.pack_depthwise(matrix) if depthwise else packing.pack_conv(matrix, group=window.group)
+    tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
+    if np.any(bias):
+        tensors["bias"] = builder.constant(bias.astype(np.float32))
+    return tensors, attributes | dict(packed.attributes)
+
+
+def _count(ctx: Context, value: Value, axis: int, weights: Weights, window: Window, form: Form) -> None:
+    pixels = product(form.dims).constant
+    if pixels is not None:
+        ctx.macs[ctx.builder.name] = pixels * int(np.prod(weights.real.shape[1:]))

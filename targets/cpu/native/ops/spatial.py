@@ -1,0 +1,463 @@
+"""Pools, padding, resizing, joining: values with channels and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewise.targets.cpu.native.align import refine, with_factors
+from edgewise.targets.cpu.native.builder import array_of, tensor_of
+from edgewise.targets.cpu.native.context import (
+    Context,
+    attribute_float,
+    attribute_int,
+    attribute_ints,
+    attribute_text,
+    rounding_after,
+)
+from edgewise.targets.cpu.native.form import Form, common_factors
+from edgewise.targets.cpu.native.ops.linear import Window, window_of
+from edgewise.targets.cpu.native.ops.movement import fixed_sizes, relaned, sizes_value
+from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
+from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# -- pools
+
+
+def pool(node: ir.Node, ctx: Context) -> None:
+    """MaxPool and AveragePool, of float32 or of bytes."""
+    value = ctx.input(node, 0)
+    kernel = attribute_ints(node, "kernel_shape") or []
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise Refusal("MaxPool whose indices are used")
+    window = window_of(node, kernel, value)
+    if attribute_int(node, "ceil_mode", 0):
+        window = _ceiling(window, value)
+    average = node.op_type == "AveragePool"
+    pad_counts = attribute_int(node, "count_include_pad", 0)
+    _pooled(node, ctx, value, window, average=average, include_pad=pad_counts)
+
+
+def _ceiling(window: Window, value: Value) -> Window:
+    """``ceil_mode`` as more padding at the end, which is the same unless an average counts it."""
+    rank, pads = len(window.kernel), list(window.pads)
+    for axis in range(rank):
+        reach = window.dilations[axis] * (window.kernel[axis] - 1) + 1
+        span = value.size(axis + 2) + pads[axis] + pads[axis + rank] - reach
+        steps = -(-span // window.strides[axis])
+        if steps * window.strides[axis] >= value.size(axis + 2) + pads[axis]:
+            steps -= 1  # a window must begin inside
+        pads[axis + rank] += max(steps * window.strides[axis] - span, 0)
+    return replace(window, pads=pads)
+
+
+def global_pool(node: ir.Node, ctx: Context) -> None:
+    """Over all pixels."""
+    value = ctx.input(node, 0)
+    sizes = [value.size(axis) for axis in range(2, value.rank)]
+    rank = len(sizes)
+    window = Window(sizes, [1] * rank, [1] * rank, [0] * (2 * rank))
+    _pooled(node, ctx, value, window, average=node.op_type == "GlobalAveragePool", include_pad=0)
+
+
+def _pooled(node: ir.Node, ctx: Context, value: Value, window: Window, *, average: bool, include_pad: int) -> None:
+    rounding = rounding_after(node.outputs[0])
+    if value.quant is not None and average and rounding is not None:
+        quant: Quant | None = rounding[0]
+    else:
+        quant = value.quant if value.in_bytes and not average else None
+    in_bytes = quant is not None and bool(value.form.numbers(1))
+    value = in_images(ctx, value, in_bytes=in_bytes)
+    sizes = window.sizes(list(value.dims[2:]))
+    dims = [value.dims[0], value.dims[1], *sizes]
+    layout = Layout.C4 if in_bytes else Layout.PLAIN
+    made = ctx.builder.new(quant.dtype if in_bytes and quant else DType.F32, dims, layout)
+    grids: dict[str, float | int] = {}
+    if in_bytes and average and quant is not None and value.quant is not None:
+        for key, one in (("x", value.quant), ("y", quant)):
+            grids |= {f"{key}_scale": one.scale, f"{key}_zero_point": one.zero_point}
+    function = "average" if average else "max"
+    given = ctx.builder.view(tensor_of(value), value.dims, layout=layout)
+    ctx.builder.emit(
+        "pool",
+        [given],
+        [made],
+        function=function,
+        include_pad=include_pad if average else None,
+        **window.attributes(),
+        **grids,
+    )
+    form = Form.plain(dims)
+    lane = form.numbers(1)[-1] if in_bytes else None
+    ctx.give(node, Value(form, made, lane, quant if in_bytes else None))
+
+
+def in_images(ctx: Context, value: Value, *, in_bytes: bool) -> Value:
+    """[images, channels, pixels] in this order in memory, each axis one factor; bytes in C4, else float32."""
+    if not in_bytes:
+        return ctx.builder.plain(ctx.builder.real(value))
+    if value.form.numbers(1):
+        value = ctx.builder.ordered(value, range(len(value.form.factors)))
+        return ctx.builder.packed(value, value.form.numbers(1))
+    raise Refusal("bytes of one channel")
+
+
+# -- Pad
+
+
+def pad(node: ir.Node, ctx: Context) -> None:
+    """Constant, reflected or repeated elements around; bytes whose border is a real 0 stay bytes."""
+    value = ctx.input(node, 0)
+    listed = attribute_ints(node, "pads")
+    pads = listed if listed is not None else fixed_sizes(ctx.input(node, 1))
+    mode = attribute_text(node, "mode", "constant")
+    fill = ctx.optional(node, 2)
+    number = 0.0 if fill is None else float(array_of(fill).reshape(-1)[0])
+    if (axes := ctx.optional(node, 3)) is not None:
+        pads = _all_axes(pads, [value.axis(axis) for axis in fixed_sizes(axes)], value.rank)
+    if any(one < 0 for one in pads):
+        raise Refusal("a negative padding")
+    if value.quant is not None and value.in_bytes and value.lane is not None and number == 0.0 and mode == "constant":
+        made = _padded_words(ctx, value, pads)
+        if made is not None:
+            ctx.give(node, made)
+            return
+    value = ctx.builder.real(value)
+    form = value.form.merged()
+    if any(len(axis) > 1 for axis in form.axes):
+        value = ctx.builder.plain(value)
+        form = value.form.merged()
+    made = _padded(ctx, tensor_of(value), form, value.dims, pads, mode, number)
+    ctx.give(node, made)
+
+
+def _all_axes(pads: Sequence[int], axes: Sequence[int], rank: int) -> list[int]:
+    found = [0] * (2 * rank)
+    for index, axis in enumerate(axes):
+        found[axis], found[axis + rank] = pads[index], pads[index + len(axes)]
+    return found
+
+
+def _memory_pads(form: Form, pads: Sequence[int]) -> tuple[list[int], list[int]] | None:
+    """Per factor in memory what is added before and behind; None when an axis without a factor grows."""
+    rank = len(form.axes)
+    owner = {number: axis for axis in range(rank) for number in form.numbers(axis)}
+    grown = [axis for axis in range(rank) if pads[axis] or pads[axis + rank]]
+    if any(not form.axes[axis] for axis in grown):
+        return None
+    return [pads[owner[number]] for number in form.order], [pads[owner[number] + rank] for number in form.order]
+
+
+def _padded(
+    ctx: Context, tensor: Tensor, form: Form, dims: Sequence[Dim], pads: Sequence[int], mode: str, number: float
+) -> Value:
+    rank, sides = len(form.axes), _memory_pads(form, pads)
+    new_dims = [size + (pads[axis] + pads[axis + rank]) for axis, size in enumerate(dims)]
+    if sides is None:  # an axis of size 1 grows: by ONNX's own axes
+        if not form.is_plain:
+            raise Refusal("a padding of an axis of size 1 of a transposed value")
+        given, before, behind = ctx.builder.view(tensor, dims), list(pads[:rank]), list(pads[rank:])
+        made_dims, result = new_dims, Form.plain(new_dims)
+    else:
+        before, behind = sides
+        given = ctx.builder.view(tensor, form.memory)
+        made_dims = [size + (a + b) for size, a, b in zip(form.memory, before, behind, strict=True)]
+        axes = tuple((new_dims[axis],) if one else () for axis, one in enumerate(form.axes))
+        result = Form(axes, form.order)
+    made = ctx.builder.new(tensor.dtype, made_dims)
+    value: float | int = number if tensor.dtype is DType.F32 else int(number)
+    ctx.builder.emit("pad", [given], [made], pads=[*before, *behind], mode=mode, value=value)
+    return Value(result, made)
+
+
+def _padded_words(ctx: Context, value: Value, pads: Sequence[int]) -> Value | None:
+    """C4: words of four zero points around; channels only by whole words."""
+    form = value.form
+    if value.quant is None or value.lane is None or any(len(axis) > 1 for axis in form.axes):
+        return None
+    sides = _memory_pads(form, pads)
+    if sides is None:
+        return None
+    before, behind = sides
+    at = form.order.index(value.lane)
+    size = form.memory[at].constant
+    if before[at] % 4 or (behind[at] and (size is None or size % 4)):
+        return None
+    given, words = ctx.builder.words(value)
+    counts = [(-(-one // 4) if index == at else one) for index, one in enumerate(before)]
+    ends = [(-(-one // 4) if index == at else one) for index, one in enumerate(behind)]
+    made_dims = [one + (a + b) for one, a, b in zip(words, counts, ends, strict=True)]
+    byte = value.quant.zero_point % 256
+    word = int(np.array([byte] * 4, np.uint8).view(np.int32)[0])
+    made = ctx.builder.new(DType.S32, made_dims)
+    ctx.builder.emit("pad", [given], [made], pads=[*counts, *ends], mode="constant", value=word)
+    axes = list(form.axes)
+    rank = len(axes)
+    for axis in range(rank):
+        if axes[axis]:
+            axes[axis] = (axes[axis][0] + (pads[axis] + pads[axis + rank]),)
+    result = Form(tuple(axes), form.order)
+    return replace(value, form=result, tensor=ctx.builder.bytes_from(made, made_dims, at, value))
+
+
+# -- Concat
+
+
+def concat(node: ir.Node, ctx: Context) -> None:
+    """Values one behind the other along an axis."""
+    values = [ctx.input(node, index) for index in range(len(node.inputs))]
+    if all(value.sizes is not None for value in values):
+        ctx.give(node, sizes_value([one for value in values for one in value.sizes or ()]))
+        return
+    axis = values[0].axis(attribute_int(node, "axis", 0))
+    rounding = rounding_after(node.outputs[0])
+    values = _on_one_grid(ctx, values, None if rounding is None else rounding[0])
+    values = [value for value in values if value.dims[axis].constant != 0]
+    ctx.give(node, joined(ctx, values, axis))
+
+
+def _on_one_grid(ctx: Context, values: list[Value], wanted: Quant | None) -> list[Value]:
+    """All as bytes of one scale where that loses nothing, else all as float32."""
+    from edgewise.targets.cpu.native.ops.quantized import on_grid
+
+    quants = {value.quant for value in values}
+    if len(quants) == 1 and None not in quants and all(value.array is None for value in values):
+        return [ctx.builder.bytes_of(value) for value in values]
+    if wanted is not None and all(value.in_bytes and value.lane is not None for value in values):
+        return [on_grid(value, wanted, ctx) for value in values]
+    return [ctx.builder.real(value) for value in values]
+
+
+def joined(ctx: Context, values: list[Value], axis: int) -> Value:
+    """The values behind each other, in the order in memory of the first computed one."""
+    leader = next((value for value in values if value.array is None), None)
+    if leader is None:
+        raise Refusal("constants that were not folded")
+    values = [_single(ctx, value, axis) for value in values]
+    leader = next(value for value in values if value.array is None)
+    axes = _shared_axes(values, axis)
+    if axes is None:
+        values = [value if value.array is not None else _plain(ctx, value) for value in values]
+        leader = next(value for value in values if value.array is None)
+        axes = _shared_axes(values, axis)
+    if axes is None:
+        raise Refusal("shapes that do not fit together")
+    placed = [_beside(ctx, value, axes, axis, leader) for value in values]
+    return _joined_in_memory(ctx, placed, axis)
+
+
+def _plain(ctx: Context, value: Value) -> Value:
+    plain = ctx.builder.plain(value)
+    return plain.with_form(plain.form.merged())
+
+
+def _single(ctx: Context, value: Value, axis: int) -> Value:
+    """With the joined axis as one factor, also of size 1."""
+    if len(value.form.axes[axis]) == 1:
+        return value
+    if len(value.form.axes[axis]) > 1:
+        merged = value.form.merged()
+        if value.array is None and len(merged.axes[axis]) > 1:
+            return _plain(ctx, value)
+        return value.with_form(merged) if value.array is not None else relaned(value, merged, ctx)
+    first = sum(len(one) for one in value.form.axes[:axis])
+    axes = list(value.form.axes)
+    axes[axis] = (dim(1),)
+    order = [number + 1 if number >= first else number for number in value.form.order]
+    at = next((index for index, number in enumerate(order) if number > first), len(order))
+    order.insert(at, first)
+    if value.lane is not None:
+        value = ctx.builder.unpacked(value)
+    return replace(value, form=Form(tuple(axes), tuple(order)))
+
+
+def _shared_axes(values: list[Value], axis: int) -> list | None:  # type: ignore[type-arg]
+    found: list = []  # type: ignore[type-arg]
+    for index in range(values[0].rank):
+        if index == axis:
+            found.append(None)
+            continue
+        common = values[0].form.axes[index]
+        for value in values[1:]:
+            common = common_factors(common, value.form.axes[index]) if common is not None else None
+        if common is None:
+            return None
+        found.append(common)
+    return found
+
+
+def _beside(ctx: Context, value: Value, axes: list, axis: int, leader: Value) -> Value:  # type: ignore[type-arg]
+    own = [value.form.axes[index] if one is None else one for index, one in enumerate(axes)]
+    whole = [leader.form.axes[index] if one is None else one for index, one in enumerate(axes)]
+    wanted = refine(leader.form, whole)
+    if wanted is None:
+        raise Refusal("shapes that do not fit together")
+    if value.array is not None:
+        form = refine(value.form, own)
+        if form is None:
+            raise Refusal("shapes that do not fit together")
+        return ctx.builder.ordered(replace(value, form=form), wanted.order)
+    found = with_factors(ctx, value, own)
+    if found is None:
+        found = with_factors(ctx, _plain(ctx, value), own)
+    if found is None:
+        raise Refusal("shapes that do not fit together")
+    return ctx.builder.ordered(found, wanted.order)
+
+
+def _joined_in_memory(ctx: Context, values: list[Value], axis: int) -> Value:
+    values = _same_lanes(ctx, values, axis)
+    first, number = values[0], values[0].form.numbers(axis)[0]
+    at = first.form.order.index(number)
+    total = values[0].dims[axis]
+    for value in values[1:]:
+        total = total + value.dims[axis]
+    parts = []
+    for value in values:
+        tensor, memory = ctx.builder.words(value) if value.lane is not None else (tensor_of(value), value.form.memory)
+        parts.append(
+            ctx.builder.view(tensor, [product(memory[:at]), memory[at], product(memory[at + 1 :])], layout=Layout.PLAIN)
+        )
+    length = parts[0].dims[1]
+    for part in parts[1:]:
+        length = length + part.dims[1]
+    dims = [parts[0].dims[0], length, parts[0].dims[2]]
+    made = ctx.builder.new(parts[0].dtype, dims)
+    if not _laid_out(ctx, parts, made):
+        ctx.builder.emit("concat", parts, [made], axis=1)
+    axes = tuple((total,) if index == axis else one for index, one in enumerate(first.form.axes))
+    form = Form(axes, first.form.order)
+    if first.lane is None:
+        return replace(first, form=form, tensor=made)
+    lane_at = first.form.order.index(first.lane)
+    memory = tuple(form.factors[one].ceildiv(4) if one == first.lane else form.factors[one] for one in form.order)
+    return replace(first, form=form, tensor=ctx.builder.bytes_from(made, memory, lane_at, first))
+
+
+def _same_lanes(ctx: Context, values: list[Value], axis: int) -> list[Value]:
+    """All in C4 with the same lanes, whole words each along the joined axis; or none of them."""
+    lanes = {value.lane for value in values}
+    if lanes == {None}:
+        return values
+    number = values[0].form.numbers(axis)[0]
+    whole = len(lanes) == 1
+    if whole and number in lanes:
+        sizes = [value.dims[axis].constant for value in values[:-1]]
+        whole = all(size is not None and size % 4 == 0 for size in sizes)
+    return values if whole else [ctx.builder.unpacked(value) for value in values]
+
+
+def _laid_out(ctx: Context, parts: list[Tensor], made: Tensor) -> bool:
+    """Have the parts computed where they belong, when nothing else lies around them; False when one cannot."""
+    if made.dims[0].constant != 1:
+        return False
+    storages = [part.storage for part in parts]
+    if any(part.data is not None or part.offset_bytes.constant != 0 for part in parts) or len(set(storages)) < len(
+        parts
+    ):
+        return False
+    for part in parts:
+        if part.storage is None or part.storage in ctx.builder.fixed or part.storage.size_bytes != part.size_bytes:
+            return False
+    offset = dim(0)
+    for part in parts:
+        if part.storage is None or made.storage is None:
+            raise AssertionError
+        ctx.builder.relocate(part.storage, made.storage, offset)
+        offset = offset + part.size_bytes
+    return True
+
+
+# -- Resize
+
+
+def resize(node: ir.Node, ctx: Context) -> None:
+    """Nearest, linear and cubic."""
+    value = ctx.builder.plain(ctx.builder.real(ctx.input(node, 0)))
+    scales, dims = _resized(node, ctx, value)
+    mode = attribute_text(node, "mode", "nearest")
+    if node.op_type == "Resize" and attribute_ints(node, "axes"):
+        raise Refusal("Resize with axes")
+    coordinate = attribute_text(node, "coordinate_transformation_mode", "half_pixel")
+    if node.op_type == "Upsample":
+        coordinate = "asymmetric"
+    if coordinate == "tf_crop_and_resize" or attribute_int(node, "antialias", 0):
+        raise Refusal("Resize with a region or antialiasing")
+    made = ctx.builder.new(DType.F32, dims)
+    nearest = attribute_text(node, "nearest_mode", "round_prefer_floor")
+    ctx.builder.emit(
+        "resize", [ctx.builder.view(tensor_of(value), value.dims)], [made], function=mode, coordinate=coordinate,
+        nearest_mode="floor" if node.op_type == "Upsample" else nearest, cubic_coeff=attribute_float(node, "cubic_coeff_a", -0.75),
+        exclude_outside=attribute_int(node, "exclude_outside", 0), scales=scales,
+    )  # fmt: skip
+    ctx.give(node, Value(Form.plain(dims), made))
+
+
+def _resized(node: ir.Node, ctx: Context, value: Value) -> tuple[list[float], list[Dim]]:
+    index = 1 if node.op_type == "Upsample" else 2
+    given = ctx.optional(node, index)
+    if given is not None and given.array is not None and given.array.size:
+        scales = [float(one) for one in given.array.reshape(-1)]
+        return scales, [
+            size if scale == 1 else dim(int(np.floor(value.size(axis) * scale)))
+            for axis, (size, scale) in enumerate(zip(value.dims, scales, strict=True))
+        ]
+    sizes = ctx.optional(node, 3)
+    if sizes is None or sizes.sizes is None:
+        raise Refusal("Resize to a size that is not known")
+    wanted = fixed_sizes(sizes)
+    return [want / value.size(axis) for axis, want in enumerate(wanted)], [dim(one) for one in wanted]
+
+
+# -- DepthToSpace and back are reshapes and transpositions
+
+
+def depth_to_space(node: ir.Node, ctx: Context) -> None:
+    """Channels to pixels: a view."""
+    from edgewise.targets.cpu.native.ops.movement import as_shape, transposed
+
+    value, block = ctx.input(node, 0), attribute_int(node, "blocksize", 1)
+    images, channels, height, width = value.dims
+    inner, size = channels // (block * block), dim(block)
+    if attribute_text(node, "mode", "DCR") == "DCR":
+        split, perm = [images, size, size, inner, height, width], [0, 3, 4, 1, 5, 2]
+    else:
+        split, perm = [images, inner, size, size, height, width], [0, 1, 4, 2, 5, 3]
+    value = transposed(as_shape(value, split, ctx), perm)
+    ctx.give(node, as_shape(value, [images, inner, height * block, width * block], ctx))
+
+
+def space_to_depth(node: ir.Node, ctx: Context) -> None:
+    """Pixels to channels: a view."""
+    from edgewise.targets.cpu.native.ops.movement import as_shape, transposed
+
+    value, block = ctx.input(node, 0), attribute_int(node, "blocksize", 1)
+    images, channels, height, width = value.dims
+    size = dim(block)
+    value = as_shape(value, [images, channels, height // block, size, width // block, size], ctx)
+    value = transposed(value, [0, 3, 5, 1, 2, 4])
+    ctx.give(node, as_shape(value, [images, channels * (block * block), height // block, width // block], ctx))
+
+
+def constant_of_shape(node: ir.Node, ctx: Context) -> None:
+    """The same number everywhere; of a shape that depends on the inputs, repeated."""
+    wanted = ctx.input(node, 0).sizes
+    if wanted is None:
+        raise Refusal("a shape that is not known from the inputs' shapes")
+    number = np.zeros(1, np.float32)
+    if "value" in node.attributes:
+        number = node.attributes["value"].as_tensor().numpy().reshape(1)
+    sizes = [one.constant for one in wanted]
+    if all(size is not None for size in sizes):
+        ctx.give(node, constant_value(np.full([size or 0 for size in sizes], number[0])))
+        return
+    made = ctx.builder.new(constant_value(number).dtype, wanted)
+    given = ctx.builder.constant(number, [dim(1)] * len(wanted))
+    ctx.builder.emit("expand", [given], [made])
+    ctx.give(node, Value(Form.plain(wanted), made))

@@ -1,0 +1,78 @@
+"""From the caller's graph to the one that is lowered: constants folded, nodes named, activations in one piece."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnxscript import optimizer
+
+from edgewise.targets.cpu.native.rewrites import rewrite
+from edgewise.targets.cpu.native.value import Refusal
+from edgewise.targets.nodes import node_names
+
+_LIMIT = 1 << 28
+_FIRST_OPSET = 13  # before it, Softmax and Squeeze meant something else
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A copy that is ready to be lowered.
+
+    ``DequantizeLinear`` of constants stays: these are the weights in integers.
+
+    Raises:
+        Refusal: an opset that is too old, or a graph that cannot be folded.
+    """
+    opset = model.opset_imports.get("", _FIRST_OPSET)
+    if opset < _FIRST_OPSET:
+        raise Refusal(f"opset {opset}, which is before {_FIRST_OPSET}")
+    ready = model.clone()
+    for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
+        node.name = name
+    with _quiet("onnxscript", "onnx_ir"):
+        _fold(ready)
+    rewrite(ready.graph)
+    passes.RemoveUnusedNodesPass()(ready)
+    passes.TopologicalSortPass()(ready)
+    return ready
+
+
+def _fold(model: ir.Model) -> None:
+    passes.RemoveInitializersFromInputsPass()(model)
+    passes.InlinePass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    try:
+        optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_LIMIT,
+            output_size_limit=_LIMIT,
+            should_fold=_should_fold,
+        )
+    except RuntimeError as error:
+        raise Refusal(f"a graph whose constants cannot be folded ({error})") from error
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.IdentityEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    return False if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Loggers that warn about what we know."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,119 @@
+"""Patterns of several nodes that are one function: GELU, SiLU, HardSwish."""
+
+from __future__ import annotations
+
+from math import isclose, sqrt
+
+import onnx_ir as ir
+
+from edgewise.targets.cpu.native.activations import PRIVATE
+from edgewise.targets.cpu.native.context import attribute_float, constant_array, is_op, only_reader
+
+_TOLERANCE = 1e-4
+
+
+def rewrite(graph: ir.Graph) -> int:
+    """Put one node in the place of each pattern; gives how many were found."""
+    found = 0
+    for node in list(graph):
+        if node.graph is not graph:
+            continue
+        if is_op(node, "Erf"):
+            found += _gelu(graph, node)
+        elif is_op(node, "Sigmoid", "HardSigmoid"):
+            found += _gated(graph, node)
+    return found
+
+
+def _gelu(graph: ir.Graph, erf: ir.Node) -> bool:
+    """X · 0.5 · (1 + erf(x / √2)), the factors in any order."""
+    inner = erf.inputs[0].producer() if erf.inputs[0] is not None else None
+    if inner is None or not is_op(inner, "Div", "Mul"):
+        return False
+    argument, number = _with_number(inner)
+    wanted = sqrt(2) if is_op(inner, "Div") else sqrt(0.5)
+    if argument is None or number is None or not isclose(number, wanted, rel_tol=_TOLERANCE):
+        return False
+    addition = only_reader(erf.outputs[0])
+    if addition is None or not is_op(addition, "Add") or _with_number(addition)[1] != 1.0:
+        return False
+    last = _product(addition.outputs[0], argument)
+    if last is None:
+        return False
+    _replace(graph, last, ir.node("Gelu", [argument]))
+    return True
+
+
+def _product(start: ir.Value, argument: ir.Value) -> ir.Node | None:
+    """The last of the multiplications that make start · argument · 0.5, or None."""
+    current, factor, seen = start, 1.0, False
+    for _ in range(3):
+        node = only_reader(current)
+        if node is None or not is_op(node, "Mul"):
+            return None
+        other = node.inputs[1] if node.inputs[0] is current else node.inputs[0]
+        number, inside = _factor(other, argument)
+        if number is None or (inside and seen):
+            return None
+        factor, seen, current = factor * number, seen or inside, node.outputs[0]
+        if seen and isclose(factor, 0.5, rel_tol=_TOLERANCE):
+            return node
+    return None
+
+
+def _factor(value: ir.Value | None, argument: ir.Value) -> tuple[float | None, bool]:
+    """A number, the argument, or the argument times a number: as (number, whether the argument is in it)."""
+    if value is argument:
+        return 1.0, True
+    if value is None:
+        return None, False
+    if (number := _number(value)) is not None:
+        return number, False
+    node = value.producer()
+    if node is not None and is_op(node, "Mul"):
+        inner, number = _with_number(node)
+        return (number, True) if inner is argument else (None, False)
+    return None, False
+
+
+def _gated(graph: ir.Graph, gate: ir.Node) -> bool:
+    """X · sigmoid(x) and x · hardsigmoid(x)."""
+    last = only_reader(gate.outputs[0])
+    value = gate.inputs[0]
+    if last is None or value is None or not is_op(last, "Mul") or value not in last.inputs:
+        return False
+    if is_op(gate, "Sigmoid"):
+        _replace(graph, last, ir.node("Silu", [value], domain=PRIVATE))
+        return True
+    alpha, beta = attribute_float(gate, "alpha", 0.2), attribute_float(gate, "beta", 0.5)
+    if not (isclose(alpha, 1 / 6, rel_tol=_TOLERANCE) and isclose(beta, 0.5, rel_tol=_TOLERANCE)):
+        return False
+    _replace(graph, last, ir.node("HardSwish", [value]))
+    return True
+
+
+def _with_number(node: ir.Node) -> tuple[ir.Value | None, float | None]:
+    """Of a node with a number and something else: both."""
+    for index in (1, 0):
+        number = _number(node.inputs[index])
+        if number is not None and (index == 1 or not is_op(node, "Div")):
+            return node.inputs[1 - index], number
+    return None, None
+
+
+def _number(value: ir.Value | None) -> float | None:
+    array = None if value is None else constant_array(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind == "f" else None
+
+
+def _replace(graph: ir.Graph, last: ir.Node, new: ir.Node) -> None:
+    old = last.outputs[0]
+    new.name = last.name
+    new.outputs[0].name, new.outputs[0].shape, new.outputs[0].type = f"{old.name}_fused", old.shape, old.type
+    graph.insert_after(last, new)
+    ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
+    for index, output in enumerate(graph.outputs):
+        if output is new.outputs[0]:
+            name = old.name
+            old.name = f"{name}_before"
+            graph.outputs[index].name = name

@@ -1,0 +1,120 @@
+"""Which function lowers which ONNX operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgewise.targets.cpu.native.activations import PRIVATE
+from edgewise.targets.cpu.native.context import Lowering
+from edgewise.targets.cpu.native.ops import elementwise, linear, movement, norm, quantized, spatial
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_UNARY = [
+    "Relu",
+    "Sigmoid",
+    "HardSwish",
+    "Tanh",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Neg",
+    "Abs",
+    "Erf",
+    "Reciprocal",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sin",
+    "Cos",
+    "Softplus",
+    "Not",
+    "Sign",
+    "Mish",
+    "Elu",
+    "LeakyRelu",
+    "HardSigmoid",
+    "Gelu",
+    "Clip",
+]
+_BINARY = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Max",
+    "Min",
+    "Equal",
+    "Less",
+    "Greater",
+    "LessOrEqual",
+    "GreaterOrEqual",
+    "And",
+    "Or",
+    "Mod",
+]
+_REDUCTIONS = [
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+]
+
+LOWERINGS: dict[str, Lowering] = {
+    **dict.fromkeys(_UNARY, elementwise.unary),
+    **dict.fromkeys(_BINARY, elementwise.binary),
+    **dict.fromkeys(_REDUCTIONS, norm.reduce),
+    "ArgMax": norm.argmax,
+    "ArgMin": norm.argmax,
+    "AveragePool": spatial.pool,
+    "BatchNormalization": norm.batch_normalization,
+    "Cast": elementwise.cast,
+    "Concat": spatial.concat,
+    "ConstantOfShape": spatial.constant_of_shape,
+    "Conv": linear.conv,
+    "DepthToSpace": spatial.depth_to_space,
+    "DequantizeLinear": quantized.dequantize,
+    "Dropout": elementwise.identity,
+    "Expand": elementwise.expand,
+    "Flatten": movement.flatten,
+    "Gather": movement.gather,
+    "Gemm": linear.gemm,
+    "GlobalAveragePool": spatial.global_pool,
+    "GlobalMaxPool": spatial.global_pool,
+    "GroupNormalization": norm.group_normalization,
+    "Identity": elementwise.identity,
+    "InstanceNormalization": norm.group_normalization,
+    "LayerNormalization": norm.layer_normalization,
+    "LogSoftmax": norm.softmax,
+    "MatMul": linear.matmul,
+    "MaxPool": spatial.pool,
+    "Pad": spatial.pad,
+    "QuantizeLinear": quantized.quantize,
+    "Reshape": movement.reshape,
+    "Resize": spatial.resize,
+    "Shape": elementwise.shape,
+    "Size": elementwise.size,
+    "Slice": movement.slice_,
+    "Softmax": norm.softmax,
+    "SpaceToDepth": spatial.space_to_depth,
+    "Split": movement.split,
+    "Squeeze": movement.squeeze,
+    "Transpose": movement.transpose,
+    "Unsqueeze": movement.unsqueeze,
+    "Upsample": spatial.resize,
+    "Where": elementwise.where,
+}
+_PRIVATE: dict[str, Lowering] = {"Silu": elementwise.unary}
+
+
+def lowering(node: ir.Node) -> Lowering | None:
+    """The function for a node, or None when there is none."""
+    if node.domain == PRIVATE:
+        return _PRIVATE.get(node.op_type)
+    return LOWERINGS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
