@@ -119,3 +119,19 @@ def _sparse(entries: np.ndarray, outputs: int) -> dict[str, np.ndarray]:
         "index": np.nonzero(kept)[1].astype(np.int32),
         "start": start,
     }
+
+
+def pack_depthwise(weights: np.ndarray) -> Packed:
+    """Weights [M, kernel...] of int8 or float32 for ``depthwise``; output m reads channel m * C / M. They stay as they are.
+
+    Raises:
+        ValueError: a dtype or rank that the kernels do not have.
+    """
+    if weights.dtype not in (np.int8, np.float32) or not 2 <= weights.ndim <= 4:
+        raise ValueError(
+            f"weights are int8 or float32 with 1 to 3 spatial dims, not {weights.dtype}{list(weights.shape)}"
+        )
+    flat = np.ascontiguousarray(weights.reshape(weights.shape[0], -1))
+    # Kernels add neighbouring positions in pairs, in an order of their own: any two must fit.
+    safe = weights.dtype == np.int8 and int(np.abs(flat.astype(np.int16)).max(initial=0)) <= 64
+    return Packed({"weights": flat}, {"kernel": list(weights.shape[1:]), "safe_pairs": int(safe)})

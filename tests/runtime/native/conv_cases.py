@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgewise.targets.cpu.native.packing import Packed, pack_conv
+from edgewise.targets.cpu.native.packing import Packed, pack_conv, pack_depthwise
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
 DTYPES = {
@@ -49,7 +49,7 @@ class Case:
 def windows(case: Case, fill: float) -> np.ndarray:
     """[N, C, out..., positions]: what each output pixel meets."""
     s = case.spatial  # weights [M, C] take each pixel alone
-    kernel = case.weights.shape[2:] or (1,) * s
+    kernel = case.weights.shape[1 if case.op == "depthwise" else 2 :] or (1,) * s
     strides, dilations = list(case.strides) or [1] * s, list(case.dilations) or [1] * s
     pads = list(case.pads) or [0] * (2 * s)
     around = [(0, 0), (0, 0), *zip(pads[:s], pads[s:], strict=True)]
@@ -70,7 +70,8 @@ def accumulate(case: Case) -> np.ndarray:
     seen = windows(case, case.attributes.get("x_zero_point", 0))
     n, c, *out, k = seen.shape
     if case.op == "depthwise":  # weights [C, kernel...]
-        return np.einsum("nc...k,ck->nc...", seen, case.weights.reshape(c, k).astype(np.float64))
+        seen = seen.repeat(case.weights.shape[0] // c, axis=1)
+        return np.einsum("nc...k,ck->nc...", seen, case.weights.reshape(-1, k).astype(np.float64))
     g, m = case.group, case.weights.shape[0]
     seen = seen.reshape(n, g, c // g, *out, k)
     weights = case.weights.astype(np.float64).reshape(g, m // g, c // g, k)
@@ -135,7 +136,41 @@ def optional(name: str, array: np.ndarray | None) -> Tensor | None:
     return None if array is None else constant(name, array)
 
 
+def integers(shape: Sequence[int], low: int, high: int, dtype: type, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high + 1, shape).astype(dtype)
+
+
+def int_case(x_shape: Sequence[int], w_shape: Sequence[int], seed: int = 0, **more) -> Case:
+    """Sums as they are: scale 1, so that y is exact."""
+    x = integers(x_shape, 0, 255, np.uint8, seed)
+    weights = integers(w_shape, -127, 127, np.int8, seed + 1)
+    return Case(x, weights, scale=np.ones(w_shape[0], np.float32), **more)
+
+
+def float_case(x_shape: Sequence[int], w_shape: Sequence[int], seed: int = 0, **more) -> Case:
+    rng = np.random.default_rng(seed)
+    return Case(rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32), **more)
+
+
+def check(run_plan, case: Case, isa: str = "generic", threads: int = 1, **more) -> None:
+    """What the engine gives is what numpy says: exactly, to rounding, or to one step of the quantization."""
+    plan, arrays = plan_of(case, isa)
+    got = unpacked(case, run_plan(plan, arrays, threads=threads, isa=isa)[0])
+    want = expected(case, **more)
+    if case.x.dtype == np.uint8 and case.y == np.float32 and not more and case.residual is None:
+        np.testing.assert_array_equal(got, want)
+    elif case.y == np.float32:
+        scale = max(1.0, float(np.abs(want).max(initial=0)))
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5 * scale)
+    else:
+        steps = np.abs(got.astype(int) - want.astype(int))
+        assert steps.max(initial=0) <= 1
+        assert (steps > 0).mean() <= 0.001 + 2 / max(steps.size, 1)
+
+
 def packed_of(case: Case) -> Packed:
+    if case.op == "depthwise":
+        return pack_depthwise(case.weights)
     return pack_conv(case.weights, group=case.group, block=case.block)
 
 

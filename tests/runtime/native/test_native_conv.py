@@ -14,44 +14,14 @@ from hypothesis import strategies as st
 
 _spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
 assert _spec and _spec.loader
-cases = sys.modules.setdefault("conv_cases", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(cases)
-Case = cases.Case
+cases = sys.modules.get("conv_cases") or importlib.util.module_from_spec(_spec)
+if "conv_cases" not in sys.modules:
+    sys.modules["conv_cases"] = cases
+    _spec.loader.exec_module(cases)
+Case, check, int_case, float_case = cases.Case, cases.check, cases.int_case, cases.float_case
 
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def integers(shape, low, high, dtype, seed=0):
-    return np.random.default_rng(seed).integers(low, high + 1, shape).astype(dtype)
-
-
-def int_case(x_shape, w_shape, seed=0, **more) -> Case:
-    """Sums as they are: scale 1, so that y is exact."""
-    x = integers(x_shape, 0, 255, np.uint8, seed)
-    weights = integers(w_shape, -127, 127, np.int8, seed + 1)
-    scale = np.ones(w_shape[0], np.float32)
-    return Case(x, weights, scale=scale, **more)
-
-
-def float_case(x_shape, w_shape, seed=0, **more) -> Case:
-    rng = np.random.default_rng(seed)
-    return Case(rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32), **more)
-
-
-def check(run_plan, case: Case, isa: str = "generic", threads: int = 1, **more) -> None:
-    plan, arrays = cases.plan_of(case, isa)
-    got = cases.unpacked(case, run_plan(plan, arrays, threads=threads, isa=isa)[0])
-    want = cases.expected(case, **more)
-    if case.x.dtype == np.uint8 and case.y == np.float32 and not more and case.residual is None:
-        np.testing.assert_array_equal(got, want)
-    elif case.y == np.float32:
-        scale = max(1.0, float(np.abs(want).max(initial=0)))
-        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5 * scale)
-    else:
-        steps = np.abs(got.astype(int) - want.astype(int))
-        assert steps.max(initial=0) <= 1
-        assert (steps > 0).mean() <= 0.001 + 2 / max(steps.size, 1)
 
 
 @pytest.mark.parametrize("isa", ISAS)

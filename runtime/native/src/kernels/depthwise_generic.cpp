@@ -1,0 +1,54 @@
+// The readable version of depthwise's kernels, and the table that picks one.
+#include "depthwise.h"
+
+#include <cstring>
+
+namespace ew {
+namespace {
+
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
+    auto* to = static_cast<uint32_t*>(sums);  // wraps, as the vector instructions do
+    for (int64_t p = 0; p < vectors; ++p) {
+        for (int64_t c = 0; c < 4; ++c) {
+            uint32_t sum = 0;
+            for (int64_t t = 0; t < input.taps; ++t) {
+                const uint8_t* x = input.x + input.offsets[t] + p * 4 + input.channels[c];
+                for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(x[i * 4] * static_cast<int8_t>(input.weights[t * 16 + c * 4 + i]));
+            }
+            to[c * row + p] = sum;
+        }
+    }
+}
+
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
+    auto* to = static_cast<float*>(sums);
+    for (int64_t p = 0; p < vectors; ++p) {
+        float sum = 0;
+        for (int64_t t = 0; t < input.taps; ++t) {
+            float x, w;
+            std::memcpy(&x, input.x + input.offsets[t] + p * 4, 4);
+            std::memcpy(&w, input.weights + t * 4, 4);
+            sum += x * w;
+        }
+        to[p] = sum;
+    }
+}
+
+constexpr DepthwiseKernel kInt{"s8_generic", 1, sums_s8, nullptr}, kFloat{"f32_generic", 1, sums_f32, nullptr};
+
+}  // namespace
+
+#if defined(__x86_64__)
+extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512;
+#endif
+
+const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) {
+    (void)isa, (void)safe_pairs;
+#if defined(__x86_64__)
+    if (integer && isa >= Isa::kAvx512Vnni) return kDepthwiseS8Avx512Vnni;
+    if (!integer && isa >= Isa::kAvx512) return kDepthwiseF32Avx512;
+#endif
+    return integer ? kInt : kFloat;
+}
+
+}  // namespace ew

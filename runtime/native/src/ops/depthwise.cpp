@@ -1,0 +1,263 @@
+// Depthwise convolution: each output channel reads one input channel. 8 bits and float32.
+//
+// Inputs: x, weights [M, positions] as they are, scale, bias, residual. See kernels/depthwise.h for how it is computed.
+#include "../kernels/depthwise.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "conv_finish.h"
+#include "conv_geometry.h"
+
+namespace ew {
+namespace {
+
+constexpr int64_t kStripBytes = 24 * 1024;  // of padded input: stays in the first cache
+constexpr int64_t kNarrow = 12;             // columns; with fewer, rows are computed as one, with their padding
+
+class Depthwise final : public Operator {
+public:
+    Status prepare(Setup& setup) override {
+        const Tensor *x = setup.input(0), *weights = setup.input(1);
+        if (!x || !weights || setup.output_count != 1) return setup.refuse("wants x and weights, and gives one output");
+        integer_ = x->dtype == EW_U8;
+        if (!(integer_ && x->layout == Layout::kC4) && !(x->dtype == EW_F32 && x->layout == Layout::kPlain)) {
+            return setup.refuse("wants x as plain float32 or u8 in C4");
+        }
+        EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &g_));
+        multiplier_ = g_.in_channels > 0 ? g_.out_channels / g_.in_channels : 1;
+        if (multiplier_ * g_.in_channels != g_.out_channels || (integer_ && multiplier_ != 1 && multiplier_ != 2 && multiplier_ != 4)) {
+            return setup.refuse("wants 1, 2 or 4 outputs for each channel of x");
+        }
+        EW_TRY(read_finish(setup, integer_, &finish_, &scales_));
+        const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
+        if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
+        for (int64_t i = 0; i < 16; ++i) channels_[i] = static_cast<uint8_t>(i / multiplier_ % 4);
+        fill_ = integer_ ? static_cast<uint32_t>(zero_point) * 0x01010101u : 0;
+        residual_ = setup.input(4) != nullptr;
+        EW_TRY(read_weights(setup, *weights));
+        const bool safe = setup.attributes.integer("safe_pairs", 0) == 1;
+        kernel_ = &depthwise_kernel(setup.isa, integer_, safe);
+        finish_block_ = conv_kernel(setup.isa, integer_, safe).finish;
+        setup.kernel = kernel_->name;
+        return lay_strips(setup);
+    }
+
+    void run(const Run& run) override {
+        const int64_t quads = (g_.out_channels + 3) / 4, items = g_.batch * quads * g_.out[0] * strips_;
+        run.pool.parallel(items, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+            for (int64_t item = begin; item < end; ++item) {
+                const int64_t strip = item % strips_, slice = item / strips_ % g_.out[0], plane = item / strips_ / g_.out[0];
+                const int64_t first = strip * strip_rows_;
+                compute(run, {plane / quads, plane % quads, slice, first, std::min(strip_rows_, g_.out[1] - first)},
+                        run.scratch + thread * scratch_bytes_);
+            }
+        });
+    }
+
+private:
+    Status read_weights(const Setup& setup, const Tensor& weights) {
+        const int64_t room = static_cast<int64_t>(weights.bytes) / (integer_ ? 1 : 4);
+        if (!weights.constant || weights.dtype != (integer_ ? EW_S8 : EW_F32)) return setup.refuse("wants constant weights of the dtype that fits x");
+        if (g_.out_channels > 0 && g_.positions > room / g_.out_channels) return setup.refuse("has too few weights");
+        return {};
+    }
+
+    // Columns of a padded row, then where each tap lies, then how many rows fit a strip.
+    Status lay_strips(Setup& setup) {
+        const int64_t s = g_.stride[2], reach = (g_.kernel[2] - 1) * g_.dilation[2];
+        phase_pixels_ = g_.out[2] + reach / s;
+        row_bytes_ = phase_pixels_ * s * 4;
+        flat_ = s == 1 && g_.stride[1] == 1 && g_.out[2] < kNarrow && !residual_;
+        const int64_t overlap = (g_.kernel[1] - 1) * g_.dilation[1];
+        x_planes_ = integer_ ? 1 : 4;
+        const int64_t fit = (kStripBytes / std::max<int64_t>(row_bytes_ * g_.kernel[0] * x_planes_, 1) - overlap - 1) / g_.stride[1] + 1;
+        strip_rows_ = std::clamp<int64_t>(fit, std::min<int64_t>(4, g_.out[1]), std::max<int64_t>(g_.out[1], 1));
+        strips_ = strip_rows_ > 0 ? (g_.out[1] + strip_rows_ - 1) / strip_rows_ : 0;
+        in_rows_ = (strip_rows_ - 1) * g_.stride[1] + overlap + 1;
+        int64_t bytes = 0, all = 0;
+        if (__builtin_mul_overflow(row_bytes_, in_rows_, &bytes) || __builtin_mul_overflow(bytes, g_.kernel[0], &bytes) ||
+            bytes > int64_t{1} << 40) {
+            return setup.refuse("needs too much memory");
+        }
+        x_bytes_ = (bytes + kDepthwiseSlack + 63) / 64 * 64;
+        flat_plane_ = flat_ ? (strip_rows_ * row_bytes_ + 63) / 64 * 64 : 0;
+        scratch_bytes_ = x_planes_ * x_bytes_ + kSumsBytes + 4 * flat_plane_;
+        if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
+        setup.scratch_bytes = static_cast<size_t>(all);
+        lay_taps(*setup.input(1));
+        return {};
+    }
+
+    // Bytes from an output row's first pixel to what it meets at a position.
+    int64_t offset_of(int64_t position) const {
+        const int64_t kernel_x = position % g_.kernel[2], kernel_y = position / g_.kernel[2] % g_.kernel[1];
+        const int64_t kernel_z = position / g_.kernel[2] / g_.kernel[1];
+        const int64_t column = kernel_x * g_.dilation[2], s = g_.stride[2];
+        const int64_t row = kernel_z * in_rows_ + kernel_y * g_.dilation[1];
+        return row * row_bytes_ + (column % s * phase_pixels_ + column / s) * 4;
+    }
+
+    void lay_taps(const Tensor& weights) {
+        offsets_.clear();
+        packed_.clear();
+        if (!integer_) {
+            for (int64_t p = 0; p < g_.positions; ++p) offsets_.push_back(offset_of(p));
+            return;
+        }
+        // Four pixels at most from a tap's first position to its last, and in one row of one phase.
+        std::vector<int64_t> tap_of(static_cast<size_t>(g_.positions)), step(static_cast<size_t>(g_.positions));
+        for (int64_t row = 0; row < g_.positions; row += g_.kernel[2]) {
+            std::vector<std::pair<int64_t, int64_t>> order;
+            for (int64_t p = row; p < row + g_.kernel[2]; ++p) order.emplace_back(offset_of(p), p);
+            std::sort(order.begin(), order.end());
+            for (size_t i = 0; i < order.size(); ++i) {
+                const auto [offset, position] = order[i];
+                if (i == 0 || offset - offsets_.back() >= 16) offsets_.push_back(offset);
+                tap_of[static_cast<size_t>(position)] = static_cast<int64_t>(offsets_.size()) - 1;
+                step[static_cast<size_t>(position)] = (offset - offsets_.back()) / 4;
+            }
+        }
+        const auto taps = static_cast<int64_t>(offsets_.size());
+        packed_.resize(static_cast<size_t>((g_.out_channels + 3) / 4 * taps * 16));
+        for (int64_t m = 0; m < g_.out_channels; ++m) {
+            for (int64_t p = 0; p < g_.positions; ++p) {
+                const int64_t at = ((m / 4 * taps + tap_of[static_cast<size_t>(p)]) * 4 + m % 4) * 4 + step[static_cast<size_t>(p)];
+                packed_[static_cast<size_t>(at)] = weights.data[m * g_.positions + p];
+            }
+        }
+    }
+
+    // A strip of output rows of one sample, four channels, and one slice of the third dim.
+    struct Part {
+        int64_t sample, quad, slice, first_row, rows;
+    };
+
+    void compute(const Run& run, const Part& part, uint8_t* scratch) const {
+        const int64_t outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
+        const Tensor &x = *run.inputs[0], &y = *run.outputs[0];
+        const int64_t plane = g_.out_pixels * 4, at = ((part.slice * g_.out[1] + part.first_row) * g_.out[2]) * 4;
+        ConvStretch stretch{};
+        stretch.outputs = outputs;
+        stretch.scale = scales_.scale.data() + part.quad * 4, stretch.bias = scales_.bias.data() + part.quad * 4;
+        stretch.y = y.data + (part.sample * planes_of(y) + first_plane(finish_.y, part.quad)) * plane + at;
+        stretch.y_plane = stretch.residual_plane = plane;
+        if (residual_) {
+            const Tensor& from = *run.inputs[4];
+            stretch.residual = from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
+        }
+        const int64_t planes = integer_ ? 1 : outputs;
+        for (int64_t i = 0; i < planes; ++i) {
+            const int64_t from = integer_ ? part.quad / multiplier_ : (part.quad * 4 + i) / multiplier_;
+            pad_plane(x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4, part, scratch + i * x_bytes_);
+        }
+        uint8_t* sums = scratch + x_planes_ * x_bytes_;
+        if (flat_) return compute_flat(run, part, scratch, sums, stretch);
+        for (int64_t row = 0; row < part.rows; ++row) {
+            compute_pixels(run, part.quad, scratch + row * g_.stride[1] * row_bytes_, g_.out[2], sums, stretch);
+            stretch.y += g_.out[2] * 4;
+            if (stretch.residual) stretch.residual += g_.out[2] * 4;
+        }
+    }
+
+    static int64_t first_plane(DType dtype, int64_t quad) { return dtype == EW_F32 ? quad * 4 : quad; }
+
+    // All rows as one, with the padding between them; then the rows alone go to y.
+    void compute_flat(const Run& run, const Part& part, const uint8_t* x, uint8_t* sums, const ConvStretch& stretch) const {
+        uint8_t* flat = sums + kSumsBytes;
+        ConvStretch whole = stretch;
+        whole.y = flat;
+        whole.y_plane = flat_plane_;
+        compute_pixels(run, part.quad, x, (part.rows - 1) * phase_pixels_ + g_.out[2], sums, whole);
+        const int64_t planes = finish_.y == EW_F32 ? stretch.outputs : 1, bytes = g_.out[2] * 4;
+        for (int64_t i = 0; i < planes; ++i) {
+            for (int64_t row = 0; row < part.rows; ++row) {
+                std::memcpy(stretch.y + i * stretch.y_plane + row * bytes, flat + i * flat_plane_ + row * row_bytes_, static_cast<size_t>(bytes));
+            }
+        }
+    }
+
+    // `pixels` neighbouring output pixels; x is where the first one's window begins.
+    void compute_pixels(const Run& run, int64_t quad, const uint8_t* x, int64_t pixels, uint8_t* sums, const ConvStretch& stretch) const {
+        const auto taps = static_cast<int64_t>(offsets_.size());
+        DepthwiseRow input{x, offsets_.data(), nullptr, taps, channels_ + (quad % multiplier_) * 4};
+        if (integer_) input.weights = packed_.data() + quad * taps * 16;
+        if (integer_ && finish_.direct && kernel_->direct) {
+            return kernel_->direct(input, finish_, stretch.scale, stretch.bias, pixels, stretch.y);
+        }
+        ConvStretch some = stretch;
+        for (int64_t first = 0; first < pixels; first += kMostPixels) {
+            some.pixels = std::min(kMostPixels, pixels - first);
+            const int64_t vectors = (some.pixels + kernel_->lanes - 1) / kernel_->lanes;
+            if (integer_) {
+                kernel_->sums(input, vectors, kMostPixels, sums);
+            } else {
+                for (int64_t o = 0; o < stretch.outputs; ++o) {
+                    input.x = x + first * 4 + o * x_bytes_;
+                    input.weights = run.inputs[1]->data + (quad * 4 + o) * g_.positions * 4;
+                    kernel_->sums(input, vectors, kMostPixels, sums + o * kMostPixels * 4);
+                }
+            }
+            finish_block_(finish_, sums, kMostPixels, some);
+            input.x += kMostPixels * 4;
+            some.y += kMostPixels * 4;
+            if (some.residual) some.residual += kMostPixels * 4;
+        }
+    }
+
+    // The input rows of a part with their padding, columns sorted by phase.
+    void pad_plane(const uint8_t* plane, const Part& part, uint8_t* to) const {
+        const int64_t rows = (part.rows - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1;
+        for (int64_t k = 0; k < g_.kernel[0]; ++k) {
+            const int64_t z = part.slice * g_.stride[0] + k * g_.dilation[0] - g_.pad[0];
+            for (int64_t row = 0; row < rows; ++row) {
+                const int64_t y = part.first_row * g_.stride[1] + row - g_.pad[1];
+                const bool inside = z >= 0 && z < g_.in[0] && y >= 0 && y < g_.in[1];
+                pad_row(inside ? plane + (z * g_.in[1] + y) * g_.in[2] * 4 : nullptr, to + (k * in_rows_ + row) * row_bytes_);
+            }
+        }
+    }
+
+    void pad_row(const uint8_t* from, uint8_t* to) const {
+        const int64_t s = g_.stride[2];
+        for (int64_t phase = 0; phase < s; ++phase, to += phase_pixels_ * 4) {
+            // Column i * s + phase - pad for i in [0, phase_pixels_).
+            const int64_t shift = phase - g_.pad[2];
+            const int64_t low = from ? std::min(phase_pixels_, shift >= 0 ? 0 : (-shift + s - 1) / s) : phase_pixels_;
+            const int64_t high = from ? std::clamp(g_.in[2] > shift ? (g_.in[2] - shift + s - 1) / s : 0, low, phase_pixels_) : low;
+            fill_pixels(to, 0, low);
+            if (s == 1 && high > low) {
+                std::memcpy(to + low * 4, from + (low + shift) * 4, static_cast<size_t>(high - low) * 4);
+            } else {
+                for (int64_t i = low; i < high; ++i) std::memcpy(to + i * 4, from + (i * s + shift) * 4, 4);
+            }
+            fill_pixels(to, high, phase_pixels_);
+        }
+    }
+
+    void fill_pixels(uint8_t* to, int64_t begin, int64_t end) const {
+        for (int64_t i = begin; i < end; ++i) std::memcpy(to + i * 4, &fill_, 4);
+    }
+
+    static constexpr int64_t kSumsBytes = 4 * kMostPixels * 4;
+
+    ConvGeometry g_;
+    ConvFinish finish_;
+    ConvScales scales_;
+    const DepthwiseKernel* kernel_ = nullptr;
+    void (*finish_block_)(const ConvFinish&, const void*, int64_t, const ConvStretch&) = nullptr;
+    std::vector<int64_t> offsets_;   // of the taps
+    std::vector<uint8_t> packed_;    // 8-bit: [quads][taps][4 outputs][4]
+    uint8_t channels_[16] = {};      // 8-bit: the bytes that each of 4 outputs reads, for each quad of one plane
+    int64_t multiplier_ = 1;
+    int64_t phase_pixels_ = 0, row_bytes_ = 0, in_rows_ = 0, strip_rows_ = 0, strips_ = 0;
+    int64_t x_planes_ = 1, x_bytes_ = 0, flat_plane_ = 0, scratch_bytes_ = 0;
+    uint32_t fill_ = 0;
+    bool integer_ = false, residual_ = false, flat_ = false;
+};
+
+}  // namespace
+
+Operator* make_depthwise() { return new (std::nothrow) Depthwise; }
+
+}  // namespace ew
