@@ -1,4 +1,4 @@
-"""Networks for processors. One folder per engine; today ONNX Runtime's."""
+"""Networks for processors. One folder per engine: ``ort`` for ONNX Runtime, ``native`` for libedgewise."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
+from edgewise.targets.cpu.choice import build
 from edgewise.targets.cpu.host import host_device
-from edgewise.targets.cpu.ort.build import build_engine
 from edgewise.targets.cpu.ort.support import node_support
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.errors import TargetError
@@ -24,7 +24,7 @@ _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni"}
 
 
 class CpuTarget:
-    """ONNX Runtime on x86-64 and 64-bit ARM."""
+    """ONNX Runtime on x86-64 and 64-bit ARM; libedgewise on x86-64."""
 
     name = "cpu"
     summary = "processors (x86-64, 64-bit ARM) with ONNX Runtime"
@@ -55,9 +55,9 @@ class CpuTarget:
         )
 
     def build(self, request: BuildRequest) -> BuildResult:
-        """Optimise the graph with ONNX Runtime and keep the result. Options: see ``cpu.ort.build.OPTIONS``."""
+        """An engine file for libedgewise, or the graph as ONNX Runtime optimises it. Options: see ``cpu.choice.OPTIONS``."""
         _architecture(request.device)
-        return build_engine(self, request)
+        return build(self, request)
 
     def executor(self, bundle: Bundle) -> Executor | str:
         """The bundle itself, in ONNX Runtime on this machine's processor."""

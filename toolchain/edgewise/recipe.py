@@ -102,7 +102,7 @@ class Recipe:
     def with_options(self, options: Mapping[str, Any]) -> Recipe:
         """Options of the command line over the recipe: keys such as ``arch`` or ``quantize.scheme``; None and () say nothing.
 
-        A key of a stage that is skipped turns the stage on.
+        A key of a stage that is skipped turns the stage on; a mapping goes over the one that is there.
         """
         table = self.to_json()
         for key, value in options.items():
@@ -111,7 +111,10 @@ class Recipe:
             stage, _, name = key.rpartition(".")
             if stage and table[stage] is None:
                 table[stage] = {}
-            (table[stage] if stage else table)[name] = list(value) if isinstance(value, tuple) else value
+            part = table[stage] if stage else table
+            if isinstance(value, Mapping):
+                value = {**(part.get(name) or {}), **value}
+            part[name] = list(value) if isinstance(value, tuple) else value
         return Recipe.from_json(table, "options")
 
     def for_target(self, choice: TargetChoice) -> Recipe:

@@ -20,7 +20,7 @@ PRIVATE = "edgewise"  # the domain of operators that our own passes make
 _PLAIN = {
     "Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Tanh": "tanh", "Exp": "exp", "Log": "log", "Sqrt": "sqrt",
     "Neg": "neg", "Abs": "abs", "Erf": "erf", "Reciprocal": "reciprocal", "Floor": "floor", "Ceil": "ceil", "Round": "round",
-    "Sin": "sin", "Cos": "cos", "Softplus": "softplus", "Not": "not", "Sign": "sign", "Mish": "mish",
+    "Sin": "sin", "Cos": "cos", "Softplus": "softplus", "Sign": "sign", "Mish": "mish",
 }  # fmt: skip
 # With ONNX's default for each.
 _WITH_ALPHA = {"Elu": ("elu", 1.0), "LeakyRelu": ("leakyrelu", 0.01)}

@@ -61,6 +61,7 @@ class Builder:
         if key not in self._made:
             made = self.new(dtype, dims, layout)
             self.emit(op, [given], [made], **attributes)
+            self.ops[-1].name = f"{self.name} ({op})"  # the layer's own name is for what multiplies
             self._made[key] = made
         return self._made[key]
 

@@ -94,6 +94,7 @@ LOWERINGS: dict[str, Lowering] = {
     "LogSoftmax": norm.softmax,
     "MatMul": linear.matmul,
     "MaxPool": spatial.pool,
+    "Not": elementwise.logical_not,
     "Pad": spatial.pad,
     "QuantizeLinear": quantized.quantize,
     "Reshape": movement.reshape,

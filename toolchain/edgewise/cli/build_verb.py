@@ -27,6 +27,7 @@ def run(
     output: OutputBundle,
     target: o.Target,
     device: o.Device = None,
+    engine: o.Engine = None,
     option: BuildOption = None,
     data: o.Data = None,
     preprocess: o.Preprocess = None,
@@ -39,6 +40,6 @@ def run(
 
     verb = partial(
         build, model, output, target=target, device=device, require_full_delegation=require_full_delegation,
-        options=pairs(option, "--option"), data=data, preprocess=preprocess, min_sqnr=min_sqnr,
+        options=pairs(option, "--option") | ({"engine": engine} if engine else {}), data=data, preprocess=preprocess, min_sqnr=min_sqnr,
     )  # fmt: skip
     perform(verb, show_build, as_json=as_json)

@@ -70,6 +70,7 @@ def run(
     samples: o.Samples = None,
     keep_float: o.KeepFloat = None,
     allow_random_calibration: o.RandomCalibration = False,
+    engine: o.Engine = None,
     data: Data = None,
     metric: Metric = None,
     limit: o.Limit = None,
@@ -115,6 +116,7 @@ def run(
         "profile.threads": threads,
         "profile.per_layer": per_layer,
         "profile.max_latency_ms": max_latency_ms,
+        "build.options": {"engine": engine} if engine else None,
         "build.require_full_delegation": require_full_delegation or None,
     }
     verb = partial(

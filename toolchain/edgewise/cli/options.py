@@ -261,6 +261,14 @@ MaxDrop = Annotated[
 MaxLatency = Annotated[
     float | None, typer.Option("--max-latency-ms", metavar="MS", rich_help_panel=_GATES, help="Largest median latency.")
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="native|onnxruntime|auto",
+        help="For the target cpu: libedgewise, ONNX Runtime (the default), or whichever is faster on this machine.",
+    ),
+]
 FullDelegation = Annotated[
     bool,
     typer.Option(

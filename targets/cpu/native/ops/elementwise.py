@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _BINARY = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Equal": "equal", "Less": "less",
-    "Greater": "greater", "LessOrEqual": "lessequal", "GreaterOrEqual": "greaterequal", "And": "and", "Or": "or", "Mod": "mod",
+    "Greater": "greater", "LessOrEqual": "lessequal", "GreaterOrEqual": "greaterequal", "And": "and", "Or": "or", "Xor": "xor", "Mod": "mod",
 }  # fmt: skip
-_COMPARISONS = {"equal", "less", "greater", "lessequal", "greaterequal", "and", "or"}
+_COMPARISONS = {"equal", "less", "greater", "lessequal", "greaterequal", "and", "or", "xor"}
 _IN_BYTES = {"add", "mul"}
 
 
@@ -53,6 +53,16 @@ def applied(value: Value, activation: Activation, ctx: Context) -> Value:
         "unary", [ctx.builder.view(given, given.dims)], [made], function=activation.name, **activation.parameters
     )
     return replace(value, tensor=made)
+
+
+def logical_not(node: ir.Node, ctx: Context) -> None:
+    """Exclusive or with true."""
+    value = ctx.input(node, 0)
+    given = tensor_of(value)
+    made = ctx.builder.new(DType.BOOL, given.dims)
+    truth = ctx.builder.constant(np.ones(1, np.bool_), [dim(1)] * len(given.dims))
+    ctx.builder.emit("binary", [given, truth], [made], function="xor")
+    ctx.give(node, replace(value, tensor=made))
 
 
 def binary(node: ir.Node, ctx: Context) -> None:

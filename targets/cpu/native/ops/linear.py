@@ -313,7 +313,9 @@ def _residual(ctx: Context, value: Value, dims: list[Dim]) -> Tensor:
 
 
 def _is_depthwise(weights: Weights, window: Window) -> bool:
-    return window.group > 1 and weights.real.shape[1] == 1 and weights.outputs == window.group
+    """One input channel for each output; the kernel takes 1, 2 or 4 outputs a channel."""
+    alone = window.group > 1 and weights.real.shape[1] == 1 and bool(window.kernel)
+    return alone and weights.outputs // window.group in (1, 2, 4)
 
 
 def _constants(
@@ -334,7 +336,7 @@ def _constants(
         tensors["scale"] = builder.constant(scale.astype(np.float32))
     else:
         matrix = (weights.real.astype(np.float64) * found.scale.reshape(shaped)).astype(np.float32)
-    packed = packing.pack_depthwise(matrix) if depthwise else packing.pack_conv(matrix, group=window.group)
+    packed = packing.pack_depthwise(matrix[:, 0]) if depthwise else packing.pack_conv(matrix, group=window.group)
     tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))

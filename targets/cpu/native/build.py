@@ -1,0 +1,100 @@
+"""A bundle's engine file for libedgewise."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from edgewise.runtime.data import random_data
+from edgewise.targets.base import BuildRequest, BuildResult
+from edgewise.targets.cpu.native.compile import Compiled, NotTakenError, compile_model
+from edgewise.targets.cpu.native.engine_file import FORMAT_VERSION, encode
+from edgewise.targets.cpu.native.plan import DType, Isa, Op
+from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.nodes import tensor_spec
+
+FILE = "model.engine"
+_EXTENSION = "edgewise.runtime._native"
+_ARITHMETIC = {"conv", "depthwise", "matmul", "attention"}
+_LEVELS = (
+    (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
+    (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
+    (Isa.AVX512, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    (Isa.AVX2, {"avx2", "fma", "f16c"}),
+)
+_TRIED_SIZE = 8  # of every dim that depends on the inputs, when the engine is tried
+_NAMED_AT_MOST = 8
+
+
+def build_native(request: BuildRequest) -> BuildResult:
+    """Compile the network and write ``model.engine`` into the request's folder.
+
+    Raises:
+        NotTakenError: names the first node that the native engine does not take.
+    """
+    compiled = compile_model(request.model, isa_of(request.device))
+    path = request.folder / FILE
+    path.write_bytes(encode(compiled.plan))
+    _try(path, request)
+    return BuildResult(
+        kind="native",
+        files=[FILE],
+        versions={"libedgewise format": str(FORMAT_VERSION)},
+        layers=[{"name": op.name, "op": op.op, "precision": precision(op), "unit": "cpu"} for op in compiled.plan.ops],
+        settings={"model": FILE, "macs": dict(sorted(compiled.macs.items()))},
+        notes=_notes(compiled),
+    )
+
+
+def isa_of(device: DeviceProfile) -> Isa:
+    """The best level of instructions that a device has.
+
+    Raises:
+        NotTakenError: libedgewise has no kernels for the architecture.
+    """
+    if device.facts.get("arch") != "x86_64":
+        raise NotTakenError("", "", f"libedgewise has kernels for x86-64 only, not for {device.facts.get('arch')}")
+    has = set(device.facts.get("isa", ()))
+    return next((level for level, wanted in _LEVELS if wanted <= has), Isa.GENERIC)
+
+
+def precision(op: Op) -> str:
+    """In what an operator computes: by what it reads."""
+    operands = [tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None]
+    dtypes = {DType.U8: "int8", DType.S8: "int8", DType.F32: "float32", DType.S64: "int64", DType.S32: "int32"}
+    return dtypes.get(operands[0].dtype, "bool") if operands else "int64"
+
+
+def _try(path: Path, request: BuildRequest) -> None:
+    """Open the file here (and run it once, where shapes depend on the inputs), so that a refusal comes now."""
+    try:
+        native: Any = importlib.import_module(_EXTENSION)
+    except ImportError:  # built for another machine by one without a C++ compiler
+        return
+    specs = [tensor_spec(value) for value in request.model.graph.inputs]
+    try:
+        context = native.Context(native.Engine(str(path)), threads=1)
+        if any(isinstance(size, str) for spec in specs for size in spec.shape):
+            sample = next(iter(random_data(specs, 1, dynamic=_TRIED_SIZE)))
+            context.run([sample.inputs[spec.name] for spec in specs])
+    except native.NativeError as error:
+        raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
+
+
+def _notes(compiled: Compiled) -> list[str]:
+    """For a quantized network: the share of multiply-accumulates in int8, and what of them stayed in float."""
+    if not any(precision(op) == "int8" for op in compiled.plan.ops):
+        return []
+    rows = [(op, compiled.macs.get(op.name, 0)) for op in compiled.plan.ops if op.op in _ARITHMETIC]
+    total = sum(macs for _, macs in rows)
+    if not total:
+        return []
+    integer = sum(macs for op, macs in rows if precision(op) == "int8")
+    note = f"{1000 * integer // total / 10:g} % of the multiply-accumulates run in int8"
+    floats = sorted(((op, macs) for op, macs in rows if precision(op) != "int8"), key=lambda row: -row[1])
+    if floats:
+        named = ", ".join(f"{op.name} ({op.op})" for op, _ in floats[:_NAMED_AT_MOST])
+        more = f" and {len(floats) - _NAMED_AT_MOST} more" if len(floats) > _NAMED_AT_MOST else ""
+        note += f"; in float: {named}{more}"
+    return [note + "."]
