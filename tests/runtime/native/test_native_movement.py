@@ -181,7 +181,7 @@ def test_shape_value(run_op: Any) -> None:
     check(run_op, "shape_value", [], np.array([], np.int64))
 
 
-F, I, B = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64), np.zeros((2, 3), bool)
+F, L, B = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64), np.zeros((2, 3), bool)
 HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("transpose", [F], ("float32", (2, 3)), {}),
     ("transpose", [F], ("float32", (2, 3)), {"perm": [0, 0]}),
@@ -200,7 +200,7 @@ HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("concat", [F], ("float32", (4, 3)), {"axis": 0}),
     ("concat", [F, F], ("float32", (4, 3)), {"axis": 7}),
     ("concat", [F, F], ("float32", (4, 3)), {}),
-    ("concat", [F, I], ("float32", (4, 3)), {"axis": 0}),
+    ("concat", [F, L], ("float32", (4, 3)), {"axis": 0}),
     ("concat", [F, F], ("float32", (2, 6)), {"axis": 0}),
     ("expand", [F], ("float32", (2, 4)), {}),
     ("expand", [F], ("float32", (3,)), {}),
@@ -212,17 +212,17 @@ HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("pad", [F], ("float32", (3, 3)), {"pads": [2**63 - 1, 0, -(2**63 - 1) + 1, 0]}),
     ("pad", [F], ("float32", (3, 3)), {"pads": [1, 0, 0, 0], "mode": "odd"}),
     ("pad", [np.zeros((0, 3), np.float32)], ("float32", (1, 3)), {"pads": [1, 0, 0, 0], "mode": "edge"}),
-    ("gather", [F, I], ("float32", (2, 3)), {"axis": 0}),
+    ("gather", [F, L], ("float32", (2, 3)), {"axis": 0}),
     ("gather", [F, F], ("float32", (2, 3, 3)), {"axis": 0}),
-    ("gather", [F, I], ("float32", (2, 3, 3)), {"axis": 2}),
-    ("gather", [np.zeros((0, 3), np.float32), I], ("float32", (2, 3, 3)), {"axis": 0}),
+    ("gather", [F, L], ("float32", (2, 3, 3)), {"axis": 2}),
+    ("gather", [np.zeros((0, 3), np.float32), L], ("float32", (2, 3, 3)), {"axis": 0}),
     ("gather_elements", [F, np.zeros((3, 3), np.int64)], ("float32", (3, 3)), {"axis": 1}),
-    ("gather_elements", [F, I], ("float32", (2, 3)), {"axis": 2**33}),
-    ("gather_elements", [F, I], ("float32", (3, 2)), {"axis": 0}),
+    ("gather_elements", [F, L], ("float32", (2, 3)), {"axis": 2**33}),
+    ("gather_elements", [F, L], ("float32", (3, 2)), {"axis": 0}),
     ("depth_to_space", [np.zeros((1, 4, 2, 2), np.float32)], ("float32", (1, 1, 4, 5)), {"block": 2}),
     ("depth_to_space", [np.zeros((1, 4, 2, 2), np.float32)], ("float32", (1, 1, 4, 4)), {"block": 0}),
     ("depth_to_space", [np.zeros((0, 4, 2, 2), np.float32)], ("float32", (0, 1, 4, 4)), {"block": 2**40}),
-    ("where", [B, F, I], ("float32", (2, 3)), {}),
+    ("where", [B, F, L], ("float32", (2, 3)), {}),
     ("where", [F, F, F], ("float32", (2, 3)), {}),
     ("where", [B, F, F], ("float32", (2, 2)), {}),
     ("where", [B, F], ("float32", (2, 3)), {}),

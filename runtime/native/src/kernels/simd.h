@@ -11,6 +11,7 @@
 #if defined(__AVX2__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 says so of its own undefined vectors
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
@@ -136,9 +137,14 @@ struct F32x8 {
     static EW_INLINE __m256i first(int64_t count) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
-    static EW_INLINE F32x8 load_some(const float* from, int64_t count) { return {_mm256_maskload_ps(from, first(count))}; }
+    static EW_INLINE F32x8 load_some(const float* from, int64_t count) {
+        return count >= 8 ? load(from) : F32x8{_mm256_maskload_ps(from, first(count))};
+    }
     EW_INLINE void store(float* to) const { _mm256_storeu_ps(to, v); }
-    EW_INLINE void store_some(float* to, int64_t count) const { _mm256_maskstore_ps(to, first(count), v); }
+    EW_INLINE void store_some(float* to, int64_t count) const {
+        if (count >= 8) return store(to);
+        _mm256_maskstore_ps(to, first(count), v);
+    }
     EW_INLINE Int bits() const { return {_mm256_castps_si256(v)}; }
     static EW_INLINE F32x8 from_bits(Int x) { return {_mm256_castsi256_ps(x.v)}; }
     static EW_INLINE F32x8 from_int(Int x) { return {_mm256_cvtepi32_ps(x.v)}; }

@@ -29,8 +29,34 @@ struct BytePair {
     float a_factor = 1, b_factor = 1;
 };
 
+// How a value is folded into what there is of those before it; kSquare and kAbsolute sum.
+enum class Fold : uint8_t { kSum, kAbsolute, kSquare, kProduct, kMax, kMin };
+
+struct Norm {
+    const float* gamma = nullptr;  // per channel; null for 1
+    const float* beta = nullptr;   // null for 0
+    float epsilon = 0;
+    bool root_mean_square = false;  // about 0, not about the mean
+    bool quantized = false;
+    Quantization to;
+};
+
+// y = alpha * a * b: a's elements lie a_row and a_k apart, rows of b and y are contiguous.
+struct Product {
+    int64_t rows = 0, k = 0;
+    int64_t a_row = 0, a_k = 0, b_row = 0, y_row = 0;
+    float alpha = 1;
+};
+
+// One head of attention: q [depth, queries], k [depth, keys], v [value_depth, keys], y [value_depth, queries].
+struct Heads {
+    int64_t depth = 0, value_depth = 0, queries = 0, keys = 0;
+    float scale = 1;
+};
+
 struct VectorKernels {
     const char* name;
+    int lanes;
     // y[i] = function(x[i]); y may be x.
     void (*unary)(Function function, const float* x, float* y, int64_t count, float alpha, float beta);
     // Steps are 0 or 1; y may be a or b.
@@ -44,6 +70,28 @@ struct VectorKernels {
     void (*quantize_c4)(const Quantization& to, const float* const* rows, uint8_t* y, int64_t count);
     void (*dequantize_c4)(const Quantization& from, const uint8_t* x, float* const* rows, int64_t count);
     void (*lut)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count);
+
+    // y may be x.
+    void (*softmax_row)(const float* x, float* y, int64_t count, bool logarithm);
+    void (*softmax_columns)(const float* x, float* y, int64_t dim, int64_t stride, int64_t count, bool logarithm);
+    // Columns of channels that are `stride` apart; y is as x, or C4 with `stride` lanes of four bytes per group.
+    void (*norm_columns)(const Norm& norm, const float* x, int64_t channels, int64_t stride, uint8_t* y, int64_t count);
+    void (*norm_row)(const Norm& norm, const float* x, float* y, int64_t count);
+    void (*moments)(const float* x, int64_t count, float* mean, float* variance);
+    void (*scale_shift)(const float* x, float* y, int64_t count, float factor, float shift);
+
+    float (*fold_row)(Fold fold, const float* x, int64_t count, float start);
+    void (*fold_into)(Fold fold, const float* x, float* total, int64_t count);
+    void (*max_bytes)(const uint8_t* x, uint8_t* total, int64_t count, bool is_signed);
+    // Of each of the four bytes of `count` lanes.
+    void (*sum_c4)(const uint8_t* x, int64_t count, bool is_signed, int64_t* sums);
+    // y[i] = x[i * stride], of 32 bits each.
+    void (*every)(const float* x, int64_t stride, float* y, int64_t count);
+
+    // A panel of `columns` columns, at most two vectors; b is readable to the panel's width.
+    void (*product_panel)(const Product& product, const float* a, const float* b, float* y, int64_t columns);
+    // `some` queries, at most four vectors. `queries` holds depth, `scores` keys vectors of the tile's width; scores has the mask.
+    void (*attend)(const Heads& heads, const float* q, const float* k, const float* v, float* y, float* queries, float* scores, int64_t some);
 };
 
 // The best table for this level.

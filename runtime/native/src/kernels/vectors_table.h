@@ -2,8 +2,13 @@
 #pragma once
 
 #include "vectors.h"
+#include "vectors_attention.h"
 #include "vectors_binary.h"
 #include "vectors_bytes.h"
+#include "vectors_fold.h"
+#include "vectors_matmul.h"
+#include "vectors_norm.h"
+#include "vectors_softmax.h"
 #include "vectors_unary.h"
 
 namespace ew {
@@ -13,6 +18,7 @@ template <typename V>
 constexpr VectorKernels make_table(const char* name) {
     VectorKernels table{};
     table.name = name;
+    table.lanes = V::kLanes;
     table.unary = unary<V>;
     table.binary = binary<V>;
     table.binary_bytes = binary_bytes<V>;
@@ -21,6 +27,19 @@ constexpr VectorKernels make_table(const char* name) {
     table.quantize_c4 = quantize_c4<V>;
     table.dequantize_c4 = dequantize_c4<V>;
     table.lut = lut;
+    table.softmax_row = softmax_row<V>;
+    table.softmax_columns = softmax_columns<V>;
+    table.norm_columns = norm_columns<V>;
+    table.norm_row = norm_row<V>;
+    table.moments = moments<V>;
+    table.scale_shift = scale_shift<V>;
+    table.fold_row = fold_row<V>;
+    table.fold_into = fold_into<V>;
+    table.max_bytes = max_bytes;
+    table.sum_c4 = sum_c4;
+    table.every = every<V>;
+    table.product_panel = product_panel<V>;
+    table.attend = attend<V>;
     return table;
 }
 

@@ -33,6 +33,16 @@ public:
     int64_t row() const { return dims_[rank_ - 1]; }
     int64_t step(int operand) const { return strides_[operand][rank_ - 1]; }  // within a row: 0 or 1
 
+    // The first element of each operand that belongs to an element of the result.
+    void locate(int64_t element, int64_t (&at)[kOperands]) const {
+        for (int64_t& one : at) one = 0;
+        for (int axis = rank_ - 1; axis >= 0; --axis) {
+            const int64_t index = element % dims_[axis];
+            element /= dims_[axis];
+            for (int k = 0; k < kOperands; ++k) at[k] += index * strides_[k][axis];
+        }
+    }
+
     // Calls body(first element of the result, count, first element of each operand) over parts of rows.
     template <typename Body>
     void run(ThreadPool& pool, Body&& body) const {
