@@ -16,7 +16,6 @@ namespace ew {
 
 constexpr int64_t kLine = 16;                // outputs of a line of dense weights
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
-constexpr int64_t kQuad = 4;                 // outputs of a block
 constexpr int64_t kMostVectors = 6;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
 
@@ -32,30 +31,45 @@ struct ConvFinish {
     DType y = EW_F32;
     float y_inverse_scale = 1;
     int32_t y_zero_point = 0;
-    // 8-bit y without a residual and with at most a clamp: the clamp is done on the bytes, by block() itself.
+    int32_t low = 0, high = 255;  // of 8-bit y
+    // There is no residual and at most a clamp: to [alpha, beta] (float32 y), or to [low, high] (8-bit y; y's scale and zero
+    // point are in the operator's scale and bias, and no value is too large for int32). Kernels do it in registers.
     bool direct = false;
-    int32_t low = 0, high = 255;
+    bool clamps = false;          // direct: the clamp is more than the dtype's own
 };
 
-// 4 outputs (fewer at the end) for `pixels` pixels. Planes are of 4 bytes a pixel: an output (float32), or 4 of them (8-bit).
+// Some outputs for `pixels` pixels. Planes are of 4 bytes a pixel: an output (float32), or 4 of them (8-bit).
 struct ConvStretch {
     int64_t pixels;
     int64_t outputs;
-    const float* scale;  // of these outputs; readable up to a line
+    const float* scale;  // of these outputs; readable up to a whole line
     const float* bias;
     uint8_t* y;          // of the first output's plane, at the first pixel
     int64_t y_plane;     // bytes
     const uint8_t* residual = nullptr;  // as y
     int64_t residual_plane = 0;
+
+    // Past `count` outputs, a multiple of 4.
+    void advance(const ConvFinish& finish, int64_t count) {
+        outputs -= count;
+        scale += count, bias += count;
+        y += (finish.y == EW_F32 ? count : count / 4) * y_plane;
+        if (residual) residual += (finish.residual == EW_F32 ? count : count / 4) * residual_plane;
+    }
 };
 
+// A tile and the weights of some blocks of outputs.
 struct ConvBlock {
-    const uint8_t* x;     // of the tile's first entry
-    int64_t x_stride;     // bytes from entry to entry
-    const uint8_t* w;
-    int64_t entries;
-    const int32_t* index; // sparse: which entries; null: all
-    void* sums;           // [4][vectors * lanes]
+    const uint8_t* x;       // of the tile's first entry
+    int64_t x_stride;       // bytes from entry to entry
+    int64_t vectors;        // of pixels
+    const uint8_t* w;       // dense: of the first line; sparse: of all blocks
+    int64_t line_bytes;     // dense: from line to line
+    int64_t entries;        // dense: of a line
+    int64_t outputs;        // sparse: of a block (1, 2 or 4)
+    const int32_t* index;   // sparse: of all blocks
+    const int32_t* start;   // sparse: of the first block
+    uint8_t* sums;          // room for [kLine][kMostPixels]
 };
 
 // Pixels that lie side by side, `step` apart in the input; source -1: padding.
@@ -81,13 +95,13 @@ struct ConvKernel {
     int64_t lanes;    // pixels of a vector
     int64_t vectors;  // of a tile, at most
     int64_t spare;    // pixels for which line() is faster than one more vector
-    // sums = 4 outputs x vectors of pixels.
-    void (*dense)(int64_t vectors, const ConvBlock& block);
-    // The same with `outputs` (1, 2, 4) sums and weights [entries][outputs][4 bytes].
-    void (*sparse)(int64_t vectors, int64_t outputs, const ConvBlock& block);
+    // stretch.outputs outputs (from the start of a line) for stretch.pixels pixels, to the end.
+    void (*dense)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);
+    void (*sparse)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);
+    // As dense(), for stretch.pixels <= spare pixels.
+    void (*lines)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);
+    // Sums [4][row], row a multiple of the lanes, of stretch.outputs <= 4 outputs.
     void (*finish)(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch);
-    // All outputs of some lines (weights `line_bytes` apart) for `stretch.pixels` <= spare pixels, to the end.
-    void (*lines)(const ConvFinish& finish, const ConvBlock& block, int64_t line_bytes, const ConvStretch& stretch);
     void (*pack)(const ConvPack& pack);
 };
 

@@ -2,7 +2,8 @@
 //
 // An Op says how sums become floats and how bytes are packed:
 //   using Float (simd.h); using Sum; static Float to_float(Sum), Sum load_sum(const uint8_t*);
-//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, int zero_point, int low, int high, int64_t count);
+//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, bool clamps, int low, int high, int64_t count): rounds,
+//     saturates (what fits an int32), and clamps if asked;
 //   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
 #pragma once
 
@@ -48,7 +49,7 @@ EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch
     using V = typename Op::Float;
     const int64_t count = stretch.pixels - at;
     if (finish.residual == EW_F32) {
-        for (int64_t o = 0; o < stretch.outputs; ++o) {
+        for (int64_t o = 0; o < 4 && o < stretch.outputs; ++o) {
             v[o] = v[o] + V::load_some(reinterpret_cast<const float*>(stretch.residual + o * stretch.residual_plane) + at, count);
         }
         return;
@@ -60,24 +61,46 @@ EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch
 }
 
 template <typename Op>
-EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
+EW_INLINE void store_floats(const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     const int64_t count = stretch.pixels - at;
-    if (finish.y == EW_F32) {
-        for (int64_t o = 0; o < stretch.outputs; ++o) {
-            float* to = reinterpret_cast<float*>(stretch.y + o * stretch.y_plane) + at;
-            if (count >= V::kLanes) v[o].store(to);
-            else v[o].store_some(to, count);
-        }
-        return;
+    for (int64_t o = 0; o < 4 && o < stretch.outputs; ++o) {
+        float* to = reinterpret_cast<float*>(stretch.y + o * stretch.y_plane) + at;
+        if (count >= V::kLanes) v[o].store(to);
+        else v[o].store_some(to, count);
     }
-    for (V& one : v) one = one * V::all(finish.y_inverse_scale);
-    Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.y_zero_point, finish.low, finish.high, count);
 }
 
-// Sums [4][row] of which stretch.pixels are wanted.
+// finish.direct: 4 outputs of a vector of pixels.
 template <typename Op>
-void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+EW_INLINE void store_direct(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
+    using V = typename Op::Float;
+    if (finish.y != EW_F32) {
+        return Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.clamps, finish.low, finish.high, stretch.pixels - at);
+    }
+    if (finish.clamps) {
+        for (V& one : v) one = min(V::all(finish.beta), max(V::all(finish.alpha), one));
+    }
+    store_floats<Op>(stretch, at, v);
+}
+
+// What does not fit an int32, or is NaN, becomes a bound.
+template <typename V>
+EW_INLINE V in_range(V value) {
+    return max(min(value, V::all(65536.0f)), V::all(-65536.0f));
+}
+
+template <typename Op>
+EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
+    using V = typename Op::Float;
+    if (finish.y == EW_F32) return store_floats<Op>(stretch, at, v);
+    for (V& one : v) one = round(in_range(one * V::all(finish.y_inverse_scale))) + V::all(static_cast<float>(finish.y_zero_point));
+    Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, false, 0, 0, stretch.pixels - at);
+}
+
+// Sums [4][row] of which stretch.pixels and stretch.outputs are wanted.
+template <typename Op>
+__attribute__((noinline)) void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
     using V = typename Op::Float;
     const auto* from = static_cast<const uint8_t*>(sums);
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
@@ -85,6 +108,10 @@ void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const
         for (int o = 0; o < 4; ++o) {
             const V sum = Op::to_float(Op::load_sum(from + (o * row + at) * 4));
             v[o] = fma(sum, V::all(stretch.scale[o]), V::all(stretch.bias[o]));
+        }
+        if (finish.direct) {
+            store_direct<Op>(finish, stretch, at, v);
+            continue;
         }
         if (stretch.residual && finish.residual_first) add_residual<Op>(finish, stretch, at, v);
         activate(finish, v);

@@ -14,10 +14,11 @@ struct Scalar {
     static void load_bytes(const uint8_t* from, bool is_signed, Float (&values)[4], int64_t) {
         for (int o = 0; o < 4; ++o) values[o].v = is_signed ? static_cast<int8_t>(from[o]) : from[o];
     }
-    static void store_bytes(uint8_t* to, const Float (&values)[4], bool, int32_t zero_point, int32_t low, int32_t high, int64_t) {
+    static constexpr int wide(int) { return 4; }
+    static void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low, int32_t high, int64_t) {
+        if (!clamps) low = is_signed ? -128 : 0, high = low + 255;
         for (int o = 0; o < 4; ++o) {
-            const Float value = round(values[o]) + Float::all(static_cast<float>(zero_point));
-            const Float bytes = min(Float::all(static_cast<float>(high)), max(value, Float::all(static_cast<float>(low))));
+            const Float bytes = min(Float::all(static_cast<float>(high)), max(values[o], Float::all(static_cast<float>(low))));
             to[o] = static_cast<uint8_t>(bytes.to_int().v);
         }
     }

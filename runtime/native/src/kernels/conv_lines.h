@@ -40,14 +40,19 @@ template <typename V>
 EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch, const Column& column) {
     uint8_t* y = stretch.y + column.pixel * 4;
     if (finish.y == EW_F32) {
-        for (int64_t o = 0; o < column.outputs; ++o, y += stretch.y_plane) *reinterpret_cast<float*>(y) = column.values[o];
+        for (int64_t o = 0; o < column.outputs; ++o, y += stretch.y_plane) {
+            const float value = column.values[o];
+            const float floor = value > finish.alpha ? value : finish.alpha;
+            *reinterpret_cast<float*>(y) = !(finish.direct && finish.clamps) ? value : floor < finish.beta ? floor : finish.beta;
+        }
         return;
     }
     int32_t bytes[Column::kMost] = {};
     const V low = V::all(static_cast<float>(finish.low)), high = V::all(static_cast<float>(finish.high));
     for (int64_t o = 0; o < column.outputs; o += V::kLanes) {
-        const V value = round(V::load(column.values + o) * V::all(finish.y_inverse_scale));
-        min(high, max(value + V::all(static_cast<float>(finish.y_zero_point)), low)).to_int().store(bytes + o);
+        V value = V::load(column.values + o);
+        if (!finish.direct) value = round(value * V::all(finish.y_inverse_scale)) + V::all(static_cast<float>(finish.y_zero_point));
+        min(high, max(value, low)).to_int().store(bytes + o);
     }
     for (int64_t o = 0; o < column.outputs; o += 4, y += stretch.y_plane) {
         for (int i = 0; i < 4; ++i) y[i] = static_cast<uint8_t>(bytes[o + i]);
@@ -73,40 +78,35 @@ void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, 
 }
 
 template <typename Op, int kPixels, int kLines>
-void line_pixels(int64_t pixels, const ConvBlock& block, int64_t line_bytes, uint8_t* to) {
-    if (pixels == kPixels) return line_block<Op, kPixels, kLines>(block, line_bytes, to);
-    if constexpr (kPixels > 1) line_pixels<Op, kPixels - 1, kLines>(pixels, block, line_bytes, to);
+void line_pixels(int64_t pixels, const ConvBlock& block, uint8_t* to) {
+    if (pixels == kPixels) return line_block<Op, kPixels, kLines>(block, to);
+    if constexpr (kPixels > 1) line_pixels<Op, kPixels - 1, kLines>(pixels, block, to);
 }
 
 // kLines lines at once, Op::kColumns pixels at most.
 template <typename Op, int kLines>
-void lines_of(const ConvFinish& finish, const ConvBlock& block, int64_t line_bytes, const ConvStretch& stretch) {
+void lines_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     constexpr int64_t kRow = kLines * kLine;
     alignas(64) uint8_t sums[Op::kColumns * kRow * 4];
     for (int64_t p = 0; p < stretch.pixels; p += Op::kColumns) {
         const int64_t pixels = std::min<int64_t>(Op::kColumns, stretch.pixels - p);
         ConvBlock part = block;
         part.x += p * 4;
-        line_pixels<Op, Op::kColumns, kLines>(pixels, part, line_bytes, sums);
+        line_pixels<Op, Op::kColumns, kLines>(pixels, part, sums);
         finish_columns<Op>(finish, sums, kRow, p, pixels, stretch);
     }
 }
 
 template <typename Op>
-void all_lines(const ConvFinish& finish, const ConvBlock& block, int64_t line_bytes, const ConvStretch& stretch) {
+void all_lines(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     ConvBlock part = block;
     ConvStretch rest = stretch;
-    const int64_t plane_outputs = finish.y == EW_F32 ? 1 : 4, residual_outputs = finish.residual == EW_F32 ? 1 : 4;
     while (rest.outputs > 0) {
         const int64_t lines = (rest.outputs + kLine - 1) / kLine >= Op::kLines ? Op::kLines : 1;
-        if (lines == 1) lines_of<Op, 1>(finish, part, line_bytes, rest);
-        else lines_of<Op, Op::kLines>(finish, part, line_bytes, rest);
-        const int64_t done = lines * kLine;
-        part.w += lines * line_bytes;
-        rest.outputs -= done;
-        rest.scale += done, rest.bias += done;
-        rest.y += done / plane_outputs * rest.y_plane;
-        if (rest.residual) rest.residual += done / residual_outputs * rest.residual_plane;
+        if (lines == 1) lines_of<Op, 1>(finish, part, rest);
+        else lines_of<Op, Op::kLines>(finish, part, rest);
+        part.w += lines * block.line_bytes;
+        rest.advance(finish, lines * kLine);
     }
 }
 

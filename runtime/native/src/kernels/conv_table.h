@@ -7,25 +7,25 @@ namespace ew {
 namespace {
 
 template <typename Op, int kVectors = Op::kVectors>
-void dense_of(int64_t vectors, const ConvBlock& block) {
-    if (vectors == kVectors) return dense_block<Op, kVectors>(block);
-    if constexpr (kVectors > 1) dense_of<Op, kVectors - 1>(vectors, block);
+void dense_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
+    if (block.vectors == kVectors) return dense_tile<Op, kVectors>(finish, block, stretch);
+    if constexpr (kVectors > 1) dense_of<Op, kVectors - 1>(finish, block, stretch);
 }
 
 template <typename Op, int kVectors = Op::kVectors>
-void sparse_of(int64_t vectors, int64_t outputs, const ConvBlock& block) {
-    if (vectors != kVectors) {
-        if constexpr (kVectors > 1) sparse_of<Op, kVectors - 1>(vectors, outputs, block);
+void sparse_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
+    if (block.vectors != kVectors) {
+        if constexpr (kVectors > 1) sparse_of<Op, kVectors - 1>(finish, block, stretch);
         return;
     }
-    if (outputs == 4) return sparse_block<Op, kVectors, 4>(block);
-    if (outputs == 2) return sparse_block<Op, kVectors, 2>(block);
-    sparse_block<Op, kVectors, 1>(block);
+    if (block.outputs == 4) return sparse_tile<Op, kVectors, 4>(finish, block, stretch);
+    if (block.outputs == 2) return sparse_tile<Op, kVectors, 2>(finish, block, stretch);
+    sparse_tile<Op, kVectors, 1>(finish, block, stretch);
 }
 
 template <typename Op>
 constexpr ConvKernel kernel_of(const char* name, void (*pack)(const ConvPack&)) {
-    return {name, Op::kLanes, Op::kVectors, Op::kSpare, dense_of<Op>, sparse_of<Op>, finish_block<Op>, all_lines<Op>, pack};
+    return {name, Op::kLanes, Op::kVectors, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>, finish_block<Op>, pack};
 }
 
 }  // namespace

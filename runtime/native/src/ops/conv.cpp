@@ -11,8 +11,7 @@ namespace ew {
 namespace {
 
 constexpr int64_t kMostEntries = int64_t{1} << 31;
-constexpr int64_t kQuadsPerLine = kLine / kQuad;
-constexpr int64_t kFewQuads = 8;  // so few that a pointwise tile is not worth copying
+constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
 // Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
 struct Tile {
@@ -30,7 +29,7 @@ public:
         }
         EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &geometry_));
         EW_TRY(read_groups(setup, *x));
-        EW_TRY(read_finish(setup, integer, &finish_, &scales_));
+        EW_TRY(read_finish(setup, integer, entries_ * 4, &finish_, &scales_));
         EW_TRY(read_weights(setup, *weights));
         has_residual_ = setup.input(4) != nullptr;
         const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
@@ -57,6 +56,7 @@ public:
 
 private:
     static constexpr int64_t kItemsPerThread = 16;
+    static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4;
 
     Status read_groups(const Setup& setup, const Tensor& x) {
         groups_ = setup.attributes.integer("group", 1);
@@ -68,7 +68,6 @@ private:
         if (groups_ > 1 && (!fours || outputs / groups_ % 4 != 0)) return setup.refuse("wants groups of whole blocks of four channels");
         planes_ = planes_of(x) / groups_;
         outputs_ = outputs / groups_;
-        quads_ = (outputs_ + kQuad - 1) / kQuad;
         lines_ = (outputs_ + kLine - 1) / kLine;
         if (planes_ > kMostEntries / geometry_.positions) return setup.refuse("has too many weights");
         entries_ = planes_ * geometry_.positions;
@@ -133,7 +132,7 @@ private:
         int64_t bytes = 0;
         if (__builtin_mul_overflow(entries_, most_pixels_ * 4, &bytes)) return setup.refuse("needs too much memory");
         tile_bytes_ = (bytes + 63) / 64 * 64;
-        scratch_bytes_ = tile_bytes_ + kQuad * kMostPixels * 4;
+        scratch_bytes_ = tile_bytes_ + kSumsBytes;
         int64_t all = 0;
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
@@ -144,38 +143,33 @@ private:
     void compute(const Run& run, int64_t item, int64_t chunk, bool fresh, uint8_t* scratch) const {
         const Tile tile = tile_at(item % tiles_);
         const int64_t group = item / tiles_ % groups_, sample = item / tiles_ / groups_;
-        const int64_t first_line = lines_ * chunk / chunks_, last_line = lines_ * (chunk + 1) / chunks_;
-        const int64_t first_quad = first_line * kQuadsPerLine, last_quad = std::min(quads_, last_line * kQuadsPerLine);
-        if (first_quad >= last_quad) return;
+        const int64_t first = lines_ * chunk / chunks_ * kLine, last = std::min(outputs_, lines_ * (chunk + 1) / chunks_ * kLine);
+        if (first >= last) return;
         ConvBlock block{};
         place_x(*run.inputs[0], sample, group, tile, fresh, scratch, &block);
-        block.entries = entries_;
+        block.vectors = tile.vectors;
         block.sums = scratch + tile_bytes_;
-        ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first_quad * kQuad, tile);
-        const uint8_t* weights = run.inputs[1]->data;
-        if (tile.vectors == 0) {
-            block.w = weights + (group * lines_ + first_line) * entries_ * kLineBytes;
-            stretch.outputs = std::min(outputs_, last_line * kLine) - first_line * kLine;
-            kernel_->lines(finish_, block, entries_ * kLineBytes, stretch);
-            return;
+        ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, tile);
+        stretch.outputs = last - first;
+        block.w = run.inputs[1]->data;
+        if (start_) {
+            block.outputs = block_;
+            block.index = index_;
+            block.start = start_ + group * ((outputs_ + block_ - 1) / block_) + first / block_;
+            return kernel_->sparse(finish_, block, stretch);
         }
-        const int64_t y_step = stretch.y_plane * (finish_.y == EW_F32 ? 4 : 1);
-        const int64_t residual_step = stretch.residual_plane * (finish_.residual == EW_F32 ? 4 : 1);
-        for (int64_t quad = first_quad; quad < last_quad; ++quad) {
-            stretch.outputs = std::min(kQuad, outputs_ - quad * kQuad);
-            if (start_) sum_sparse(group, quad, tile.vectors, weights, block);
-            else sum_dense(group, quad, tile.vectors, weights, &block);
-            kernel_->finish(finish_, block.sums, tile.vectors * kernel_->lanes, stretch);
-            stretch.scale += kQuad, stretch.bias += kQuad, stretch.y += y_step;
-            if (stretch.residual) stretch.residual += residual_step;
-        }
+        block.entries = entries_;
+        block.line_bytes = entries_ * kLineBytes;
+        block.w += (group * lines_ + first / kLine) * block.line_bytes;
+        if (tile.vectors == 0) kernel_->lines(finish_, block, stretch);
+        else kernel_->dense(finish_, block, stretch);
     }
 
     void place_x(const Tensor& x, int64_t sample, int64_t group, const Tile& tile, bool fresh, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
         const uint8_t* from = x.data + (sample * groups_ + group) * planes_ * plane;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
-        if (geometry_.pointwise && whole && quads_ <= kFewQuads) {
+        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs) {
             block->x = from + tile.first * 4;
             block->x_stride = plane;
             return;
@@ -207,30 +201,12 @@ private:
         return stretch;
     }
 
-    void sum_dense(int64_t group, int64_t quad, int64_t vectors, const uint8_t* weights, ConvBlock* block) const {
-        block->w = weights + (group * lines_ + quad / kQuadsPerLine) * entries_ * kLineBytes + quad % kQuadsPerLine * kQuad * 4;
-        kernel_->dense(vectors, *block);
-    }
-
-    void sum_sparse(int64_t group, int64_t quad, int64_t vectors, const uint8_t* weights, ConvBlock block) const {
-        const int64_t per_group = (outputs_ + block_ - 1) / block_, row = vectors * kernel_->lanes * 4;
-        uint8_t* sums = static_cast<uint8_t*>(block.sums);
-        for (int64_t o = 0; o < kQuad && quad * kQuad + o < outputs_; o += block_) {
-            const int32_t* at = start_ + group * per_group + (quad * kQuad + o) / block_;
-            block.w = weights + at[0] * block_ * 4;
-            block.index = index_ + at[0];
-            block.entries = at[1] - at[0];
-            block.sums = sums + o * row;
-            kernel_->sparse(vectors, block_, block);
-        }
-    }
-
     ConvGeometry geometry_;
     ConvFinish finish_;
     ConvScales scales_;
     const ConvKernel* kernel_ = nullptr;
     const int32_t *index_ = nullptr, *start_ = nullptr;
-    int64_t groups_ = 1, planes_ = 0, outputs_ = 0, quads_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
+    int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4;  // outputs of a sparse block
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, chunks_ = 1;
     int64_t tile_bytes_ = 0, scratch_bytes_ = 0;

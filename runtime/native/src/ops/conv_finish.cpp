@@ -63,9 +63,48 @@ Status read_y(const Setup& setup, const Tensor& y, ConvFinish* finish) {
     return {};
 }
 
+// Whether sums times scale plus bias fit an int32 with room to spare, whatever x is.
+bool bounded(const ConvScales& scales, bool integer, int64_t products) {
+    if (!integer) return false;
+    const double most = 255.0 * 128.0 * static_cast<double>(products);
+    for (size_t i = 0; i < scales.scale.size(); ++i) {
+        if (!(std::fabs(scales.scale[i]) * most + std::fabs(scales.bias[i]) < 1e9)) return false;
+    }
+    return true;
+}
+
+// Puts the quantization of y into scale and bias, and a clamp into the bounds of its bytes.
+void quantize_directly(ConvFinish* finish, ConvScales* scales, int64_t products) {
+    ConvScales direct = *scales;
+    for (float& scale : direct.scale) scale *= finish->y_inverse_scale;
+    for (float& bias : direct.bias) bias = bias * finish->y_inverse_scale + static_cast<float>(finish->y_zero_point);
+    if (!bounded(direct, finish->integer, products)) return;
+    const auto byte_of = [&](float value) {
+        const float level = std::nearbyint(value * finish->y_inverse_scale) + static_cast<float>(finish->y_zero_point);
+        return static_cast<int32_t>(std::fmin(std::fmax(level, static_cast<float>(finish->low)), static_cast<float>(finish->high)));
+    };
+    if (finish->activation != Function::kNone) {
+        finish->clamps = true;
+        const int32_t low = byte_of(finish->alpha), high = byte_of(finish->beta);
+        finish->low = low, finish->high = high;
+    }
+    *scales = std::move(direct);
+    finish->direct = true;
+}
+
+// What kernels can do in registers; see ConvFinish::direct.
+void choose_direct(ConvFinish* finish, ConvScales* scales, int64_t products) {
+    if (finish->activation == Function::kRelu) finish->alpha = 0, finish->beta = HUGE_VALF;
+    const bool clamp = finish->activation == Function::kRelu || finish->activation == Function::kClip;
+    if (finish->activation != Function::kNone && !(clamp && finish->alpha <= finish->beta)) return;
+    if (finish->y != EW_F32) return quantize_directly(finish, scales, products);
+    finish->clamps = clamp;
+    finish->direct = true;
+}
+
 }  // namespace
 
-Status read_finish(const Setup& setup, bool integer, ConvFinish* finish, ConvScales* scales) {
+Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinish* finish, ConvScales* scales) {
     const Tensor& y = *setup.outputs[0];
     *finish = ConvFinish();
     finish->integer = integer;
@@ -80,7 +119,9 @@ Status read_finish(const Setup& setup, bool integer, ConvFinish* finish, ConvSca
     if (const Tensor* residual = setup.input(4)) EW_TRY(read_residual(setup, *residual, y, finish));
     if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
     EW_TRY(read_vector(setup, "scale", setup.input(2), y.dims[1], 1.0f, &scales->scale));
-    return read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias);
+    EW_TRY(read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias));
+    if (!setup.input(4)) choose_direct(finish, scales, products);
+    return {};
 }
 
 }  // namespace ew

@@ -12,8 +12,8 @@ struct ConvScales {
     std::vector<float> scale, bias;  // per output, with a line of spare ones
 };
 
-// Inputs 2, 3 and 4 are scale, bias and residual; output 0 is y.
-Status read_finish(const Setup& setup, bool integer, ConvFinish* finish, ConvScales* scales);
+// Inputs 2, 3 and 4 are scale, bias and residual; output 0 is y. `products` are added up for each of y's values.
+Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinish* finish, ConvScales* scales);
 
 // Bytes of a pixel's plane: one channel (float32), or four (8-bit).
 inline int64_t planes_of(const Tensor& tensor) { return tensor.layout == Layout::kC4 ? (tensor.dims[1] + 3) / 4 : tensor.dims[1]; }

@@ -29,7 +29,7 @@ public:
         if (multiplier_ * g_.in_channels != g_.out_channels || (integer_ && multiplier_ != 1 && multiplier_ != 2 && multiplier_ != 4)) {
             return setup.refuse("wants 1, 2 or 4 outputs for each channel of x");
         }
-        EW_TRY(read_finish(setup, integer_, &finish_, &scales_));
+        EW_TRY(read_finish(setup, integer_, g_.positions, &finish_, &scales_));
         const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
         if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
         for (int64_t i = 0; i < 16; ++i) channels_[i] = static_cast<uint8_t>(i / multiplier_ % 4);
