@@ -6,5 +6,6 @@
 namespace ew {
 
 void pack_generic(const ConvPack& pack);
+void pack_avx512(const ConvPack& pack);
 
 }  // namespace ew

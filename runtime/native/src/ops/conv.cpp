@@ -178,9 +178,11 @@ private:
         block->x = scratch;
         block->x_stride = width * 4;
         if (!fresh) return;
+        ConvRow rows[kMostPixels];
         ConvRun runs[3 * kMostPixels + 1];
+        const int64_t row_count = make_rows(geometry_, tile.first, tile.pixels, rows);
         for (int64_t position = 0; position < geometry_.positions; ++position) {
-            const int64_t count = make_runs(geometry_, position, tile.first, tile.pixels, width - tile.pixels, runs);
+            const int64_t count = make_runs(geometry_, rows, row_count, position, width - tile.pixels, runs);
             kernel_->pack({from, plane, planes_, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
                            geometry_.stride[2], fill_});
         }

@@ -53,13 +53,12 @@ struct Row {
     }
 };
 
-// Output columns [begin, end) of one row; `row_start` is the input row's first pixel, `shift` the input column of output 0.
-void add_row(const ConvGeometry& g, int64_t row_start, int64_t shift, int64_t begin, int64_t end, Row* row) {
-    const int64_t low = std::clamp(ceil_divide(-shift, g.stride[2]), begin, end);
-    const int64_t high = std::clamp(ceil_divide(g.in[2] - shift, g.stride[2]), low, end);
-    row->add(low - begin, -1);
-    row->add(high - low, row_start + low * g.stride[2] + shift);
-    row->add(end - high, -1);
+// Columns [low, high) of a row meet the input at `source` + column * stride, the others padding.
+void add_row(const ConvRow& row, int64_t low, int64_t high, int64_t source, int64_t stride, Row* to) {
+    if (low >= high) return to->add(row.end - row.begin, -1);
+    to->add(low - row.begin, -1);
+    to->add(high - low, source + low * stride);
+    to->add(row.end - high, -1);
 }
 
 }  // namespace
@@ -90,26 +89,36 @@ Status read_geometry(const Setup& setup, const Tensor& x, const Tensor& y, ConvG
     return {};
 }
 
-int64_t make_runs(const ConvGeometry& g, int64_t position, int64_t first, int64_t count, int64_t spare, ConvRun* runs) {
-    Row row{runs, 0};
+int64_t make_rows(const ConvGeometry& g, int64_t first, int64_t count, ConvRow* rows) {
     if (g.pointwise) {
-        row.add(count, first);
-    } else {
-        const int64_t kernel_x = position % g.kernel[2], kernel_y = position / g.kernel[2] % g.kernel[1];
-        const int64_t kernel_z = position / g.kernel[2] / g.kernel[1];
-        const int64_t shift = kernel_x * g.dilation[2] - g.pad[2];
-        for (int64_t p = first, end = first + count; p < end;) {
-            const int64_t line = p / g.out[2], begin = p % g.out[2];
-            const int64_t stop = std::min(g.out[2], begin + end - p);
-            const int64_t y = line % g.out[1] * g.stride[1] + kernel_y * g.dilation[1] - g.pad[1];
-            const int64_t z = line / g.out[1] * g.stride[0] + kernel_z * g.dilation[0] - g.pad[0];
-            if (y < 0 || y >= g.in[1] || z < 0 || z >= g.in[0]) row.add(stop - begin, -1);
-            else add_row(g, (z * g.in[1] + y) * g.in[2], shift, begin, stop, &row);
-            p += stop - begin;
-        }
+        rows[0] = {first, first + count, 0, 0};
+        return 1;
     }
-    row.add(spare, -1);
-    return row.next - runs;
+    const ConvRow* begin = rows;
+    int64_t line = first / g.out[2], column = first % g.out[2];
+    for (int64_t left = count; left > 0; ++line, column = 0) {
+        const int64_t end = std::min(g.out[2], column + left);
+        *rows++ = {column, end, line % g.out[1] * g.stride[1] - g.pad[1], line / g.out[1] * g.stride[0] - g.pad[0]};
+        left -= end - column;
+    }
+    return rows - begin;
+}
+
+int64_t make_runs(const ConvGeometry& g, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare, ConvRun* runs) {
+    Row to{runs, 0};
+    const int64_t kernel_x = position % g.kernel[2], line = position / g.kernel[2];
+    const int64_t shift = kernel_x * g.dilation[2] - g.pad[2];
+    const int64_t shift_y = line % g.kernel[1] * g.dilation[1], shift_z = line / g.kernel[1] * g.dilation[0];
+    // All columns that meet the input at this position.
+    const int64_t low = ceil_divide(-shift, g.stride[2]), high = ceil_divide(g.in[2] - shift, g.stride[2]);
+    for (const ConvRow* row = rows; row != rows + row_count; ++row) {
+        const int64_t y = row->y + shift_y, z = row->z + shift_z;
+        if (g.pointwise) to.add(row->end - row->begin, row->begin);
+        else if (y < 0 || y >= g.in[1] || z < 0 || z >= g.in[0]) to.add(row->end - row->begin, -1);
+        else add_row(*row, std::max(low, row->begin), std::min(high, row->end), (z * g.in[1] + y) * g.in[2] + shift, g.stride[2], &to);
+    }
+    to.add(spare, -1);
+    return to.next - runs;
 }
 
 }  // namespace ew

@@ -1,0 +1,62 @@
+// Fills tiles with AVX-512: 16 pixels at a time, masked at the ends of a run.
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+#include "conv_pack.h"
+#include "simd.h"
+
+namespace ew {
+namespace {
+
+EW_INLINE __mmask16 first(int64_t count) { return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << count) - 1); }
+
+EW_INLINE void fill_run(const ConvRun& run, __m512i fill, uint8_t* to) {
+    for (int64_t i = 0; i < run.count; i += 16) _mm512_mask_storeu_epi32(to + i * 4, first(run.count - i), fill);
+}
+
+EW_INLINE void copy_run(const ConvRun& run, const uint8_t* from, uint8_t* to) {
+    for (int64_t i = 0; i < run.count; i += 16) {
+        const __mmask16 mask = first(run.count - i);
+        _mm512_mask_storeu_epi32(to + i * 4, mask, _mm512_maskz_loadu_epi32(mask, from + i * 4));
+    }
+}
+
+// Every second pixel. Of 2 * count - 1 pixels, none beyond is touched.
+EW_INLINE void halve_run(const ConvRun& run, const uint8_t* from, uint8_t* to) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    for (int64_t i = 0; i < run.count; i += 16) {
+        const int64_t pixels = 2 * (run.count - i) - 1;
+        const __m512i low = _mm512_maskz_loadu_epi32(first(pixels), from + i * 8);
+        const __m512i high = pixels > 16 ? _mm512_maskz_loadu_epi32(first(pixels - 16), from + i * 8 + 64) : low;
+        _mm512_mask_storeu_epi32(to + i * 4, first(run.count - i), _mm512_permutex2var_epi32(low, even, high));
+    }
+}
+
+EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps, int64_t step, uint8_t* to) {
+    for (int64_t i = 0; i < run.count; i += 16) {
+        const __mmask16 mask = first(run.count - i);
+        _mm512_mask_storeu_epi32(to + i * 4, mask, _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, steps, from + i * step * 4, 4));
+    }
+}
+
+}  // namespace
+
+void pack_avx512(const ConvPack& pack) {
+    const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(pack.fill));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i steps = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(pack.step)));
+    for (int64_t plane = 0; plane < pack.planes; ++plane) {
+        const uint8_t* x = pack.x + plane * pack.x_plane;
+        uint8_t* tile = pack.tile + plane * pack.tile_plane;
+        for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
+            uint8_t* to = tile + run->pixel * 4;
+            if (run->source < 0) fill_run(*run, fill, to);
+            else if (pack.step == 1) copy_run(*run, x + run->source * 4, to);
+            else if (pack.step == 2) halve_run(*run, x + run->source * 4, to);
+            else gather_run(*run, x + run->source * 4, steps, pack.step, to);
+        }
+    }
+}
+
+}  // namespace ew
+#endif
