@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,7 @@ from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tenso
 RunPlan = Callable[..., list[np.ndarray]]
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
 _NAME = "edgewise.runtime._native"
+_MAX_KEPT_BYTES = 1 << 16
 
 
 def load_native() -> ModuleType:
@@ -132,7 +135,9 @@ def run_plan(native: ModuleType, servers: Servers, tmp_path_factory: pytest.Temp
         file.unlink(missing_ok=True)
         file.write_bytes(encode(plan))
         if isa is None:
-            return native.Context(native.Engine(str(file)), threads=threads).run(list(arrays))
+            made = native.Context(native.Engine(str(file)), threads=threads).run(list(arrays))
+            _keep(plan, file)
+            return made
         server = servers.of(isa)
         if isa not in server.isas.split():
             pytest.skip(f"this processor has no {isa}")
@@ -143,9 +148,25 @@ def run_plan(native: ModuleType, servers: Servers, tmp_path_factory: pytest.Temp
             raise
         if isinstance(answer, tuple):
             raise native.NativeError(*answer)
+        _keep(plan, file)
         return answer
 
     return run
+
+
+def _keep(plan: Plan, file: Path) -> None:
+    """Copy a plan's engine file to the folder EDGEWISE_KEEP_PLANS, one of each sort: what damaged files are made of."""
+    folder = os.environ.get("EDGEWISE_KEEP_PLANS")
+    if not folder or file.stat().st_size > _MAX_KEPT_BYTES:
+        return
+    sort = [
+        (op.op, op.attributes.get("function"), sorted(op.attributes), [t and (t.dtype, t.layout, len(t.dims)) for t in [*op.inputs, *op.outputs]])
+        for op in plan.ops
+    ]  # fmt: skip
+    digest = hashlib.sha256(repr((plan.isa, sort)).encode()).hexdigest()[:8]
+    kept = Path(folder) / f"{'-'.join(dict.fromkeys(op.op for op in plan.ops))}-{plan.isa.name.lower()}-{digest}.engine"
+    if not kept.exists():
+        shutil.copy(file, kept)
 
 
 RunOp = Callable[..., list[np.ndarray]]
