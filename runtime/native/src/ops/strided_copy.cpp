@@ -57,10 +57,10 @@ void StridedCopy::set(int rank, const int64_t* dims, const int64_t* from_strides
 void StridedCopy::merge() {
     int kept = 0;
     for (int i = 0; i < rank_; ++i) {
-        Axis& last = axes_[kept - 1];
         const Axis& next = axes_[i];
-        if (kept > 0 && last.from == next.from * next.dim && last.to == next.to * next.dim) {
-            last = {last.dim * next.dim, next.from, next.to};
+        Axis* last = kept > 0 ? &axes_[kept - 1] : nullptr;
+        if (last && last->from == next.from * next.dim && last->to == next.to * next.dim) {
+            *last = {last->dim * next.dim, next.from, next.to};
         } else {
             axes_[kept++] = next;
         }
