@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgewise.quantize.grid import Grid
 from edgewise.quantize.movement import moved_inputs, moves
 from edgewise.quantize.observers import Observer, find_observer
 from edgewise.quantize.plan import Plan
@@ -32,8 +31,8 @@ def calibrate(
     observers = {group: _observer(values, method) for group, values in groups.items()}
     watchers = {value: observers[group].update for group, values in groups.items() for value in values}
     used = watch(model, watchers, data, task="calibrate", progress=progress, budget=budget)
-    grid = Grid(plan.spec.activation_dtype, plan.spec.activation_symmetric)
     for group, observer in observers.items():
+        grid = plan.grid(group)
         plan.scales[group] = grid.fit(*observer.range(grid))
     return used
 

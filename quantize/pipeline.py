@@ -12,6 +12,8 @@ from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
 from edgewise.quantize.passes.balance_channels import BalanceChannels
+from edgewise.quantize.passes.correct_biases import CorrectBiases
+from edgewise.quantize.passes.deciding import DecidingPass
 from edgewise.quantize.passes.grow_integers import GrowIntegers
 from edgewise.quantize.passes.hoist_activations import HoistActivations
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
@@ -21,10 +23,12 @@ from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.select_layers import SelectLayers
+from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.spec import QuantSpec, check_spec
+from edgewise.quantize.walking import kept_samples
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -39,7 +43,9 @@ def quantize(
     method: str = "mse",
     samples: int = 128,
     keep_float: Sequence[str] = (),
+    wide: Sequence[str] = (),
     allow_random: bool = False,
+    correct_biases: bool = True,
     progress: Progress = silent,
 ) -> Rewritten:
     """Quantize a float network after training, to int8 weights and 8-bit activations with QDQ as the target wants it.
@@ -51,8 +57,10 @@ def quantize(
         method: how a tensor's range is found: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         samples: how many samples to use, spread evenly over ``data``.
         keep_float: names of layers to leave in float.
+        wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
-        progress: told how far calibration is.
+        correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
+        progress: told how far the work is.
 
     Returns:
         The new model, and a report with ``layers``, ``kept_float``, ``notes``, ``method`` and ``samples``.
@@ -64,13 +72,13 @@ def quantize(
     check_spec(spec)
     find_observer(method)
     _check_data(data, samples, allow_random)
-    model = prepare(model)
+    model = prepare(model, spec.opset)
     chosen = data.take(samples)
     balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
     for rewrite in (HoistActivations(spec), balance):
         model = rewrite(model).model
     plan = Plan(spec)
-    for decide in (SelectLayers(plan, keep_float), GrowIntegers(plan), HoistRounding(plan), NoteFloat(plan)):
+    for decide in decisions(plan, keep_float, wide):
         decide(model)
     if not plan.layers:
         return _nothing_to_do(model, plan, method)
@@ -79,10 +87,25 @@ def quantize(
         plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")
     if data.random:
         plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
+    reference = model.clone()
     for write in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
         model = write(model).model
-    report = describe_plan(model.graph, plan)
-    return Rewritten(model, report | {"balanced": balance.balanced, "method": method, "samples": used})
+    correct = CorrectBiases(reference, plan, kept_samples(reference, chosen), progress)
+    if correct_biases:
+        model = correct(model).model
+    report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "biases_corrected": correct.corrected}
+    return Rewritten(model, report | {"method": method, "samples": used})
+
+
+def decisions(plan: Plan, keep_float: Sequence[str], wide: Sequence[str]) -> list[DecidingPass]:
+    """What is decided about a graph, in this order."""
+    return [
+        SelectLayers(plan, keep_float),
+        WidenLayers(plan, wide),
+        GrowIntegers(plan),
+        HoistRounding(plan),
+        NoteFloat(plan),
+    ]
 
 
 def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgewise.quantize.grid import Grid
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.spec import QuantSpec
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgewise.quantize.grid import Scale
+    from edgewise.quantize.stored import StoredWeights
 
 Use = tuple["ir.Node", int]
 
@@ -34,7 +35,8 @@ class Plan:
         already: per layer that came quantized, what is done about it.
         notes: sentences for the user.
         scales: per group (see ``group``), its scale, once calibrated.
-        weight_scales: per layer, the scales its weights were stored with.
+        wide: layers that get 8 bits where the spec has fewer.
+        stored: per layer, its weights as integers, once written.
     """
 
     spec: QuantSpec
@@ -45,7 +47,8 @@ class Plan:
     already: dict[ir.Node, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     scales: dict[ir.Value, Scale] = field(default_factory=dict)
-    weight_scales: dict[ir.Node, NDArray[np.float32]] = field(default_factory=dict)
+    wide: set[ir.Node] = field(default_factory=set)
+    stored: dict[ir.Node, StoredWeights] = field(default_factory=dict)
     _parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _joined: set[ir.Value] = field(default_factory=set)
 
@@ -89,6 +92,18 @@ class Plan:
     def scale(self, value: ir.Value) -> Scale:
         """A rounded value's scale, after calibration."""
         return self.scales[self.group(value)]
+
+    def grid(self, value: ir.Value) -> Grid:
+        """The integers of a rounded value: 8 bits where a wide layer reads its group, else as many as the spec says."""
+        dtype = self.spec.activation_dtype
+        if dtype in ("uint4", "int4") and self._read_widely(self.group(value)):
+            dtype = dtype.replace("4", "8")
+        return Grid(dtype, self.spec.activation_symmetric, self.spec.power_of_two)
+
+    def _read_widely(self, group: ir.Value) -> bool:
+        return any(
+            node in self.wide for value, uses in self.uses.items() if self.group(value) is group for node, _ in uses
+        )
 
     def input_scale(self, layer: Layer) -> np.float32:
         """The scale of a layer's (only) activation, while the layer still reads the float tensor."""

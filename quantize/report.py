@@ -25,13 +25,32 @@ def describe_plan(graph: ir.Graph, plan: Plan) -> dict[str, Any]:
 
 
 def _row(node: ir.Node, plan: Plan) -> dict[str, Any]:
-    row = {"name": node.name or "", "op": node.op_type, "precision": "float32", "weight_dtype": "float32"}
+    row: dict[str, Any] = {
+        "name": node.name or "",
+        "op": node.op_type,
+        "precision": "float32",
+        "weight_dtype": "float32",
+    }
     if node in plan.layers:
-        row["precision"] = "int8"
-        row["weight_dtype"] = "none" if plan.layers[node].weight is None else plan.spec.weight_dtype
+        row["precision"] = _precision(node, plan)
+        row["weight_dtype"] = "none" if node not in plan.stored else plan.stored[node].coding.dtype.name.lower()
     elif node in plan.already:
         row["precision"] = "int8"
         row["weight_dtype"] = "as it came"
-    scales = plan.weight_scales.get(node)
-    row["granularity"] = "none" if scales is None else "per-channel" if scales.ndim else "per-tensor"
+    row["granularity"] = plan.stored[node].coding.granularity if node in plan.stored else "none"
+    if node in plan.stored:
+        row["weight_bits"] = plan.stored[node].coding.bits
     return row | {"reason": plan.refused.get(node) or plan.already.get(node, "")}
+
+
+def _precision(node: ir.Node, plan: Plan) -> str:
+    """``int8`` where both factors have 8 bits (or 7), else as the schemes are named: w4a8, w8a16, w4."""
+    bits = plan.stored[node].coding.bits if node in plan.stored else 8
+    if plan.spec.weights_only:
+        return f"w{bits}"
+    value = node.inputs[plan.layers[node].activations[0]]
+    # By now the layer reads the DequantizeLinear, whose zero point has the dtype.
+    maker = value.producer() if value is not None else None
+    point = maker.inputs[2].dtype if maker is not None and maker.inputs[2] is not None else None
+    wide = point.bitwidth if point is not None else 8
+    return "int8" if bits in (7, 8) and wide == 8 else f"w{bits}a{wide}"

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgewise.quantize.errors import QuantizeError
+
+FLOAT = "float32"
+# Least and greatest integer of each dtype that activations are rounded to.
+LIMITS = {
+    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for sign in ("u", "")
+    for bits in (4, 8, 16)
+}
 
 
 @dataclass(frozen=True)
@@ -12,9 +22,14 @@ class QuantSpec:
     """The QDQ form that a target's engine turns into integer kernels.
 
     Attributes:
-        activation_dtype: ``uint8`` or ``int8``.
+        activation_dtype: ``uint8``, ``int8``, ``uint16``, ``int16``, ``uint4``, ``int4``; ``float32``: only weights are
+            quantized.
         activation_symmetric: zero point 0 (int8) or 128 (uint8).
-        weight_dtype: ``int8`` (always symmetric).
+        weight_dtype: what weights are stored as, ``int8`` or ``int4`` (opset 21); always symmetric.
+        weight_bits: the integers lie within ±(2^(bits−1) − 1), whatever they are stored as.
+        weight_group: this many consecutive inputs share a scale (opset 21, ``block_size``); 0: no groups.
+        wide_ends: layers that read the network's inputs or make its outputs get 8 bits, weights and activations.
+        power_of_two: scales of activations are powers of two.
         per_channel: one weight scale per output channel.
         reduce_range: weights in 7 bits, for processors whose u8×s8 product saturates (x86 without VNNI).
         op_types: operators whose inputs are quantized.
@@ -31,6 +46,10 @@ class QuantSpec:
     activation_dtype: str = "uint8"
     activation_symmetric: bool = False
     weight_dtype: str = "int8"
+    weight_bits: int = 8
+    weight_group: int = 0
+    wide_ends: bool = False
+    power_of_two: bool = False
     per_channel: bool = True
     reduce_range: bool = False
     op_types: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -49,6 +68,22 @@ class QuantSpec:
     balance: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether activations stay in float."""
+        return self.activation_dtype == FLOAT
+
+    @property
+    def bits(self) -> int:
+        """How many bits the weights' integers have."""
+        return min(self.weight_bits, 7) if self.reduce_range else self.weight_bits
+
+    @property
+    def opset(self) -> int:
+        """The least opset that can say it: 13 for scales per channel, 21 for 4 bits, 16 bits and groups."""
+        later = self.weight_dtype == "int4" or self.weight_group or self.activation_dtype[-1:] in "46"  # …4, …16
+        return 21 if later else 13
+
 
 def check_spec(spec: QuantSpec) -> None:
     """Refuse what the passes cannot write.
@@ -56,16 +91,19 @@ def check_spec(spec: QuantSpec) -> None:
     Raises:
         QuantizeError: an unknown dtype or operator.
     """
-    for name, found, allowed in (
-        ("activation_dtype", [spec.activation_dtype], ("uint8", "int8")),
-        ("weight_dtype", [spec.weight_dtype], ("int8",)),
+    checks: tuple[tuple[str, list[Any], Sequence[Any]], ...] = (
+        ("activation_dtype", [spec.activation_dtype], (*LIMITS, FLOAT)),
+        ("weight_dtype", [spec.weight_dtype], ("int8", "int4")),
+        ("weight_bits", [spec.weight_bits], (2, 3, 4) if spec.weight_dtype == "int4" else range(2, 9)),
+        ("weight_group", [spec.weight_group], (0, 16, 32, 64, 128, 256)),
         ("op_types", list(spec.op_types), ("Conv", "ConvTranspose", "Gemm", "MatMul")),
-    ):
+    )
+    for name, found, allowed in checks:
         if unknown := [value for value in found if value not in allowed]:
             raise QuantizeError(
                 "cannot quantize in this form",
                 where=f"QuantSpec.{name}",
                 found=repr(unknown[0]),
-                expected=f"{' or '.join(allowed)}",
+                expected=f"{' or '.join(map(str, allowed))}",
                 fix="Change what the target asks for",
             )

@@ -68,7 +68,8 @@ class BalanceChannels(ir.passes.InPlacePass):
         """Balance every tensor that gains by it; ``balanced`` tells which."""
         plan = Plan(self._spec)
         SelectLayers(plan, self._keep_float)(model)
-        sites = _sites(plan) if self._spec.balance and self._spec.per_channel else []
+        balances = self._spec.balance and self._spec.per_channel and not self._spec.weights_only
+        sites = _sites(plan) if balances else []
         seen = {site.value: ChannelStatistics(-1 if site.last else 1) for site in sites}
         watchers = {value: statistics.update for value, statistics in seen.items()}
         watch(model, watchers, self._data, task="balance", progress=self._progress)
@@ -80,7 +81,7 @@ class BalanceChannels(ir.passes.InPlacePass):
     def _balance(self, writer: Writer, site: _Site, seen: ChannelStatistics) -> None:
         grid = Grid(self._spec.activation_dtype, self._spec.activation_symmetric)
         readers = [_reader(layer) for layer in site.layers]
-        factors, gain = best_factors(seen, readers, grid, 7 if self._spec.reduce_range else 8)
+        factors, gain = best_factors(seen, readers, grid, self._spec.bits)
         if gain < _LEAST_GAIN_DB:
             return
         makers = Makers(site.last)

@@ -46,7 +46,7 @@ class NoteFloat(DecidingPass):
                 for attribute in node.attributes.values()
             ):
                 self.plan.notes.append(f"{node.op_type} {node.name!r}: its bodies are left in float")
-            if node.domain or node in self.plan.refused:
+            if node.domain or node in self.plan.refused or self.plan.spec.weights_only:
                 continue
             if node.op_type in _FLOAT:
                 self.plan.refused[node] = _FLOAT[node.op_type]

@@ -42,10 +42,11 @@ class QuantizeActivations(ir.passes.InPlacePass):
 
     def _parameters(self, writer: Writer, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         found = self._plan.scale(value)
-        zero_point = np.array(found.zero_point, dtype=self._plan.spec.activation_dtype)
+        dtype = ir.DataType[self._plan.grid(value).dtype.upper()]
+        zero_point = ir.tensor(np.array(found.zero_point).astype(dtype.numpy()), dtype=dtype)
         return (
             writer.constant(f"{value.name}_scale", np.array(found.scale, dtype=np.float32)),
-            writer.constant(f"{value.name}_zero_point", zero_point),
+            writer.tensor(f"{value.name}_zero_point", zero_point),
         )
 
 

@@ -36,7 +36,7 @@ class QuantizeBiases(ir.passes.InPlacePass):
         writer = Writer(model.graph)
         modified = False
         for layer in self._plan.layers.values() if self._plan.spec.quantize_bias else ():
-            if layer.bias is None:
+            if layer.bias is None or self._plan.spec.weights_only:
                 continue
             if reason := bias_refusal(layer):
                 self._plan.notes.append(f"{layer.node.op_type} {layer.node.name!r}: its bias stays in float: {reason}")
@@ -48,7 +48,7 @@ class QuantizeBiases(ir.passes.InPlacePass):
     def _replace(self, writer: Writer, layer: Layer, index: int) -> None:
         value = layer.node.inputs[index]
         bias = np.ravel(np.asarray(constant_of(value), dtype=np.float64))
-        scales = per_bias_entry(self._plan.weight_scales[layer.node], layer, bias.size)
+        scales = per_bias_entry(self._plan.stored[layer.node].scales, layer, bias.size)
         scales = (np.float32(self._plan.input_scale(layer)) * scales).astype(np.float32)
         name = value.name if value is not None else ""
         stored = (

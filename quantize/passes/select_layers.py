@@ -56,7 +56,7 @@ class SelectLayers(DecidingPass):
                 self.plan.refused[node] = reason
             else:
                 self.plan.layers[node] = layer
-                for index in layer.activations:
+                for index in () if self.plan.spec.weights_only else layer.activations:
                     self.plan.round_use(node, index)
 
     def _check_names(self, graph: ir.Graph) -> None:
@@ -87,6 +87,8 @@ class SelectLayers(DecidingPass):
         return self._attention_refusal(node)
 
     def _attention_refusal(self, node: ir.Node) -> str:
+        if self.plan.spec.weights_only:
+            return "it has no weights, and only weights are quantized"
         if not self.plan.spec.attention:
             return "it multiplies two activations, which the target keeps in float"
         if self.plan.spec.activation_symmetric and any(_is_probability(value) for value in node.inputs):

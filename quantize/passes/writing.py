@@ -27,28 +27,37 @@ class Writer:
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         """A new initializer."""
+        return self.tensor(name, ir.tensor(array))
+
+    def tensor(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A new initializer of a tensor that has its dtype already."""
         name = self.free_name(name)
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        tensor.name = name
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.graph.register_initializer(value)
         return value
 
     def quantize(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Node:
         """A QuantizeLinear of a whole tensor; not yet in the graph."""
-        return self._node("QuantizeLinear", [value, scale, zero_point], None, zero_point.dtype, value)
+        return self._node("QuantizeLinear", [value, scale, zero_point], {}, zero_point.dtype, value)
 
-    def dequantize(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int | None) -> ir.Node:
-        """A DequantizeLinear, along ``axis`` or of a whole tensor; not yet in the graph."""
-        return self._node("DequantizeLinear", [value, scale, zero_point], axis, ir.DataType.FLOAT, value)
+    def dequantize(
+        self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int | None, group: int = 0
+    ) -> ir.Node:
+        """A DequantizeLinear, along ``axis`` (in groups along it) or of a whole tensor; not yet in the graph."""
+        attributes = {} if axis is None else {"axis": axis} | ({"block_size": group} if group else {})
+        return self._node("DequantizeLinear", [value, scale, zero_point], attributes, ir.DataType.FLOAT, value)
 
     def _node(
-        self, op: str, inputs: list[ir.Value], axis: int | None, dtype: ir.DataType | None, like: ir.Value
+        self, op: str, inputs: list[ir.Value], attributes: dict[str, int], dtype: ir.DataType | None, like: ir.Value
     ) -> ir.Node:
         name = self.free_name(f"{inputs[0].name}_{op}")
         output = ir.Value(
             name=self.free_name(f"{name}_output"), shape=like.shape, type=ir.TensorType(dtype) if dtype else None
         )
-        return ir.node(op, inputs, {} if axis is None else {"axis": axis}, outputs=[output], name=name)
+        return ir.node(op, inputs, attributes, outputs=[output], name=name)
 
 
 def before_readers(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:

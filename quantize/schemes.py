@@ -1,0 +1,49 @@
+"""Names of schemes: ``w8a8`` (``int8``), ``w4a8``, ``w8a16``, ``w4a4``, ``w8``, ``w4``, ``w4g32``, … and the specs they stand for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from edgewise.quantize.errors import QuantizeError
+from edgewise.quantize.spec import FLOAT, QuantSpec
+
+_NAME = re.compile(r"w(?P<weights>\d)(a(?P<activations>\d+))?(g(?P<group>\d+))?")
+
+
+def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> QuantSpec:
+    """What a target wants for a scheme, from what it wants for ``int8``.
+
+    The name says how many bits weights (``w``) and activations (``a``; none: they stay in float) have, and of how many
+    inputs each group shares a scale (``g``). Layers whose inputs the group does not divide get a scale per channel.
+
+    Args:
+        base: the target's spec for ``int8``.
+        name: ``int8`` or a name as above.
+        stores_int4: the target takes INT4 tensors; else 4-bit weights are stored as int8.
+
+    Raises:
+        QuantizeError: no such scheme.
+    """
+    parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
+    if parts is None or parts["activations"] not in (None, "4", "8", "16"):
+        raise QuantizeError(
+            "unknown quantization scheme",
+            where=f"--scheme {name}",
+            found=repr(name),
+            expected="int8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32",
+            fix="Choose one that the target has: `edgewise devices` lists them",
+        )
+    bits, group = int(parts["weights"]), int(parts["group"] or 0)
+    small = replace(
+        base, weight_bits=bits, weight_group=group, weight_dtype="int4" if stores_int4 and bits <= 4 else "int8"
+    )
+    if parts["activations"] is None:
+        return replace(small, activation_dtype=FLOAT, quantize_bias=False, quantize_outputs=(), attention=False)
+    wanted = int(parts["activations"])
+    if wanted == 8:
+        return small
+    dtype = f"{base.activation_dtype.rstrip('8')}{wanted}"
+    if wanted == 16:
+        return replace(small, activation_dtype=dtype, quantize_bias=False)
+    return replace(small, activation_dtype=dtype, quantize_bias=False, quantize_outputs=(), wide_ends=True)

@@ -1,0 +1,176 @@
+"""Computing a graph piece by piece over samples that are kept, so that later pieces can react to earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edgewise.quantize.layers import constant_of
+from edgewise.quantize.streaming import bytes_of, known_dims
+from edgewise.runtime.ort_session import open_session, run_session
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Dataset
+
+WALK_BUDGET = 512 << 20  # bytes of tensors that walks keep at once
+
+Arrays = dict[str, np.ndarray]
+
+
+class Walk:
+    """Walks through a graph in its order; what later nodes read is kept for every sample, the rest is dropped.
+
+    Weights are read when a piece is computed: what was changed before is what computes. Every node computes as it stands,
+    so integers mean the same on any processor.
+
+    Args:
+        model: its constants are initializers, its functions inlined (see ``prepare``).
+        samples: inputs by name, one entry a sample.
+    """
+
+    def __init__(self, model: ir.Model, samples: Sequence[Arrays]) -> None:
+        self._model = model
+        self._nodes = list(model.graph)
+        self._places = {node: place for place, node in enumerate(self._nodes)}
+        self._last = _last_reads(model.graph, self._places)
+        self._done = 0
+        self._kept: list[Arrays] = [dict(sample) for sample in samples]
+
+    def values(self, wanted: Sequence[ir.Value]) -> list[list[np.ndarray]]:
+        """Per wanted value its arrays, one for each sample; all nodes up to their makers are computed.
+
+        A value is there until the walk goes past its last reader.
+
+        Raises:
+            RunError: ONNX Runtime refuses a piece.
+        """
+        makers = [node for value in wanted if (node := value.producer()) is not None]
+        self._go(max((self._places[node] + 1 for node in makers), default=0), {str(value.name) for value in wanted})
+        return [[kept[str(value.name)] for kept in self._kept] for value in wanted]
+
+    def replace(self, value: ir.Value, arrays: Sequence[np.ndarray]) -> None:
+        """Let later nodes read other arrays, one for each sample."""
+        for kept, array in zip(self._kept, arrays, strict=True):
+            kept[str(value.name)] = array
+
+    def _go(self, place: int, wanted: set[str]) -> None:
+        if place > self._done:
+            self._compute(self._nodes[self._done : place], place, wanted)
+            self._done = place
+        for kept in self._kept:
+            for name in [name for name in kept if self._last.get(name, -1) < self._done and name not in wanted]:
+                del kept[name]
+
+    def _compute(self, nodes: list[ir.Node], place: int, wanted: set[str]) -> None:
+        piece = Piece(self._model, nodes)
+        outputs = [name for name in piece.made if self._last.get(name, -1) >= place or name in wanted]
+        if not outputs:
+            return
+        for kept in self._kept:
+            kept.update(piece.run({name: kept[name] for name in piece.read}, outputs))
+
+
+class Piece:
+    """Some neighbouring nodes of a graph, computed on their own.
+
+    Attributes:
+        read: names of the tensors that they take from outside, constants aside.
+        made: names of the tensors that they make.
+    """
+
+    def __init__(self, model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+        self._model, self._nodes = model, nodes
+        made = {value for node in nodes for value in node.outputs}
+        read = dict.fromkeys(value for node in nodes for value in reads(node) if value not in made)
+        self._constants = [value for value in read if constant_of(value) is not None]
+        self.read = [str(value.name) for value in read if constant_of(value) is None]
+        self.made = [str(value.name) for node in nodes for value in node.outputs if value.name]
+        self._sessions: dict[tuple[object, ...], object] = {}
+
+    def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        """Compute ``outputs``, some of ``made``.
+
+        Raises:
+            RunError: ONNX Runtime refuses the nodes.
+        """
+        key = (tuple(outputs), tuple((name, array.dtype, array.ndim) for name, array in inputs.items()))
+        where = f"nodes {self._nodes[0].name!r} to {self._nodes[-1].name!r}"
+        if key not in self._sessions:
+            proto = self._proto(inputs, outputs)
+            self._sessions[key] = open_session(proto.SerializeToString(), where=where, threads=0, optimize=False)
+        return run_session(self._sessions[key], inputs, where=where)
+
+    def _proto(self, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:
+        graph = onnx.GraphProto(name="piece")
+        graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
+        for value in self._constants:
+            tensor = ir.serde.serialize_tensor(value.const_value)  # type: ignore[arg-type]
+            tensor.name = str(value.name)
+            graph.initializer.append(tensor)
+        for name, array in inputs.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        opsets = [onnx.helper.make_opsetid(name, version) for name, version in self._model.graph.opset_imports.items()]
+        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=max(self._model.ir_version, 8))
+
+
+def kept_samples(
+    model: ir.Model, data: Dataset, *, most: int = 64, networks: int = 2, budget: int = WALK_BUDGET
+) -> list[Arrays]:
+    """Samples, spread evenly, as many as ``networks`` walks at once can keep within ``budget`` bytes: at least 2, at most ``most``."""
+    first = next(iter(data)).inputs
+    widest = max(_alive(model.graph, known_dims(model.graph, first)), default=1)
+    count = max(2, min(most, budget // max(1, networks * widest)))
+    return [sample.inputs for sample in data.take(count)]
+
+
+def _alive(graph: ir.Graph, dims: dict[str, int]) -> Iterator[int]:
+    """Bytes of all tensors that are kept after each node."""
+    places = {node: place for place, node in enumerate(graph)}
+    last = _last_reads(graph, places)
+    ends: dict[int, int] = {}
+    size = 0
+    for node, place in places.items():
+        for value in node.outputs:
+            end = last.get(str(value.name), -1)
+            if end > place:
+                bytes_ = bytes_of(value, dims)
+                size += bytes_
+                ends[end] = ends.get(end, 0) + bytes_
+        yield size
+        size -= ends.get(place, 0)
+
+
+def reads(node: ir.Node) -> Iterable[ir.Value]:
+    """What a node reads, with what the bodies inside it take from outside."""
+    inside = [inner for body in _bodies(node) for inner in ir.traversal.RecursiveGraphIterator(body)]
+    own = {value for inner in inside for value in inner.outputs} | {value for b in _bodies(node) for value in b.inputs}
+    given = [value for body in _bodies(node) for value in body.outputs]
+    taken = [value for inner in inside for value in inner.inputs]
+    local = {value for body in _bodies(node) for value in body.initializers.values()}
+    yield from (value for value in node.inputs if value is not None)
+    yield from (value for value in [*taken, *given] if value is not None and value not in own and value not in local)
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def _last_reads(graph: ir.Graph, places: dict[ir.Node, int]) -> dict[str, int]:
+    """Per tensor the place of its last reader; graph outputs need not outlive it."""
+    last: dict[str, int] = {}
+    for node, place in places.items():
+        for value in reads(node):
+            last[str(value.name)] = place
+    return last
