@@ -55,10 +55,28 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
     }
 }
 
+// To the output's bytes: lane (L, c) of what is packed from sums 0 to 3 are pixels 4 * L to 4 * L + 3.
+void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels, uint8_t* y) {
+    const __m512i order = transposition(input.channels);
+    const __m512 scales = _mm512_broadcast_f32x4(_mm_loadu_ps(scale)), biases = _mm512_broadcast_f32x4(_mm_loadu_ps(bias));
+    const __m512i lows = _mm512_set1_epi8(static_cast<char>(finish.low)), highs = _mm512_set1_epi8(static_cast<char>(finish.high));
+    for (int64_t p = 0; p < pixels; p += 16) {
+        __m512i s[kShifts];
+        sum_vector(input, p, order, s);
+        for (auto& sum : s) sum = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, biases));
+        const __m512i low = _mm512_packs_epi32(s[0], s[1]), high = _mm512_packs_epi32(s[2], s[3]);
+        __m512i bytes;
+        if (finish.y == EW_S8) bytes = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(low, high), highs), lows);
+        else bytes = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(low, high), highs), lows);
+        if (pixels - p >= 16) _mm512_storeu_si512(y + p * 4, bytes);
+        else _mm512_mask_storeu_epi32(y + p * 4, F32x16::first(pixels - p), bytes);
+    }
+}
+
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseS8Avx512Vnni;
-const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, nullptr};
+const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, direct_s8};
 
 }  // namespace ew
 #endif

@@ -38,19 +38,24 @@ public:
         EW_TRY(read_weights(setup, *weights));
         const bool safe = setup.attributes.integer("safe_pairs", 0) == 1;
         kernel_ = &depthwise_kernel(setup.isa, integer_, safe);
-        finish_block_ = conv_kernel(setup.isa, integer_, safe).finish;
+        const ConvKernel& conv = conv_kernel(setup.isa, integer_, safe);
+        finish_block_ = conv.finish, pack_ = conv.pack;
         setup.kernel = kernel_->name;
         return lay_strips(setup);
     }
 
     void run(const Run& run) override {
-        const int64_t quads = (g_.out_channels + 3) / 4, items = g_.batch * quads * g_.out[0] * strips_;
-        run.pool.parallel(items, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+        const int64_t quads = (g_.out_channels + 3) / 4, places = g_.out[0] * strips_;
+        // Channels follow each other: the padding around a strip is the same for all.
+        run.pool.parallel(g_.batch * places * quads, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+            uint8_t* scratch = run.scratch + thread * scratch_bytes_;
+            int64_t copies = 0, padded = -1;
             for (int64_t item = begin; item < end; ++item) {
-                const int64_t strip = item % strips_, slice = item / strips_ % g_.out[0], plane = item / strips_ / g_.out[0];
-                const int64_t first = strip * strip_rows_;
-                compute(run, {plane / quads, plane % quads, slice, first, std::min(strip_rows_, g_.out[1] - first)},
-                        run.scratch + thread * scratch_bytes_);
+                const int64_t place = item / quads % places, first = place % strips_ * strip_rows_;
+                const Part part{item / quads / places, item % quads, place / strips_, first, std::min(strip_rows_, g_.out[1] - first)};
+                if (place != padded) copies = lay_padding(part, scratch);
+                padded = place;
+                compute(run, part, copies, scratch);
             }
         });
     }
@@ -77,12 +82,15 @@ private:
         in_rows_ = (strip_rows_ - 1) * g_.stride[1] + overlap + 1;
         int64_t bytes = 0, all = 0;
         if (__builtin_mul_overflow(row_bytes_, in_rows_, &bytes) || __builtin_mul_overflow(bytes, g_.kernel[0], &bytes) ||
-            bytes > int64_t{1} << 40) {
+            bytes > int64_t{1} << 32) {
             return setup.refuse("needs too much memory");
         }
         x_bytes_ = (bytes + kDepthwiseSlack + 63) / 64 * 64;
         flat_plane_ = flat_ ? (strip_rows_ * row_bytes_ + 63) / 64 * 64 : 0;
-        scratch_bytes_ = x_planes_ * x_bytes_ + kSumsBytes + 4 * flat_plane_;
+        // A run counts pixels in 32 bits.
+        if (x_bytes_ > int64_t{1} << 32) return setup.refuse("needs too much memory");
+        runs_bytes_ = (in_rows_ * g_.kernel[0] * s * static_cast<int64_t>(sizeof(ConvRun)) + 63) / 64 * 64;
+        scratch_bytes_ = x_planes_ * x_bytes_ + kSumsBytes + 4 * flat_plane_ + runs_bytes_;
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
         lay_taps(*setup.input(1));
@@ -133,7 +141,7 @@ private:
         int64_t sample, quad, slice, first_row, rows;
     };
 
-    void compute(const Run& run, const Part& part, uint8_t* scratch) const {
+    void compute(const Run& run, const Part& part, int64_t copies, uint8_t* scratch) const {
         const int64_t outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
         const Tensor &x = *run.inputs[0], &y = *run.outputs[0];
         const int64_t plane = g_.out_pixels * 4, at = ((part.slice * g_.out[1] + part.first_row) * g_.out[2]) * 4;
@@ -149,7 +157,8 @@ private:
         const int64_t planes = integer_ ? 1 : outputs;
         for (int64_t i = 0; i < planes; ++i) {
             const int64_t from = integer_ ? part.quad / multiplier_ : (part.quad * 4 + i) / multiplier_;
-            pad_plane(x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4, part, scratch + i * x_bytes_);
+            const uint8_t* plane_x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
+            pack_({plane_x, 0, 1, scratch + i * x_bytes_, 0, runs_in(scratch), copies, g_.stride[2], 0});
         }
         uint8_t* sums = scratch + x_planes_ * x_bytes_;
         if (flat_) return compute_flat(run, part, scratch, sums, stretch);
@@ -182,7 +191,7 @@ private:
         const auto taps = static_cast<int64_t>(offsets_.size());
         DepthwiseRow input{x, offsets_.data(), nullptr, taps, channels_ + (quad % multiplier_) * 4};
         if (integer_) input.weights = packed_.data() + quad * taps * 16;
-        if (integer_ && finish_.direct && kernel_->direct) {
+        if (integer_ && finish_.direct && finish_.y != EW_F32 && kernel_->direct) {
             return kernel_->direct(input, finish_, stretch.scale, stretch.bias, pixels, stretch.y);
         }
         ConvStretch some = stretch;
@@ -205,34 +214,42 @@ private:
         }
     }
 
-    // The input rows of a part with their padding, columns sorted by phase.
-    void pad_plane(const uint8_t* plane, const Part& part, uint8_t* to) const {
+    ConvRun* runs_in(uint8_t* scratch) const { return reinterpret_cast<ConvRun*>(scratch + scratch_bytes_ - runs_bytes_); }
+
+    // Fills the padding of a part, columns sorted by phase. Leaves in the scratch what to copy for each channel; returns how much.
+    int64_t lay_padding(const Part& part, uint8_t* scratch) const {
         const int64_t rows = (part.rows - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1;
+        ConvRun* runs = runs_in(scratch);
+        int64_t copies = 0;
         for (int64_t k = 0; k < g_.kernel[0]; ++k) {
             const int64_t z = part.slice * g_.stride[0] + k * g_.dilation[0] - g_.pad[0];
             for (int64_t row = 0; row < rows; ++row) {
                 const int64_t y = part.first_row * g_.stride[1] + row - g_.pad[1];
                 const bool inside = z >= 0 && z < g_.in[0] && y >= 0 && y < g_.in[1];
-                pad_row(inside ? plane + (z * g_.in[1] + y) * g_.in[2] * 4 : nullptr, to + (k * in_rows_ + row) * row_bytes_);
+                const int64_t pixel = (k * in_rows_ + row) * phase_pixels_ * g_.stride[2];
+                for (int64_t phase = 0; phase < g_.stride[2]; ++phase) {
+                    copies += lay_row(inside ? (z * g_.in[1] + y) * g_.in[2] : -1, phase, pixel + phase * phase_pixels_, scratch, runs + copies);
+                }
             }
         }
+        return copies;
     }
 
-    void pad_row(const uint8_t* from, uint8_t* to) const {
-        const int64_t s = g_.stride[2];
-        for (int64_t phase = 0; phase < s; ++phase, to += phase_pixels_ * 4) {
-            // Column i * s + phase - pad for i in [0, phase_pixels_).
-            const int64_t shift = phase - g_.pad[2];
-            const int64_t low = from ? std::min(phase_pixels_, shift >= 0 ? 0 : (-shift + s - 1) / s) : phase_pixels_;
-            const int64_t high = from ? std::clamp(g_.in[2] > shift ? (g_.in[2] - shift + s - 1) / s : 0, low, phase_pixels_) : low;
-            fill_pixels(to, 0, low);
-            if (s == 1 && high > low) {
-                std::memcpy(to + low * 4, from + (low + shift) * 4, static_cast<size_t>(high - low) * 4);
-            } else {
-                for (int64_t i = low; i < high; ++i) std::memcpy(to + i * 4, from + (i * s + shift) * 4, 4);
-            }
-            fill_pixels(to, high, phase_pixels_);
+    // Column i * stride + phase - pad for i in [0, phase_pixels_), of the input row that begins at `source` (-1: padding).
+    int64_t lay_row(int64_t source, int64_t phase, int64_t pixel, uint8_t* scratch, ConvRun* run) const {
+        const int64_t s = g_.stride[2], shift = phase - g_.pad[2];
+        int64_t low = phase_pixels_, high = phase_pixels_;
+        if (source >= 0) {
+            low = std::min(phase_pixels_, shift >= 0 ? 0 : (-shift + s - 1) / s);
+            high = std::clamp(g_.in[2] > shift ? (g_.in[2] - shift + s - 1) / s : 0, low, phase_pixels_);
         }
+        for (int64_t i = 0; i < x_planes_; ++i) {
+            fill_pixels(scratch + i * x_bytes_ + pixel * 4, 0, low);
+            fill_pixels(scratch + i * x_bytes_ + pixel * 4, high, phase_pixels_);
+        }
+        if (low == high) return 0;
+        *run = {static_cast<int32_t>(pixel + low), static_cast<int32_t>(high - low), source + low * s + shift};
+        return 1;
     }
 
     void fill_pixels(uint8_t* to, int64_t begin, int64_t end) const {
@@ -246,12 +263,13 @@ private:
     ConvScales scales_;
     const DepthwiseKernel* kernel_ = nullptr;
     void (*finish_block_)(const ConvFinish&, const void*, int64_t, const ConvStretch&) = nullptr;
+    void (*pack_)(const ConvPack&) = nullptr;
     std::vector<int64_t> offsets_;   // of the taps
     std::vector<uint8_t> packed_;    // 8-bit: [quads][taps][4 outputs][4]
     uint8_t channels_[16] = {};      // 8-bit: the bytes that each of 4 outputs reads, for each quad of one plane
     int64_t multiplier_ = 1;
     int64_t phase_pixels_ = 0, row_bytes_ = 0, in_rows_ = 0, strip_rows_ = 0, strips_ = 0;
-    int64_t x_planes_ = 1, x_bytes_ = 0, flat_plane_ = 0, scratch_bytes_ = 0;
+    int64_t x_planes_ = 1, x_bytes_ = 0, flat_plane_ = 0, runs_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
     bool integer_ = false, residual_ = false, flat_ = false;
 };
