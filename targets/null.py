@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from edgewise.quantize.schemes import with_scheme
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.extras import needs
@@ -28,7 +29,9 @@ class NullTarget:
     summary = "writes down the graph and computes nothing"
     default_device = "x86-64-v3"
     min_opset = 7
-    schemes: tuple[str, ...] = ("int8",)
+    schemes: tuple[str, ...] = (
+        "int8", "w8a8", "w4a8", "w8a16", "w4a16", "w4a4", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
+    )  # fmt: skip
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """Refuses what ONNX has no schema for at the model's opset."""
@@ -42,7 +45,7 @@ class NullTarget:
         """The general form: asymmetric uint8 activations, symmetric int8 weights per channel."""
         if scheme not in self.schemes:
             raise unknown_scheme(self, scheme)
-        return QuantSpec()
+        return with_scheme(QuantSpec(), scheme, stores_int4=True)
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``graph.json``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgewise.quantize.schemes import with_scheme
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 _ARCHITECTURES = ("x86_64", "aarch64")
 # Any of these multiplies u8 by s8 into 32 bits; without one, x86 adds two products in 16 bits, which saturates.
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni"}
+# What ONNX Runtime 1.31 takes, and then computes in float between conversions: larger and slower than float itself.
+_NOT_RUN = {
+    "w8a16": "ONNX Runtime has no kernel for 16-bit activations and would compute in float",
+    "w4a16": "ONNX Runtime has no kernel for 16-bit activations and would compute in float",
+    "w4a4": "ONNX Runtime has no kernel for 4-bit activations and would compute in float",
+}
 
 
 class CpuTarget:
@@ -29,7 +37,9 @@ class CpuTarget:
     name = "cpu"
     summary = "processors (x86-64, 64-bit ARM) with ONNX Runtime"
     min_opset = 11
-    schemes: tuple[str, ...] = ("int8",)
+    schemes: tuple[str, ...] = (
+        "int8", "w8a8", "w4a8", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
+    )  # fmt: skip
 
     @property
     def default_device(self) -> str:
@@ -42,17 +52,36 @@ class CpuTarget:
         return node_support(model)
 
     def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
-        """Asymmetric uint8 activations and int8 weights per channel; weights in 7 bits on x86 without VNNI."""
+        """Asymmetric uint8 activations and int8 weights per channel; weights in 7 bits on x86 without VNNI.
+
+        With 8-bit activations 4-bit weights are stored as int8, which is what the integer kernels read. Weights alone are
+        quantized in matrix products, whose kernel (MatMulNBits) reads them as they are stored; there is none for Conv.
+        """
+        if reason := _NOT_RUN.get(scheme):
+            raise TargetError(
+                f"the target {self.name} does not run the quantization scheme {scheme}",
+                where=f"--scheme {scheme}",
+                found=reason,
+                expected=f"one of {', '.join(self.schemes)}",
+                fix="Choose one of these, or build for another target",
+            )
         if scheme not in self.schemes:
             raise unknown_scheme(self, scheme)
         saturates = _architecture(device) == "x86_64" and not _DOT_PRODUCTS & set(device.facts.get("isa", ()))
-        return QuantSpec(
+        base = QuantSpec(
             activation_dtype="uint8",
             per_channel=True,
             reduce_range=saturates,
             op_types=("Conv", "Gemm", "MatMul"),
             float_ops={"ConvTranspose": "ONNX Runtime has no integer kernel for it"},
         )
+        spec = with_scheme(base, scheme)
+        if not spec.weights_only:
+            return spec
+        floats = {
+            op: "ONNX Runtime has no kernel that reads its weights in this form" for op in ("Conv", "ConvTranspose")
+        }
+        return replace(with_scheme(base, scheme, stores_int4=True), reduce_range=False, float_ops=floats)
 
     def build(self, request: BuildRequest) -> BuildResult:
         """An engine file for libedgewise, or the graph as ONNX Runtime optimises it. Options: see ``cpu.choice.OPTIONS``."""
