@@ -134,12 +134,26 @@ def quant_of(node: ir.Node) -> Quant:
     return Quant(float(np.float32(scale.reshape(-1)[0])), int(point), dtype_of(np.asarray(point)))
 
 
-def rounding_after(value: ir.Value) -> tuple[Quant, list[ir.Node]] | None:
-    """The grid to which every reader rounds a value, with the QuantizeLinear nodes; None when one reads it as it is."""
+_MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split")
+
+
+def rounding_after(value: ir.Value) -> Quant | None:
+    """The grid to which every reader rounds a value, also behind operators that only move elements; None when one does not."""
     nodes = readers(value)
-    if value.is_graph_output() or not nodes or not all(is_op(node, "QuantizeLinear") for node in nodes):
+    if value.is_graph_output() or not nodes or any(node.inputs[0] is not value for node in nodes):
         return None
-    if any(node.inputs[0] is not value for node in nodes):
-        return None
-    quants = [quant_of(node) for node in nodes]
-    return (quants[0], nodes) if all(quant == quants[0] for quant in quants) else None
+    found: Quant | None = None
+    for node in nodes:
+        if is_op(node, "QuantizeLinear"):
+            grids = [quant_of(node)]
+        elif is_op(node, *_MOVES):
+            behind = [rounding_after(output) for output in node.outputs]
+            if any(grid is None for grid in behind):
+                return None
+            grids = [grid for grid in behind if grid is not None]
+        else:
+            return None
+        if any(grid != (found or grids[0]) for grid in grids):
+            return None
+        found = grids[0]
+    return found

@@ -17,8 +17,9 @@ from edgewise.targets.cpu.native.context import (
     quant_of,
     rounding_after,
 )
-from edgewise.targets.cpu.native.form import Form
-from edgewise.targets.cpu.native.plan import Attribute
+from edgewise.targets.cpu.native.form import same_size
+from edgewise.targets.cpu.native.ops.movement import view_of
+from edgewise.targets.cpu.native.plan import Attribute, Dim, product
 from edgewise.targets.cpu.native.value import Quant, Value
 
 if TYPE_CHECKING:
@@ -31,23 +32,29 @@ class Epilogue:
 
     Attributes:
         last: the value of the network that it gives.
+        made: how that lies in memory (no tensor yet); with the lane that it would have as bytes.
         scale: of each output channel; float64 [channels].
         shift: added to each output channel; float64 [channels].
         activation: after these.
         residual: added, in the layer's own order in memory.
         residual_first: before the activation.
         quant: the grid that the output is rounded to.
+        before: how many images there are before the channels in memory.
         taken: nodes that need not be lowered any more.
+        parted: its outputs were computed by several layers.
     """
 
     last: ir.Value
+    made: Value
     scale: np.ndarray
     shift: np.ndarray
+    before: Dim
     activation: Activation | None = None
     residual: Value | None = None
     residual_first: bool = False
     quant: Quant | None = None
     taken: list[ir.Node] = field(default_factory=list)
+    parted: bool = False
 
     def attributes(self) -> dict[str, Attribute | None]:
         """Those of ``conv`` and ``depthwise``."""
@@ -65,24 +72,24 @@ class Epilogue:
         return found
 
 
-def follow(ctx: Context, value: ir.Value, form: Form, axis: int, *, integer: bool) -> Epilogue:
+def follow(ctx: Context, value: ir.Value, made: Value, before: Dim, channels: int, *, integer: bool) -> Epilogue:
     """Collect what may be computed with the layer that makes ``value``.
 
     Args:
         ctx: the network.
         value: the layer's output.
-        form: how that will lie in memory.
-        axis: of its channels.
+        made: how that will lie in memory; with the lane that it would have as bytes.
+        before: how many images lie before the channels in memory.
+        channels: how many of these there are.
         integer: the layer may give bytes.
     """
-    channels = form.dims[axis].constant or 1
-    found = Epilogue(value, np.ones(channels), np.zeros(channels))
-    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else [])
+    found = Epilogue(value, made, np.ones(channels), np.zeros(channels), before)
+    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else []) + [_view]
     while (node := only_reader(found.last)) is not None and node not in ctx.done:
-        if not any(step(found, node, ctx, form, axis) for step in steps):
+        if not any(step(found, node, ctx) for step in steps):
             break
     if integer and (rounding := rounding_after(found.last)) is not None:
-        found.quant = rounding[0]
+        found.quant = rounding
     return found
 
 
@@ -98,13 +105,22 @@ def _take(found: Epilogue, *nodes: ir.Node) -> bool:
     return True
 
 
-def _affine(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+def _view(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
+    """Another form of the same memory."""
+    moved = view_of(node, found.made, ctx)
+    if moved is None or (found.made.lane is not None and moved.lane is None):
+        return False
+    found.made = moved
+    return _take(found, node)
+
+
+def _affine(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     """A constant per channel (or one for all), added or multiplied: into bias and weights."""
     if not is_op(node, "Add", "Sub", "Mul", "Div") or found.activation is not None or found.residual is not None:
         return False
     index = 0 if node.inputs[0] is found.last else 1
     other = node.inputs[1 - index]
-    array = None if other is None else _per_channel(ctx, other, len(form.axes), axis, len(found.scale))
+    array = None if other is None else _per_channel(ctx, other, found)
     if array is None or (index == 1 and is_op(node, "Div")):
         return False
     if is_op(node, "Mul", "Div"):
@@ -118,20 +134,36 @@ def _affine(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int)
     return _take(found, node)
 
 
-def _per_channel(ctx: Context, value: ir.Value, rank: int, axis: int, channels: int) -> np.ndarray | None:
+def _per_channel(ctx: Context, value: ir.Value, found: Epilogue) -> np.ndarray | None:
+    """A constant with a number for each channel (or one for all) of the value as it is seen now; float64 [channels]."""
     array = constant_array(value)
     if array is None and value in ctx.values:
         array = ctx.values[value].array
+    rank, channels = found.made.rank, len(found.scale)
     if array is None or array.dtype != np.float32 or array.ndim > rank:
         return None
     if array.size == 1:
         return np.full(channels, float(array.reshape(-1)[0]))
+    axis = channel_axis(found)
+    if axis is None or array.size != channels:
+        return None
     shape = (1,) * (rank - array.ndim) + array.shape
-    fits = shape[axis] == channels and array.size == channels
-    return array.reshape(-1).astype(np.float64) if fits else None
+    return array.reshape(-1).astype(np.float64) if shape[axis] == channels else None
 
 
-def _activation(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+def channel_axis(found: Epilogue) -> int | None:
+    """Which axis is the layer's channels and nothing else, past the views so far."""
+    form, at = found.made.form, 0
+    while at < len(form.order) and not same_size(product(form.memory[:at]), found.before):
+        at += 1
+    for axis in range(len(form.axes)):
+        numbers = form.numbers(axis)
+        if numbers == form.order[at : at + len(numbers)] and form.dims[axis].constant == len(found.scale):
+            return axis
+    return None
+
+
+def _activation(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     activation = activation_of(node)
     if activation is None or activation.name not in FUSED or node.inputs[0] is not found.last:
         return False
@@ -141,11 +173,11 @@ def _activation(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: 
     return _take(found, node)
 
 
-def _residual(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+def _residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     if not is_op(node, "Add") or found.residual is not None:
         return False
     other = _other(node, found.last, ctx)
-    aligned = None if other is None else like(ctx, other, form)
+    aligned = None if other is None else like(ctx, other, found.made.form)
     if aligned is None or not aligned.is_float:
         return False
     found.residual = aligned
@@ -160,7 +192,7 @@ def _other(node: ir.Node, value: ir.Value, ctx: Context) -> Value | None:
     return ctx.get(other)
 
 
-def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context, form: Form, axis: int) -> bool:
+def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     """Layer, rounding, addition, rounding: without the first rounding when its step is no coarser than the second's.
 
     What the first one saturates is still saturated, by the activation before the addition; so the result differs by one step at
@@ -178,11 +210,11 @@ def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context, form: Form, 
     if relu and after is not None:
         chain.append(after)
     rounding = rounding_after(chain[-1].outputs[0])
-    if other is None or bounds is None or rounding is None or inner.scale > rounding[0].scale:
+    if other is None or bounds is None or rounding is None or inner.scale > rounding.scale:
         return False
-    if relu and rounding[0].zero_point != rounding[0].levels.min():
+    if relu and rounding.zero_point != rounding.levels.min():
         return False
-    aligned = like(ctx, other, form) if other.quant is not None and other.lane is not None else None
+    aligned = like(ctx, other, found.made.form) if other.quant is not None and other.lane is not None else None
     if aligned is None:
         return False
     found.activation = Activation("clip", {"alpha": bounds[0], "beta": bounds[1]})

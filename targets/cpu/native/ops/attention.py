@@ -11,7 +11,7 @@ from edgewise.targets.cpu.native.builder import tensor_of
 from edgewise.targets.cpu.native.context import Context, rounding_after
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim
-from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value
+from edgewise.targets.cpu.native.value import Quant, Refusal, Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,11 +40,13 @@ def attention(node: ir.Node, ctx: Context, match: Attention) -> None:
     if heads.constant is None:
         raise Refusal("attention with heads that depend on the inputs")
     tensors, attributes = _operands(ctx, parts, integer=integer)
-    mask = _mask(ctx, match, rank, query, key)
+    mask = _mask(ctx, match, rank)
+    if match.constant_mask is not None:
+        attributes["mask_transposed"] = 1
     width = value.dims[parts["v"][2]]
     dims = [query.dims[0], heads * width, query.dims[rank - 2]]
     quant = (
-        rounding[0]
+        rounding
         if rounding is not None and integer and width.constant is not None and width.constant % 4 == 0
         else None
     )
@@ -102,20 +104,18 @@ def _result(
     return Value(form, made, lane, quant)
 
 
-def _mask(ctx: Context, match: Attention, rank: int, query: Value, key: Value) -> Tensor | None:
-    """What is added to the scores, as [images, heads, queries, keys] with 1 where it is repeated."""
-    array = match.constant_mask
-    if array is not None:
-        value = constant_value(np.asarray(array, np.float32))
-    elif match.mask is not None:
-        value = ctx.builder.real(ctx.get(match.mask))
-    else:
+def _mask(ctx: Context, match: Attention, rank: int) -> Tensor | None:
+    """What is added to the scores, as [images, heads, queries, keys] with 1 where it is repeated; a constant [.., keys, queries]."""
+    if match.constant_mask is not None:
+        array = np.asarray(match.constant_mask, np.float32)
+        array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        array = array[:, None] if rank == 3 else array
+        return ctx.builder.constant(np.ascontiguousarray(array.swapaxes(2, 3)))
+    if match.mask is None:
         return None
-    if match.mask is not None and array is not None:
-        raise Refusal("attention with a computed and a constant mask")
+    value = ctx.builder.plain(ctx.builder.real(ctx.get(match.mask)))
     if value.rank > rank:
         raise Refusal("a mask with more axes than the scores")
-    value = ctx.builder.plain(value)
     dims = [dim(1)] * (rank - value.rank) + list(value.dims)
     if rank == 3:
         dims.insert(1, dim(1))

@@ -39,8 +39,8 @@ def unary(node: ir.Node, ctx: Context) -> None:
     if value.in_bytes and value.quant is not None and rounding is not None:
         real = tabulated(activation, value.quant.real)
         if real is not None:
-            table = rounding[0].rounded(real)
-            ctx.give(node, ctx.builder.looked_up(value, rounding[0], table))
+            table = rounding.rounded(real)
+            ctx.give(node, ctx.builder.looked_up(value, rounding, table))
             return
     ctx.give(node, applied(ctx.builder.real(value), activation, ctx))
 
@@ -163,7 +163,7 @@ def _with_constant(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -
         made = function(*pair)
     if not np.all(np.isfinite(made)):
         return None
-    return ctx.builder.looked_up(value, rounding[0], rounding[0].rounded(made))
+    return ctx.builder.looked_up(value, rounding, rounding.rounded(made))
 
 
 def _bytes(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -> Value | None:
@@ -176,7 +176,7 @@ def _bytes(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -> Value 
     rounding = rounding_after(after.outputs[0] if relu and after is not None else output)
     if rounding is None:
         return None
-    quant = rounding[0]
+    quant = rounding
     if relu and quant.zero_point != quant.levels.min():
         return None
     found = _in_words(a, b)

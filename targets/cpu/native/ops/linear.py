@@ -13,7 +13,8 @@ from edgewise.targets.cpu.native.context import Context, attribute_float, attrib
 from edgewise.targets.cpu.native.epilogue import Epilogue, finish, follow
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.matmul import product_of_values
-from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
+from edgewise.targets.cpu.native.parts import parts_of
+from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Window:
 
     def sizes(self, given: list[Dim]) -> list[Dim]:
         """Spatial sizes of the output."""
+        if not self.kernel:
+            return given
         rank, found = len(self.kernel), []
         for axis, size in enumerate(given):
             reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
@@ -71,6 +74,43 @@ class Window:
         if not self.kernel:
             return {}
         return {"kernel": self.kernel, "strides": self.strides, "dilations": self.dilations, "pads": self.pads}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is multiplied.
+
+    Attributes:
+        value: the input.
+        given: its tensor as the engine sees it.
+        dims: of that tensor: images, channels, pixels (or spatial axes).
+        weights: the constants.
+        window: how it walks.
+    """
+
+    value: Value
+    given: Tensor
+    dims: tuple[Dim, ...]
+    weights: Weights
+    window: Window
+
+    @property
+    def integer(self) -> bool:
+        """Whether it multiplies bytes."""
+        return self.given.dtype is not DType.F32
+
+    def rows(self, first: int, count: int, found: Epilogue) -> Layer:
+        """Some of its outputs, after what was found to follow all of them."""
+        kept = slice(first, first + count)
+        old = self.weights
+        scale = np.broadcast_to(old.scale, (old.outputs,)) * found.scale
+        new = Weights(
+            old.real[kept] * found.scale[kept].reshape(-1, *([1] * (old.real.ndim - 1))).astype(np.float32),
+            None if old.integers is None else old.integers[kept],
+            scale[kept].astype(np.float32),
+            (old.bias * found.scale + found.shift)[kept],
+        )
+        return replace(self, weights=new)
 
 
 def conv(node: ir.Node, ctx: Context) -> None:
@@ -174,12 +214,31 @@ def _layer(ctx: Context, output: ir.Value, value: Value, axis: int, weights: Wei
     if value.array is not None:
         raise Refusal("a layer on a constant")
     value = with_channels(ctx, value, axis, spatial=bool(window.kernel))
+    layer = Layer(value, *_input(ctx, value, axis, window, integer=integer), weights, window)
     form = _output_form(value, axis, weights.outputs, window)
-    found = follow(ctx, output, form, axis, integer=integer)
-    inputs, dims = _input(ctx, value, axis, window, integer=integer)
-    made = _emit(ctx, found, form, axis, inputs, dims, weights, window, value)
-    finish(ctx, found, made)
-    _count(ctx, value, axis, weights, window, form)
+    _count(ctx, weights, form)
+    _finished(ctx, layer, output, _expected(form, axis))
+
+
+def _expected(form: Form, axis: int) -> Value:
+    """The output, with the lane that it would have as bytes."""
+    numbers = form.numbers(axis)
+    return Value(form, lane=numbers[-1] if numbers else None)
+
+
+def _finished(ctx: Context, layer: Layer, output: ir.Value, expected: Value) -> None:
+    """The layer with all that follows; as several where its outputs part ways right after."""
+    found = follow(ctx, output, expected, layer.dims[0], layer.weights.outputs, integer=layer.integer)
+    for part in parts_of(found) if layer.integer else []:
+        rows = layer.rows(part.first, part.count, found)
+        sub = follow(ctx, part.node.outputs[part.output], part.value, found.before, part.count, integer=True)
+        sub.taken.append(part.node)
+        finish(ctx, sub, _emit(ctx, sub, rows))
+        found.parted = True
+    if found.parted:
+        ctx.done.update(found.taken)
+    else:
+        finish(ctx, found, _emit(ctx, found, layer))
 
 
 def with_channels(ctx: Context, value: Value, axis: int, *, spatial: bool) -> Value:
@@ -270,41 +329,25 @@ def single_channel(ctx: Context, value: Value, axis: int) -> Value:
     return ctx.builder.packed(value.with_form(Form(tuple(axes), tuple(order))), [first])
 
 
-def _emit(
-    ctx: Context,
-    found: Epilogue,
-    form: Form,
-    axis: int,
-    given: Tensor,
-    dims: tuple[Dim, ...],
-    weights: Weights,
-    window: Window,
-    value: Value,
-) -> Value:
-    builder = ctx.builder
-    spatial = [form.dims[one] for one in range(2, len(form.axes))] if window.kernel else list(dims[2:])
-    out_dims = [dims[0], dim(weights.outputs), *spatial]
-    integer = given.dtype is not DType.F32
-    quant = found.quant
-    bytes_out = quant is not None and weights.outputs > 1
-    dtype = quant.dtype if quant is not None and bytes_out else DType.F32
-    layout = Layout.C4 if bytes_out else Layout.PLAIN
-    made = builder.new(dtype, out_dims, layout)
-    constants, attributes = _constants(ctx, weights, window, value, found, integer=integer)
-    residual = None if found.residual is None else _residual(ctx, found.residual, out_dims)
-    op = "depthwise" if _is_depthwise(weights, window) else "conv"
-    if not bytes_out:
-        found.quant = None
+def _emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
+    builder, weights = ctx.builder, layer.weights
+    quant = found.quant if found.made.lane is not None else None
+    found.quant = quant
+    dims = [layer.dims[0], dim(weights.outputs), *layer.window.sizes(list(layer.dims[2:]))]
+    layout = Layout.PLAIN if quant is None else Layout.C4
+    made = builder.new(DType.F32 if quant is None else quant.dtype, dims, layout)
+    constants, attributes = _constants(ctx, layer, found)
+    residual = None if found.residual is None else _residual(ctx, found.residual, dims)
+    op = "depthwise" if _is_depthwise(weights, layer.window) else "conv"
     extra = [constants[key] for key in ("index", "start") if key in constants]
     builder.emit(
         op,
-        [given, constants["weights"], constants.get("scale"), constants.get("bias"), residual, *extra],
+        [layer.given, constants["weights"], constants.get("scale"), constants.get("bias"), residual, *extra],
         [made],
-        **{**attributes, **window.attributes()},
+        **{**attributes, **layer.window.attributes()},
         **found.attributes(),
     )
-    lane = form.numbers(axis)[-1] if bytes_out else None
-    return Value(form, made, lane, quant if bytes_out else None)
+    return replace(found.made, tensor=made, quant=quant, lane=None if quant is None else found.made.lane)
 
 
 def _residual(ctx: Context, value: Value, dims: list[Dim]) -> Tensor:
@@ -318,32 +361,33 @@ def _is_depthwise(weights: Weights, window: Window) -> bool:
     return alone and weights.outputs // window.group in (1, 2, 4)
 
 
-def _constants(
-    ctx: Context, weights: Weights, window: Window, value: Value, found: Epilogue, *, integer: bool
-) -> tuple[dict[str, Tensor], dict[str, object]]:
+def _constants(ctx: Context, layer: Layer, found: Epilogue) -> tuple[dict[str, Tensor], dict[str, Attribute]]:
     """Packed weights, scales and bias, with what follows the layer folded in."""
-    builder, depthwise = ctx.builder, _is_depthwise(weights, window)
+    builder, weights = ctx.builder, layer.weights
     bias = weights.bias * found.scale + found.shift
-    shaped = (-1, *([1] * (weights.real.ndim - 1)))
-    attributes: dict[str, object] = {}
+    attributes: dict[str, Attribute] = {}
     tensors: dict[str, Tensor] = {}
-    if integer and weights.integers is not None and value.quant is not None:
-        matrix = weights.integers
-        scale = np.float64(value.quant.scale) * weights.scale.astype(np.float64) * found.scale
+    if layer.integer and weights.integers is not None and layer.value.quant is not None:
+        matrix, quant = weights.integers, layer.value.quant
+        scale = np.float64(quant.scale) * weights.scale.astype(np.float64) * found.scale
         sums = matrix.astype(np.int64).reshape(weights.outputs, -1).sum(1)
-        bias = bias - scale * value.quant.zero_point * sums
-        attributes["x_zero_point"] = value.quant.zero_point
+        bias = bias - scale * quant.zero_point * sums
+        attributes["x_zero_point"] = quant.zero_point
         tensors["scale"] = builder.constant(scale.astype(np.float32))
     else:
-        matrix = (weights.real.astype(np.float64) * found.scale.reshape(shaped)).astype(np.float32)
-    packed = packing.pack_depthwise(matrix[:, 0]) if depthwise else packing.pack_conv(matrix, group=window.group)
+        factors = found.scale.reshape(-1, *([1] * (weights.real.ndim - 1)))
+        matrix = (weights.real.astype(np.float64) * factors).astype(np.float32)
+    if _is_depthwise(weights, layer.window):
+        packed = packing.pack_depthwise(matrix[:, 0])
+    else:
+        packed = packing.pack_conv(matrix, group=layer.window.group)
     tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
     return tensors, attributes | dict(packed.attributes)
 
 
-def _count(ctx: Context, value: Value, axis: int, weights: Weights, window: Window, form: Form) -> None:
+def _count(ctx: Context, weights: Weights, form: Form) -> None:
     pixels = product(form.dims).constant
     if pixels is not None:
         ctx.macs[ctx.builder.name] = pixels * int(np.prod(weights.real.shape[1:]))

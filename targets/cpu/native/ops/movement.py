@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewise.targets.cpu.native.align import lane_in
 from edgewise.targets.cpu.native.builder import tensor_of
-from edgewise.targets.cpu.native.context import Context, attribute_int, attribute_ints
+from edgewise.targets.cpu.native.context import Context, attribute_int, attribute_ints, is_op
 from edgewise.targets.cpu.native.form import Form, quotient
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
@@ -19,14 +19,29 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+def view_of(node: ir.Node, value: Value, ctx: Context) -> Value | None:
+    """What a node makes of its first input when that changes nothing in memory; None when it does, or is another node."""
+    if is_op(node, "Transpose"):
+        return transposed(value, attribute_ints(node, "perm") or list(range(value.rank))[::-1])
+    if is_op(node, "Reshape") and ctx.known(node.inputs[1]):
+        form = value.form.reshaped(_shape(node, value, ctx))
+        return None if form is None else replace(value.with_form(form), lane=lane_in(value, form))
+    return None
+
+
 def reshape(node: ir.Node, ctx: Context) -> None:
     """Reshape, with 0 and -1 in the new shape."""
-    value, shape = ctx.input(node, 0), ctx.input(node, 1).sizes
+    value = ctx.input(node, 0)
+    ctx.give(node, as_shape(value, _shape(node, value, ctx), ctx))
+
+
+def _shape(node: ir.Node, value: Value, ctx: Context) -> list[Dim]:
+    shape = ctx.input(node, 1).sizes
     if shape is None:
         raise Refusal("a shape that is not known from the inputs' shapes")
     allow_zero = attribute_int(node, "allowzero", 0)
     wanted = [value.dims[index] if one.constant == 0 and not allow_zero else one for index, one in enumerate(shape)]
-    ctx.give(node, as_shape(value, resolved(value.dims, wanted), ctx))
+    return resolved(value.dims, wanted)
 
 
 def resolved(dims: Sequence[Dim], wanted: Sequence[Dim]) -> list[Dim]:

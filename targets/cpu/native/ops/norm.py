@@ -62,7 +62,7 @@ def _over_channels(node: ir.Node, ctx: Context, value: Value, axis: int, operand
     rounding = rounding_after(node.outputs[0])
     inner = value.form.factors[numbers[-1]].constant
     if rounding is not None and (len(numbers) == 1 or (inner is not None and inner % 4 == 0)):
-        quant, lane = rounding[0], numbers[-1]
+        quant, lane = rounding, numbers[-1]
         made = ctx.builder.new(quant.dtype, dims, Layout.C4)
         grid = {"y_scale": quant.scale, "y_zero_point": quant.zero_point}
         result = replace(value, tensor=made, lane=lane, quant=quant)
@@ -175,7 +175,7 @@ def _groups(form: Form, axes: list[int]):  # type: ignore[no-untyped-def]
 def _mean_of_bytes(node: ir.Node, ctx: Context, value: Value, axes: list[int], form: Form) -> Value | None:
     if value.rank != 4 or axes != [2, 3] or value.lane is None or not value.in_bytes or value.quant is None:
         return None
-    rounding = _rounding_past_views(node)
+    rounding = rounding_after(node.outputs[0])
     numbers = value.form.numbers(1)
     if rounding is None or not numbers or value.lane != numbers[-1]:
         return None
@@ -199,20 +199,6 @@ def _mean_of_bytes(node: ir.Node, ctx: Context, value: Value, axes: list[int], f
         pads=[0, 0, 0, 0], include_pad=0, **grids,
     )  # fmt: skip
     return Value(form, made, form.numbers(1)[-1], quant)
-
-
-def _rounding_past_views(node: ir.Node):  # type: ignore[no-untyped-def]
-    """The grid of what follows, looking past reshapes: these hand bytes on as they are."""
-    output = node.outputs[0]
-    for _ in range(4):
-        found = rounding_after(output)
-        if found is not None:
-            return found[0]
-        users = [use.node for use in output.uses()]
-        if len(users) != 1 or users[0].op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-            return None
-        output = users[0].outputs[0]
-    return None
 
 
 def batch_normalization(node: ir.Node, ctx: Context) -> None:

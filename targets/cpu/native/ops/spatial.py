@@ -69,7 +69,7 @@ def global_pool(node: ir.Node, ctx: Context) -> None:
 def _pooled(node: ir.Node, ctx: Context, value: Value, window: Window, *, average: bool, include_pad: int) -> None:
     rounding = rounding_after(node.outputs[0])
     if value.quant is not None and average and rounding is not None:
-        quant: Quant | None = rounding[0]
+        quant: Quant | None = rounding
     else:
         quant = value.quant if value.in_bytes and not average else None
     in_bytes = quant is not None and bool(value.form.numbers(1))
@@ -217,7 +217,7 @@ def concat(node: ir.Node, ctx: Context) -> None:
         return
     axis = values[0].axis(attribute_int(node, "axis", 0))
     rounding = rounding_after(node.outputs[0])
-    values = _on_one_grid(ctx, values, None if rounding is None else rounding[0])
+    values = _on_one_grid(ctx, values, None if rounding is None else rounding)
     values = [value for value in values if value.dims[axis].constant != 0]
     ctx.give(node, joined(ctx, values, axis))
 
