@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgewise.quantize.errors import QuantizeError
 
 Weights = NDArray[np.float32]
+Scores = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 _BLOCK = re.compile(r"block:([1-9]\d*)x([1-9]\d*)")
@@ -21,24 +22,30 @@ _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
 class Pattern(Protocol):
     """A pattern of zeros."""
 
-    def refusal(self, weights: Weights) -> str:
+    @property
+    def outputs(self) -> int:
+        """How many consecutive outputs go together."""
+
+    def refusal(self, shape: tuple[int, ...]) -> str:
         """Why weights of this shape cannot have the pattern; empty when they can."""
 
-    def keep(self, weights: Weights, sparsity: float) -> Mask:
-        """What stays, as a mask of the same shape: True for the larger magnitudes."""
+    def keep(self, scores: Scores, sparsity: float) -> Mask:
+        """What stays, as a mask of the same shape: True where the sums of the scores (none below 0) are larger."""
 
 
 @dataclass(frozen=True)
 class Unstructured:
     """Single weights, anywhere in the layer (Han et al. 2015)."""
 
-    def refusal(self, weights: Weights) -> str:
+    outputs: int = 1
+
+    def refusal(self, shape: tuple[int, ...]) -> str:
         """Every shape will do."""
         return ""
 
-    def keep(self, weights: Weights, sparsity: float) -> Mask:
-        """The largest magnitudes of the layer."""
-        return _largest(np.abs(weights), sparsity)
+    def keep(self, scores: Scores, sparsity: float) -> Mask:
+        """The largest scores of the layer."""
+        return _largest(scores, sparsity)
 
 
 @dataclass(frozen=True)
@@ -52,20 +59,19 @@ class Block:
     inputs: int
     outputs: int
 
-    def refusal(self, weights: Weights) -> str:
+    def refusal(self, shape: tuple[int, ...]) -> str:
         """Both dims must be whole numbers of blocks."""
-        made, _, read = weights.shape
+        made, _, read = shape
         if read % self.inputs:
             return f"{read} inputs are no multiple of {self.inputs}"
         return f"{made} outputs are no multiple of {self.outputs}" if made % self.outputs else ""
 
-    def keep(self, weights: Weights, sparsity: float) -> Mask:
-        """The blocks with the largest sums of squares."""
-        made, positions, read = weights.shape
-        blocks = weights.reshape(made // self.outputs, self.outputs, positions, read // self.inputs, self.inputs)
-        energy = np.square(blocks, dtype=np.float64).sum(axis=(1, 4))
-        kept = _largest(energy, sparsity)[:, None, :, :, None]
-        return np.broadcast_to(kept, blocks.shape).reshape(weights.shape)
+    def keep(self, scores: Scores, sparsity: float) -> Mask:
+        """The blocks with the largest sums."""
+        made, positions, read = scores.shape
+        blocks = scores.reshape(made // self.outputs, self.outputs, positions, read // self.inputs, self.inputs)
+        kept = _largest(blocks.sum(axis=(1, 4)), sparsity)[:, None, :, :, None]
+        return np.broadcast_to(kept, blocks.shape).reshape(scores.shape)
 
 
 @dataclass(frozen=True)
@@ -74,19 +80,19 @@ class NOfM:
 
     n: int
     m: int
+    outputs: int = 1
 
-    def refusal(self, weights: Weights) -> str:
+    def refusal(self, shape: tuple[int, ...]) -> str:
         """The inputs must be whole groups."""
-        read = weights.shape[2]
-        return f"{read} inputs are no multiple of {self.m}" if read % self.m else ""
+        return f"{shape[2]} inputs are no multiple of {self.m}" if shape[2] % self.m else ""
 
-    def keep(self, weights: Weights, sparsity: float) -> Mask:
-        """The ``n`` largest magnitudes of each group; the sparsity follows from the pattern."""
-        groups = np.abs(weights).reshape(-1, self.m)
+    def keep(self, scores: Scores, sparsity: float) -> Mask:
+        """The ``n`` largest of each group; the sparsity follows from the pattern."""
+        groups = scores.reshape(-1, self.m)
         order = np.argsort(-groups, axis=1, kind="stable")
         mask = np.zeros(groups.shape, np.bool_)
         np.put_along_axis(mask, order[:, : self.n], True, axis=1)
-        return mask.reshape(weights.shape)
+        return mask.reshape(scores.shape)
 
 
 def parse_pattern(text: str, sparsity: float) -> Pattern:
@@ -126,7 +132,7 @@ def _bad_sparsity(text: str, sparsity: float, expected: str) -> QuantizeError:
     )
 
 
-def _largest(scores: NDArray[np.floating], sparsity: float) -> Mask:
+def _largest(scores: Scores, sparsity: float) -> Mask:
     """True for all but the smallest ``sparsity`` of the scores; ties go in the order in which they are stored."""
     removed = round(sparsity * scores.size)
     mask = np.ones(scores.size, np.bool_)

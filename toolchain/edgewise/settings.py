@@ -25,11 +25,17 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """``sparsity`` is the fraction of weights to remove, ``skip`` names layers to leave alone."""
+    """``sparsity`` is the fraction of weights to remove, ``skip`` names layers to leave alone.
+
+    ``calib`` is DATA for criteria that look at what the layers read; None: the quantize stage's.
+    """
 
     pattern: str
     sparsity: float
     skip: tuple[str, ...] = ()
+    criterion: str = "magnitude"
+    calib: str | None = None
+    samples: int = 512
 
 
 @dataclass(frozen=True)

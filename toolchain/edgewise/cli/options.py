@@ -239,6 +239,16 @@ Skip = Annotated[
     typer.Option("--skip", metavar="LAYER", rich_help_panel=_PRUNE, help="A layer not to prune; repeat it."),
 ]
 
+Criterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        metavar="NAME",
+        rich_help_panel=_PRUNE,
+        help="How weights are judged: magnitude; or, with --calib, wanda or second_order.",
+    ),
+]
+
 MinSqnr = Annotated[
     float | None,
     typer.Option(

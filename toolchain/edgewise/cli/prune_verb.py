@@ -17,8 +17,18 @@ Pattern = Annotated[
 Sparsity = Annotated[
     float, typer.Option("--sparsity", metavar="FRACTION", help="The fraction of weights to remove.", min=0, max=1)
 ]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        "--criterion", metavar="NAME", help="magnitude; or, with --calib, wanda or second_order, which loses far less."
+    ),
+]
+Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="How many samples to prune by.")]
 Calib = Annotated[
-    str | None, typer.Option("--calib", metavar="DATA", help="Samples on which to measure what the pruning changes.")
+    str | None,
+    typer.Option(
+        "--calib", metavar="DATA", help="Samples to prune by, and on which to measure what the pruning changes."
+    ),
 ]
 
 
@@ -29,14 +39,17 @@ def run(
     pattern: Pattern,
     sparsity: Sparsity,
     skip: o.Skip = None,
+    criterion: Criterion = "magnitude",
     calib: Calib = None,
+    samples: Samples = 512,
     preprocess: o.Preprocess = None,
     as_json: o.Json = False,
 ) -> None:
-    """Remove the smallest weights of an ONNX file, in a pattern that an engine can use."""
+    """Remove weights of an ONNX file, in a pattern that an engine can use."""
     from edgewise.verbs.prune import prune
 
     verb = partial(
-        prune, model, output, pattern=pattern, sparsity=sparsity, skip=skip or (), calib=calib, preprocess=preprocess
-    )
+        prune, model, output, pattern=pattern, sparsity=sparsity, skip=skip or (), criterion=criterion, calib=calib,
+        samples=samples, preprocess=preprocess,
+    )  # fmt: skip
     perform(verb, show_prune, as_json=as_json)

@@ -25,7 +25,8 @@ def show_prune(result: Result, console: Console) -> None:
     """Density per layer, and what was left alone and why."""
     report = result["report"]
     reached = f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} asked for per layer"
-    facts(console, [("written", result["output"]), ("pattern", report["pattern"]), ("removed", reached)])
+    how = (("pattern", report["pattern"]), ("criterion", report["criterion"]), ("samples", report.get("samples")))
+    facts(console, [("written", result["output"]), *how, ("removed", reached)])
     layers = [(entry["name"], entry["op"], percent(entry["density"])) for entry in report["layers"]]
     table(console, "Layers", ("layer", "op", "density"), layers, right=1)
     refused = [(entry["node"], entry["op"], entry["reason"]) for entry in report["refused"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from edgewise.stages.choices import Chosen
 from edgewise.stages.gates import bundle_gates, latency_gates
 from edgewise.stages.network import Network, write_network
 from edgewise.stages.profile import profile_parts, profile_stage
-from edgewise.stages.prune import prune_stage
+from edgewise.stages.prune import prune_parts, prune_settings, prune_stage
 from edgewise.stages.quantize import quantize_parts, quantize_stage
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ class TargetRun:
         )
 
     def _prune(self, step: Step) -> Step:
-        settings = self.chosen.recipe.prune
+        recipe = self.chosen.recipe
+        settings = prune_settings(recipe)
         if settings is None:
             return step
-        parts = {"network": step.digest, "settings": asdict(settings)}
-        return self._step("prune", parts, partial(prune_stage, step.network, settings, progress=self.progress), step)
+        parts = {"network": step.digest, **prune_parts(settings, recipe.preprocess)}
+        make = partial(prune_stage, step.network, settings, preprocess=recipe.preprocess, progress=self.progress)
+        return self._step("prune", parts, make, step)
 
     def _quantize(self, step: Step) -> Step:
         recipe: Recipe = self.chosen.recipe

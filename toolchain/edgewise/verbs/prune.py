@@ -25,11 +25,13 @@ def prune(
     pattern: str,
     sparsity: float,
     skip: Sequence[str] = (),
+    criterion: str = "magnitude",
     calib: str | None = None,
+    samples: int = 512,
     preprocess: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Remove the smallest weights of an ONNX file in a pattern.
+    """Remove weights of an ONNX file in a pattern.
 
     Args:
         model: the ONNX file.
@@ -37,7 +39,9 @@ def prune(
         pattern: ``block:RxC``, ``2:4``, ``N:M``, ``channel`` or ``unstructured``.
         sparsity: the fraction of weights to remove.
         skip: names of layers to leave alone.
-        calib: DATA on which to measure what the pruning changed.
+        criterion: ``magnitude``, ``wanda`` or ``second_order``; the last two need ``calib``.
+        calib: DATA to prune by, and on which to measure what the pruning changed.
+        samples: how many samples of it to prune by.
         preprocess: what to do with the images of DATA.
         progress: told how far the work is.
 
@@ -46,13 +50,15 @@ def prune(
         against the network before, where ``calib`` is given.
 
     Raises:
-        QuantizeError: an unknown pattern, or a sparsity that it does not have.
+        QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, no data for a criterion
+            that needs it.
         RunError: the model or DATA cannot be read.
     """
     network = read_network(model)
     if calib:
         network = with_reference(network, calib, preprocess, progress=progress)
-    pruned = prune_stage(network, PruneSettings(pattern, sparsity, tuple(skip)), progress=progress)
+    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples)
+    pruned = prune_stage(network, settings, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(pruned, output)
     result = {
