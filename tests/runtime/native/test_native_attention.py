@@ -121,3 +121,57 @@ def test_hostile_files_are_refused(
 ) -> None:
     with pytest.raises(native.NativeError):
         run_op(op, inputs, [output], attributes)
+
+
+QUANTIZED = {
+    "q_scale": 0.021,
+    "q_zero_point": 117,
+    "k_scale": 0.017,
+    "k_zero_point": 131,
+    "v_scale": 0.013,
+    "v_zero_point": 90,
+}
+SIGNED = {key: value - 128 if key.endswith("point") else value for key, value in QUANTIZED.items()}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@QUICK
+@given(data=st.data())
+def test_attention_of_bytes(run_op: Any, isa: str, dtype: str, data: Any) -> None:
+    batch, heads = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3))
+    depth, value_depth = (data.draw(st.sampled_from([4, 8, 16, 64, 5, 7])) for _ in range(2))
+    queries, keys = data.draw(TOKENS), data.draw(TOKENS)
+    generator = np.random.default_rng(data.draw(st.integers(0, 5)))
+    low = -128 if dtype == "int8" else 0
+    shapes = ((batch, heads * depth, queries), (batch, heads * depth, keys), (batch, heads * value_depth, keys))
+    q, k, v = (generator.integers(low, low + 256, shape).astype(dtype) for shape in shapes)
+    attributes: dict[str, Any] = dict(QUANTIZED if dtype == "uint8" else SIGNED)
+    real = [
+        (x.astype(np.float64) - attributes[f"{name}_zero_point"]) * np.float32(attributes[f"{name}_scale"])
+        for name, x in (("q", q), ("k", k), ("v", v))
+    ]
+    mask = normal((1, heads, queries, keys), 3) if data.draw(st.booleans()) else None
+    scale = 0.05
+    weights, want = reference(*real, mask, heads, scale)
+    attributes |= {"heads": heads, "scale": scale, "y_scale": 0.0091, "y_zero_point": 3}
+    kind = data.draw(st.sampled_from(["", "u8", "s8"]))
+    if kind:
+        attributes |= {"p_scale": 0.0037, "p_zero_point": -128 if kind == "s8" else 0, "p_signed": int(kind == "s8")}
+        steps = torch.clamp(torch.round(weights / np.float32(0.0037)), max=255) * np.float32(0.0037)
+        want = (
+            torch.einsum("bhqk,bhdk->bhdq", steps, torch.from_numpy(real[2]).unflatten(1, (heads, -1)))
+            .flatten(1, 2)
+            .numpy()
+        )
+    inputs = [("c4", q), ("c4", k), ("c4", v)] + ([] if mask is None else [mask])
+    shape, threads = (batch, heads * value_depth, queries), data.draw(st.sampled_from([1, 2]))
+    got = run_op("attention", inputs, [("float32", shape)], attributes, isa=isa, threads=threads)[0]
+    off = np.abs(got - want)
+    assert (
+        off.max() <= 0.0037 * 3
+    )  # a weight that is rounded the other way moves a result by up to 1.6 of its steps times a value
+    assert np.mean(off > 1e-4) < 0.01
+    for y_dtype, limits in (("uint8", (0, 255)), ("int8", (-128, 127))):
+        y = run_op("attention", inputs, [(y_dtype, shape, "c4")], attributes, isa=isa, threads=threads)[0]
+        assert np.abs(y - np.clip(np.round(got / np.float32(0.0091)) + 3, *limits)).max() <= 1

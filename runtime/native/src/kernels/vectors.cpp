@@ -2,12 +2,21 @@
 
 namespace ew {
 
-extern const VectorKernels kVectorsAvx2, kVectorsAvx512, kVectorsAvx512Bf16;
+#if defined(__x86_64__)
+extern const VectorKernels kVectorsAvx2, kVectorsAvx512;
+void lut_avx512bf16(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count);
+#endif
 
 const VectorKernels& vector_kernels(Isa isa) {
     static constexpr VectorKernels kGeneric = make_table<F32x1>("f32_generic");
 #if defined(__x86_64__)
-    if (isa >= Isa::kAvx512Bf16) return kVectorsAvx512Bf16;
+    static const VectorKernels kNewest = [] {
+        VectorKernels table = kVectorsAvx512;
+        table.name = "f32_avx512bf16";
+        table.lut = lut_avx512bf16;
+        return table;
+    }();
+    if (isa >= Isa::kAvx512Bf16) return kNewest;
     if (isa >= Isa::kAvx512) return kVectorsAvx512;
     if (isa >= Isa::kAvx2) return kVectorsAvx2;
 #endif

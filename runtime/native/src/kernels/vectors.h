@@ -52,6 +52,7 @@ struct Product {
 struct Heads {
     int64_t depth = 0, value_depth = 0, queries = 0, keys = 0;
     float scale = 1;
+    float p_scale = 0, p_top = 0;  // where the softmax is rounded to steps: their size, and the most of them
 };
 
 struct VectorKernels {

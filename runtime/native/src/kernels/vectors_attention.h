@@ -48,6 +48,19 @@ EW_INLINE void soften(float* scores, int64_t keys, V (&sums)[kVectors]) {
     }
 }
 
+// The softmax itself, in whole steps.
+template <typename V, int kVectors>
+EW_INLINE void round_weights(const Heads& h, float* scores, V (&factors)[kVectors]) {
+    const V inverse = V::all(1.0f / h.p_scale), top = V::all(h.p_top);
+    for (int64_t key = 0; key < h.keys; ++key) {
+        for (int v = 0; v < kVectors; ++v) {
+            float* at = scores + (key * kVectors + v) * V::kLanes;
+            min(round(V::load(at) * (inverse * factors[v])), top).store(at);
+        }
+    }
+    for (V& one : factors) one = V::all(h.p_scale);
+}
+
 template <typename V, int kVectors, int kChannels>
 EW_INLINE void mix_values(const Heads& h, const float* scores, const float* values, const V (&factors)[kVectors], float* y, int64_t some) {
     V total[kChannels][kVectors];
@@ -82,6 +95,7 @@ EW_INLINE void attend_tile(const Heads& h, const float* q, const float* k, const
     V factors[kVectors];
     soften<V, kVectors>(scores, h.keys, factors);
     for (V& one : factors) one = V::all(1.0f) / one;
+    if (h.p_scale > 0) round_weights<V, kVectors>(h, scores, factors);
     int64_t c = 0;
     for (; c + 4 <= h.value_depth; c += 4) mix_values<V, kVectors, 4>(h, scores, v + c * h.keys, factors, y + c * h.queries, some);
     for (; c < h.value_depth; ++c) mix_values<V, kVectors, 1>(h, scores, v + c * h.keys, factors, y + c * h.queries, some);

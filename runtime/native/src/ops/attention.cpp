@@ -36,8 +36,8 @@ public:
             float* queries = reinterpret_cast<float*>(run.scratch) + scratch_floats_ * static_cast<size_t>(thread);
             float* scores = queries + h.depth * shape_.width;
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t first = i % shape_.tiles * shape_.width, one = i / shape_.tiles;
-                const int64_t some = std::min(shape_.width, h.queries - first);
+                const int64_t tile = i % shape_.tiles, one = i / shape_.tiles;
+                const int64_t first = shape_.begin(tile), some = std::min(shape_.begin(tile + 1), h.queries) - first;
                 const int64_t row = (some + kernels_->lanes - 1) / kernels_->lanes * kernels_->lanes;
                 shape_.start_scores(masked_ ? run.inputs[3] : nullptr, one / shape_.heads, one % shape_.heads, first, some, row, scores);
                 kernels_->attend(h, run.inputs[0]->as<float>() + one * h.depth * h.queries + first,
@@ -92,10 +92,10 @@ Status AttentionShape::read(const Setup& setup) {
 }
 
 void AttentionShape::tile(int lanes, int most) {
-    const int64_t vectors = (head.queries + lanes - 1) / lanes;
-    tiles = (vectors + most - 1) / most;
-    width = tiles == 0 ? 0 : (vectors + tiles - 1) / tiles * lanes;
-    if (width > 0) tiles = (head.queries + width - 1) / width;
+    lanes_ = lanes;
+    vectors_ = (head.queries + lanes - 1) / lanes;
+    tiles = (vectors_ + most - 1) / most;
+    width = tiles == 0 ? 0 : (vectors_ + tiles - 1) / tiles * lanes;
 }
 
 void AttentionShape::start_scores(const Tensor* mask, int64_t batch, int64_t one_head, int64_t first, int64_t some, int64_t row, float* scores) const {

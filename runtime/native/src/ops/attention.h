@@ -17,13 +17,16 @@ public:
 
     int64_t batches = 0, heads = 1;
     Heads head;
-    int64_t tiles = 0, width = 0;  // of queries
+    int64_t tiles = 0, width = 0;  // of queries; the widest
 
+    // The first query of a tile; beyond the last one for the tile after it.
+    int64_t begin(int64_t tile) const { return tile * vectors_ / tiles * lanes_; }
     int64_t items() const { return batches * heads * tiles; }
     // scores[key][lane] = mask for `some` queries from `first` on, 0 without a mask or beyond them.
     void start_scores(const Tensor* mask, int64_t batch, int64_t one_head, int64_t first, int64_t some, int64_t row, float* scores) const;
 
 private:
+    int64_t vectors_ = 0, lanes_ = 1;
     int64_t mask_dims_[4] = {1, 1, 1, 1};  // [B, heads, Tq, Tk]
     int64_t mask_strides_[4] = {};
 };
