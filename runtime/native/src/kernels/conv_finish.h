@@ -10,6 +10,13 @@
 #include "activation.h"
 #include "conv.h"
 
+// GCC would make a copy for each constant that a caller hands in.
+#if defined(__clang__)
+#define EW_ONCE __attribute__((noinline))
+#else
+#define EW_ONCE __attribute__((noinline, noclone))
+#endif
+
 namespace ew {
 namespace {
 
@@ -100,7 +107,7 @@ EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64
 
 // Sums [4][row] of which stretch.pixels and stretch.outputs are wanted.
 template <typename Op>
-__attribute__((noinline)) void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
     using V = typename Op::Float;
     const auto* from = static_cast<const uint8_t*>(sums);
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {

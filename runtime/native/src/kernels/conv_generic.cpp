@@ -8,7 +8,7 @@ namespace ew {
 namespace {
 
 struct Scalar {
-    static constexpr int kLanes = 1, kVectors = 6, kSpare = 0, kColumns = 1, kLines = 1;
+    static constexpr int kLanes = 1, kVectors = 2, kSpare = 0, kColumns = 1, kLines = 1;
     using Float = F32x1;
 
     static void load_bytes(const uint8_t* from, bool is_signed, Float (&values)[4], int64_t) {
@@ -85,7 +85,7 @@ constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic
 }  // namespace
 
 #if defined(__x86_64__)
-extern const ConvKernel kConvS8Avx512Vnni, kConvF32Avx512;
+extern const ConvKernel kConvS8Avx512Vnni, kConvF32Avx512, kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 #endif
 
 const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -93,6 +93,7 @@ const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
 #if defined(__x86_64__)
     if (integer && isa >= Isa::kAvx512Vnni) return kConvS8Avx512Vnni;
     if (!integer && isa >= Isa::kAvx512) return kConvF32Avx512;
+    if (isa >= Isa::kAvx2) return !integer ? kConvF32Avx2 : safe_pairs ? kConvS8Avx2 : kConvS8WideAvx2;
 #endif
     return integer ? kInt : kFloat;
 }

@@ -26,7 +26,7 @@ inline void add_column(const ConvFinish& finish, const ConvStretch& stretch, Col
 }
 
 template <typename V>
-EW_INLINE void activate_column(const ConvFinish& finish, Column* column) {
+EW_ONCE void activate_column(const ConvFinish& finish, Column* column) {
     if (finish.activation == Function::kNone) return;
     for (int64_t o = 0; o < column->outputs; o += 4 * V::kLanes) {
         V v[4];
@@ -60,7 +60,7 @@ EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch
 }
 
 template <typename Op>
-void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels, const ConvStretch& stretch) {
+EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels, const ConvStretch& stretch) {
     using V = typename Op::Float;
     Column column;
     column.outputs = std::min(row, stretch.outputs);

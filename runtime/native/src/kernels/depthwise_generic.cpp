@@ -39,7 +39,7 @@ constexpr DepthwiseKernel kInt{"s8_generic", 1, sums_s8, nullptr}, kFloat{"f32_g
 }  // namespace
 
 #if defined(__x86_64__)
-extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512;
+extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512, kDepthwiseS8Avx2, kDepthwiseS8WideAvx2, kDepthwiseF32Avx2;
 #endif
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -47,6 +47,7 @@ const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) 
 #if defined(__x86_64__)
     if (integer && isa >= Isa::kAvx512Vnni) return kDepthwiseS8Avx512Vnni;
     if (!integer && isa >= Isa::kAvx512) return kDepthwiseF32Avx512;
+    if (isa >= Isa::kAvx2) return !integer ? kDepthwiseF32Avx2 : safe_pairs ? kDepthwiseS8Avx2 : kDepthwiseS8WideAvx2;
 #endif
     return integer ? kInt : kFloat;
 }
