@@ -78,9 +78,9 @@ class CpuTarget:
         spec = with_scheme(base, scheme)
         if not spec.weights_only:
             return spec
-        floats = {
-            op: "ONNX Runtime has no kernel that reads its weights in this form" for op in ("Conv", "ConvTranspose")
-        }
+        floats = dict.fromkeys(
+            ("Conv", "ConvTranspose"), "ONNX Runtime has no kernel that reads its weights in this form"
+        )
         return replace(with_scheme(base, scheme, stores_int4=True), reduce_range=False, float_ops=floats)
 
     def build(self, request: BuildRequest) -> BuildResult:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewise.targets.cpu.native.activations import Activation, activation_of, tabulated
-from edgewise.targets.cpu.native.align import Broadcast, broadcast
-from edgewise.targets.cpu.native.builder import tensor_of
+from edgewise.targets.cpu.native.align import Broadcast, broadcast, like
+from edgewise.targets.cpu.native.builder import channel_dims, tensor_of
 from edgewise.targets.cpu.native.context import Context, attribute_int, only_reader, rounding_after
-from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.form import Form, same_size
 from edgewise.targets.cpu.native.ops.movement import sizes_value
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
-from edgewise.targets.cpu.native.value import Refusal, Value, constant_value, dtype_named, numpy_name
+from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value, dtype_named, numpy_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -167,43 +167,79 @@ def _with_constant(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -
 
 
 def _bytes(node: ir.Node, name: str, a: Value, b: Value, ctx: Context) -> Value | None:
-    """Add or Mul of two C4 values of the same form, rounded right after (past a Relu that the rounding does anyway)."""
-    if a.lane is None or b.lane is None or not a.in_bytes or not b.in_bytes or a.quant is None or b.quant is None:
+    """Add or Mul with at least one C4 value that is as large as the result; past a Relu that the rounding does anyway."""
+    leader, other, turned = (a, b, False) if _leads(a, b) else (b, a, True)
+    if not _leads(leader, other) or leader.quant is None:
         return None
+    dims = list(channel_dims(leader))
+    placed = _beside(ctx, leader, other)
+    if placed is None:
+        return None
+    view, grid = placed
     output = node.outputs[0]
     after = only_reader(output)
     relu = after is not None and after.op_type == "Relu" and not after.domain
-    rounding = rounding_after(after.outputs[0] if relu and after is not None else output)
-    if rounding is None:
-        return None
-    quant = rounding
-    if relu and quant.zero_point != quant.levels.min():
-        return None
-    found = _in_words(a, b)
-    if found is None:
-        return None
-    dims_a, dims_b = found
-    made = ctx.builder.new(quant.dtype, dims_a, Layout.C4)
-    views = [ctx.builder.view(tensor_of(one), dims, layout=Layout.C4) for one, dims in ((a, dims_a), (b, dims_b))]
-    parameters: dict[str, float | int] = {}
-    for key, one in (("a", a.quant), ("b", b.quant), ("y", quant)):
-        parameters |= {f"{key}_scale": one.scale, f"{key}_zero_point": one.zero_point}
-    ctx.builder.emit("binary", views, [made], function=name, **parameters)
-    value = replace(a, tensor=made, quant=quant)
+    quant = rounding_after(after.outputs[0] if relu and after is not None else output)
+    if quant is None or (relu and quant.zero_point != quant.levels.min()):
+        quant, relu = rounding_after(output), False
+    layout = Layout.PLAIN if quant is None else Layout.C4
+    made = ctx.builder.new(DType.F32 if quant is None else quant.dtype, dims, layout)
+    operands = [ctx.builder.view(tensor_of(leader), dims, layout=Layout.C4), view]
+    grids = {"a": leader.quant, "b": grid}
+    if turned:
+        operands, grids = operands[::-1], {"a": grid, "b": leader.quant}
+    ctx.builder.emit("binary", operands, [made], function=name, **_parameters({**grids, "y": quant}))
+    value = replace(leader, tensor=made, quant=quant, lane=leader.lane if quant is not None else None)
+    ctx.give(node, value)
     if relu and after is not None:
         ctx.done.add(after)
         ctx.values[after.outputs[0]] = value
     return value
 
 
-def _in_words(a: Value, b: Value) -> tuple[list[Dim], list[Dim]] | None:
-    """[images, channels, pixels] of both: equal, or one number a channel in the second."""
-    from edgewise.targets.cpu.native.builder import channel_dims
+def _parameters(grids: dict[str, Quant | None]) -> dict[str, float | int]:
+    found: dict[str, float | int] = {}
+    for key, grid in grids.items():
+        if grid is not None:
+            found |= {f"{key}_scale": grid.scale, f"{key}_zero_point": grid.zero_point}
+    return found
 
-    if a.form == b.form and a.lane == b.lane:
-        dims = list(channel_dims(a))
-        return dims, dims
-    return None
+
+def _leads(a: Value, b: Value) -> bool:
+    """Whether a value lies in C4 and is as large as the result."""
+    if a.lane is None or not a.in_bytes or a.rank < b.rank:
+        return False
+    sizes = zip(a.dims[a.rank - b.rank :], b.dims, strict=True)
+    return all(same_size(mine, its) or its.constant == 1 for mine, its in sizes)
+
+
+def _beside(ctx: Context, leader: Value, other: Value) -> tuple[Tensor, Quant | None] | None:
+    """The other operand as [images, channels, pixels]: as large, or one number for each channel."""
+    if other.array is not None:
+        return None
+    if other.dtype is DType.F32:
+        other = ctx.builder.real(other)
+    elif other.lane is None:
+        return None
+    placed = like(ctx, other, leader.form)
+    if placed is not None and placed.lane == leader.lane if other.lane is not None else placed is not None:
+        dims, layout = channel_dims(leader), Layout.PLAIN if other.lane is None else Layout.C4
+        return (ctx.builder.view(tensor_of(placed), dims, layout=layout), placed.quant) if placed else None
+    return _per_channel(ctx, leader, other)
+
+
+def _per_channel(ctx: Context, leader: Value, other: Value) -> tuple[Tensor, Quant | None] | None:
+    """[images, channels, 1, 1] beside [images, channels, height, width]."""
+    numbers = leader.form.numbers(1)
+    plain = leader.form.is_plain and other.form.is_plain and leader.rank == other.rank and leader.rank > 2
+    if not plain or len(numbers) != 1 or leader.lane != numbers[0] or len(other.form.axes[1]) != 1:
+        return None
+    if any(other.form.axes[2:]) or not same_size(other.dims[0], leader.dims[0]) or other.dims[1] != leader.dims[1]:
+        return None
+    if other.lane is not None and other.lane != other.form.numbers(1)[0]:
+        return None
+    layout = Layout.PLAIN if other.lane is None else Layout.C4
+    return ctx.builder.view(tensor_of(other), [other.dims[0], other.dims[1], dim(1)], layout=layout), other.quant
 
 
 def where(node: ir.Node, ctx: Context) -> None:
