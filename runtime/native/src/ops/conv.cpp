@@ -11,6 +11,7 @@ namespace ew {
 namespace {
 
 constexpr int64_t kMostEntries = int64_t{1} << 31;
+constexpr int64_t kLeastCycles = 16000;  // that are worth handing to another thread
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
 // Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
@@ -41,21 +42,24 @@ public:
         return reserve(setup);
     }
 
+    // Work is counted in quarters of a vector of pixels times lines of outputs, so that threads get equal shares of it wherever
+    // tiles begin. A thread packs each tile that it has a share in.
     void run(const Run& run) override {
-        const int64_t groups = geometry_.batch * groups_ * tiles_;
-        chunks_ = std::max<int64_t>(1, std::min(lines_, (int64_t{kItemsPerThread} * run.pool.threads() + groups - 1) / std::max<int64_t>(groups, 1)));
-        if (run.pool.threads() == 1) chunks_ = 1;
-        run.pool.parallel(groups * chunks_, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+        const int64_t per_group = lines_ * (4 * vectors_ + cost_of(whole_tiles_));
+        run.pool.parallel(geometry_.batch * groups_ * per_group, grain_, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
-            for (int64_t item = begin; item < end; ++item) {
-                const int64_t tile = item / chunks_, chunk = item % chunks_;
-                compute(run, tile, chunk, item == begin || chunk == 0, scratch);
+            int64_t group = begin / per_group, at = begin % per_group, tile = 0;
+            for (; at >= lines_ * cost_of(tile); ++tile) at -= lines_ * cost_of(tile);
+            for (int64_t left = end - begin; left > 0; at = 0) {
+                const int64_t cost = cost_of(tile), stop = std::min(at + left, lines_ * cost);
+                compute(run, group, tile, at / cost, stop / cost, scratch);
+                left -= stop - at;
+                if (++tile == tiles_) tile = 0, ++group;
             }
         });
     }
 
 private:
-    static constexpr int64_t kItemsPerThread = 16;
     static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4;
 
     Status read_groups(const Setup& setup, const Tensor& x) {
@@ -119,6 +123,8 @@ private:
         tiles_ = whole_tiles_ + (spare_ > 0);
         most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;
         most_pixels_ = std::max(most_pixels_, (spare_ + 15) / 16 * 16);
+        // About two cycles an entry are one unit of work.
+        grain_ = std::max<int64_t>(1, kLeastCycles / 2 / std::max<int64_t>(entries_, 1));
     }
 
     Tile tile_at(int64_t tile) const {
@@ -139,14 +145,19 @@ private:
         return {};
     }
 
-    // One chunk of the outputs of one tile. The scratch holds the packed tile, then sums.
-    void compute(const Run& run, int64_t item, int64_t chunk, bool fresh, uint8_t* scratch) const {
-        const Tile tile = tile_at(item % tiles_);
-        const int64_t group = item / tiles_ % groups_, sample = item / tiles_ / groups_;
-        const int64_t first = lines_ * chunk / chunks_ * kLine, last = std::min(outputs_, lines_ * (chunk + 1) / chunks_ * kLine);
+    int64_t cost_of(int64_t tile) const {
+        if (tile == whole_tiles_) return spare_ > 0 ? (spare_ + 3) / 4 : 0;
+        return 4 * (vectors_ / whole_tiles_ + (tile < vectors_ % whole_tiles_));
+    }
+
+    // Some lines of outputs of one tile. The scratch holds the packed tile, then sums.
+    void compute(const Run& run, int64_t item, int64_t which, int64_t first_line, int64_t last_line, uint8_t* scratch) const {
+        const Tile tile = tile_at(which);
+        const int64_t group = item % groups_, sample = item / groups_;
+        const int64_t first = first_line * kLine, last = std::min(outputs_, last_line * kLine);
         if (first >= last) return;
         ConvBlock block{};
-        place_x(*run.inputs[0], sample, group, tile, fresh, scratch, &block);
+        place_x(*run.inputs[0], sample, group, tile, scratch, &block);
         block.vectors = tile.vectors;
         block.sums = scratch + tile_bytes_;
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, tile);
@@ -165,7 +176,7 @@ private:
         else kernel_->dense(finish_, block, stretch);
     }
 
-    void place_x(const Tensor& x, int64_t sample, int64_t group, const Tile& tile, bool fresh, uint8_t* scratch, ConvBlock* block) const {
+    void place_x(const Tensor& x, int64_t sample, int64_t group, const Tile& tile, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
         const uint8_t* from = x.data + (sample * groups_ + group) * planes_ * plane;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
@@ -177,7 +188,6 @@ private:
         const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : (tile.pixels + 15) / 16 * 16;
         block->x = scratch;
         block->x_stride = width * 4;
-        if (!fresh) return;
         ConvRow rows[kMostPixels];
         ConvRun runs[3 * kMostPixels + 1];
         const int64_t row_count = make_rows(geometry_, tile.first, tile.pixels, rows);
@@ -210,7 +220,7 @@ private:
     const int32_t *index_ = nullptr, *start_ = nullptr;
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4;  // outputs of a sparse block
-    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, chunks_ = 1;
+    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
     int64_t tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
     bool has_residual_ = false;
