@@ -80,6 +80,8 @@ struct VectorKernels {
     void (*norm_row)(const Norm& norm, const float* x, float* y, int64_t count);
     void (*moments)(const float* x, int64_t count, float* mean, float* variance);
     void (*scale_shift)(const float* x, float* y, int64_t count, float factor, float shift);
+    // total += x * factor
+    void (*add_scaled)(const float* x, float* total, int64_t count, float factor);
 
     float (*fold_row)(Fold fold, const float* x, int64_t count, float start);
     void (*fold_into)(Fold fold, const float* x, float* total, int64_t count);

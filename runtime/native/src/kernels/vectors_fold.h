@@ -104,6 +104,14 @@ inline void sum_c4(const uint8_t* x, int64_t count, bool is_signed, int64_t* sum
 }
 
 template <typename V>
+void add_scaled(const float* x, float* total, int64_t count, float factor) {
+    const V f = V::all(factor);
+    int64_t i = 0;
+    for (; i + V::kLanes <= count; i += V::kLanes) fma(V::load(x + i), f, V::load(total + i)).store(total + i);
+    if (i < count) fma(V::load_some(x + i, count - i), f, V::load_some(total + i, count - i)).store_some(total + i, count - i);
+}
+
+template <typename V>
 void every(const float* x, int64_t stride, float* y, int64_t count) {
     int64_t i = 0;
 #if defined(__AVX512F__)

@@ -33,6 +33,7 @@ constexpr VectorKernels make_table(const char* name) {
     table.norm_row = norm_row<V>;
     table.moments = moments<V>;
     table.scale_shift = scale_shift<V>;
+    table.add_scaled = add_scaled<V>;
     table.fold_row = fold_row<V>;
     table.fold_into = fold_into<V>;
     table.max_bytes = max_bytes;

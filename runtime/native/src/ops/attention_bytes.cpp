@@ -123,13 +123,19 @@ private:
         for (size_t size : sizes_) thread_bytes_ += size;
     }
 
-    // Rows of channels [first, first + count) of batch n, from or to bytes in C4 that lie one by one.
-    template <typename Move>
-    static void channels(const Tensor& tensor, int64_t n, int64_t first, int64_t count, Move&& move) {
+    // Rows of channels from bytes in C4, and back. Heads whose channels are no groups of four are moved one by one.
+    template <typename Quad, typename One>
+    static void channels(const Tensor& tensor, int64_t n, int64_t first, int64_t count, float* rows, Quad&& quad, One&& one) {
         const int64_t positions = tensor.count(2, tensor.rank), stored = (tensor.dims[1] + 3) / 4 * 4;
-        for (int64_t c = 0; c < count; ++c) {
+        const bool groups = first % 4 == 0 && count % 4 == 0;
+        for (int64_t c = 0; c < count; c += groups ? 4 : 1) {
             uint8_t* at = tensor.data + (n * stored + (first + c) / 4 * 4) * positions + (first + c) % 4;
-            for (int64_t p = 0; p < positions; ++p) move(at + p * 4, c * positions + p);
+            float* row[] = {rows + c * positions, rows + (c + 1) * positions, rows + (c + 2) * positions, rows + (c + 3) * positions};
+            if (groups) {
+                quad(at, row, positions);
+            } else {
+                for (int64_t p = 0; p < positions; ++p) one(at + p * 4, row[0] + p);
+            }
         }
     }
 
@@ -141,10 +147,10 @@ private:
         for (int i = 0; i < 3 && fresh; ++i) {
             const int64_t depth = i == 2 ? h.value_depth : h.depth;
             const Quantization& from = in_[i];
-            channels(*run.inputs[i], batch, head * depth, depth, [&](const uint8_t* at, int64_t to) {
-                const int32_t byte = from.is_signed ? static_cast<int8_t>(*at) : *at;
-                parts[i][to] = static_cast<float>(byte - from.zero) * from.scale;
-            });
+            channels(
+                *run.inputs[i], batch, head * depth, depth, parts[i],
+                [&](const uint8_t* at, float* const* rows, int64_t count) { kernels_->dequantize_c4(from, at, rows, count); },
+                [&](const uint8_t* at, float* to) { kernels_->dequantize(from, at, to, 1); });
         }
         const int64_t first = shape_.begin(tile), some = std::min(shape_.begin(tile + 1), h.queries) - first;
         const int64_t row = (some + kernels_->lanes - 1) / kernels_->lanes * kernels_->lanes;
@@ -157,7 +163,10 @@ private:
                 std::copy(parts[3] + at, parts[3] + at + some, y.as<float>() + one * h.value_depth * h.queries + at);
             }
         } else if (tile == shape_.tiles - 1) {
-            channels(y, batch, head * h.value_depth, h.value_depth, [&](uint8_t* at, int64_t from) { kernels_->quantize(out_, parts[3] + from, at, 1); });
+            channels(
+                y, batch, head * h.value_depth, h.value_depth, parts[3],
+                [&](uint8_t* at, float* const* rows, int64_t count) { kernels_->quantize_c4(out_, rows, at, count); },
+                [&](uint8_t* at, const float* from) { kernels_->quantize(out_, from, at, 1); });
         }
     }
 

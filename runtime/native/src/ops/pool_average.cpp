@@ -29,7 +29,7 @@ public:
         const Window& width = shape_.windows[2];
         row_floats_ = (width.span() + 15) / 16 * 16 + (width.in + 15) / 16 * 16;
         out_floats_ = (width.out + 15) / 16 * 16 * 2;
-        thread_floats_ = static_cast<size_t>((row_floats_ + out_floats_) * channels_);
+        thread_floats_ = static_cast<size_t>((row_floats_ + out_floats_) * channels_ + out_floats_ / 2);
         setup.scratch_bytes = thread_floats_ * 4 * static_cast<size_t>(setup.threads);
         return {};
     }
@@ -87,7 +87,12 @@ private:
             }
         }
         const int64_t counts = count_of(depth, d) * count_of(height, h);
-        for (int64_t c = 0; c < channels_; ++c) along(rows[c], outs[c], outs[c] + out_floats_ / 2, counts);
+        float* factors = scratch + channels_ * (row_floats_ + out_floats_);
+        for (int64_t i = 0; i < width.out; ++i) {
+            const int64_t n = counts * count_of(width, i);
+            factors[i] = n == 0 ? 0.0f : 1.0f / static_cast<float>(n);
+        }
+        for (int64_t c = 0; c < channels_; ++c) along(rows[c], outs[c], outs[c] + out_floats_ / 2, factors);
         if (packed_) {
             kernels_->quantize_c4(to_, outs, run.outputs[0]->data + at * width.out * 4, width.out);
         } else {
@@ -99,7 +104,7 @@ private:
         return include_pad_ ? window.taps(at, -window.begin, window.in + window.end) : window.taps(at, 0, window.in);
     }
 
-    void along(const float* row, float* y, float* part, int64_t counts) const {
+    void along(const float* row, float* y, float* part, const float* factors) const {
         const Window& width = shape_.windows[2];
         kernels_->every(row, width.stride, y, width.out);
         for (int64_t k = 1; k < width.kernel; ++k) {
@@ -107,10 +112,7 @@ private:
             if (width.stride != 1) kernels_->every(from, width.stride, part, width.out);
             kernels_->fold_into(Fold::kSum, width.stride == 1 ? from : part, y, width.out);
         }
-        for (int64_t i = 0; i < width.out; ++i) {
-            const int64_t n = counts * count_of(width, i);
-            y[i] = n == 0 ? 0.0f : y[i] / static_cast<float>(n);
-        }
+        kernels_->binary(Pair::kMul, y, 1, factors, 1, y, width.out);
     }
 
     PoolShape shape_;

@@ -30,6 +30,28 @@ void copy_tile(const uint8_t* from, int64_t from_i, int64_t from_j, uint8_t* to,
     }
 }
 
+// A few bytes as two that overlap: cheaper than a call.
+template <size_t kHalf>
+void copy_overlapping(const uint8_t* from, uint8_t* to, size_t bytes) {
+    uint8_t head[kHalf], tail[kHalf];
+    std::memcpy(head, from, kHalf);
+    std::memcpy(tail, from + bytes - kHalf, kHalf);
+    std::memcpy(to, head, kHalf);
+    std::memcpy(to + bytes - kHalf, tail, kHalf);
+}
+
+void copy_bytes(const uint8_t* from, uint8_t* to, size_t bytes) {
+    if (bytes > 64 || bytes < 8) {
+        std::memcpy(to, from, bytes);
+    } else if (bytes > 32) {
+        copy_overlapping<32>(from, to, bytes);
+    } else if (bytes > 16) {
+        copy_overlapping<16>(from, to, bytes);
+    } else {
+        copy_overlapping<8>(from, to, bytes);
+    }
+}
+
 }  // namespace
 
 void strides_of(int rank, const int64_t* dims, int64_t* strides) {
@@ -95,7 +117,7 @@ void StridedCopy::choose() {
 void StridedCopy::copy_one(const uint8_t* from, uint8_t* to, int64_t chunk) const {
     if (kind_ == Kind::kRows) {
         for (int64_t i = 0; i < inner_.dim; ++i) {
-            std::memcpy(to + i * inner_.to, from + i * inner_.from, static_cast<size_t>(block_));
+            copy_bytes(from + i * inner_.from, to + i * inner_.to, static_cast<size_t>(block_));
         }
         return;
     }
