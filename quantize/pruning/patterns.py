@@ -29,6 +29,9 @@ class Pattern(Protocol):
     def refusal(self, shape: tuple[int, ...]) -> str:
         """Why weights of this shape cannot have the pattern; empty when they can."""
 
+    def units(self, scores: Scores) -> Scores:
+        """The sums of the scores of what is kept or removed together."""
+
     def keep(self, scores: Scores, sparsity: float) -> Mask:
         """What stays, as a mask of the same shape: True where the sums of the scores (none below 0) are larger."""
 
@@ -42,6 +45,10 @@ class Unstructured:
     def refusal(self, shape: tuple[int, ...]) -> str:
         """Every shape will do."""
         return ""
+
+    def units(self, scores: Scores) -> Scores:
+        """Each weight by itself."""
+        return scores
 
     def keep(self, scores: Scores, sparsity: float) -> Mask:
         """The largest scores of the layer."""
@@ -66,12 +73,16 @@ class Block:
             return f"{read} inputs are no multiple of {self.inputs}"
         return f"{made} outputs are no multiple of {self.outputs}" if made % self.outputs else ""
 
-    def keep(self, scores: Scores, sparsity: float) -> Mask:
-        """The blocks with the largest sums."""
+    def units(self, scores: Scores) -> Scores:
+        """The sums of the blocks, as [outputs, positions, inputs] counted in blocks."""
         made, positions, read = scores.shape
         blocks = scores.reshape(made // self.outputs, self.outputs, positions, read // self.inputs, self.inputs)
-        kept = _largest(blocks.sum(axis=(1, 4)), sparsity)[:, None, :, :, None]
-        return np.broadcast_to(kept, blocks.shape).reshape(scores.shape)
+        return np.asarray(blocks.sum(axis=(1, 4)))
+
+    def keep(self, scores: Scores, sparsity: float) -> Mask:
+        """The blocks with the largest sums."""
+        kept = _largest(self.units(scores), sparsity)
+        return np.repeat(np.repeat(kept, self.outputs, axis=0), self.inputs, axis=2)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,10 @@ class NOfM:
     def refusal(self, shape: tuple[int, ...]) -> str:
         """The inputs must be whole groups."""
         return f"{shape[2]} inputs are no multiple of {self.m}" if shape[2] % self.m else ""
+
+    def units(self, scores: Scores) -> Scores:
+        """Each weight by itself."""
+        return scores
 
     def keep(self, scores: Scores, sparsity: float) -> Mask:
         """The ``n`` largest of each group; the sparsity follows from the pattern."""

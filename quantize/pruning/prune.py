@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgewise.quantize.errors import QuantizeError
-from edgewise.quantize.layers import Layer, attribute, constant_of
+from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.prepare import prepare
-from edgewise.quantize.pruning.biases import bias_of, shift_bias
 from edgewise.quantize.pruning.channels import remove_channels
-from edgewise.quantize.pruning.columns import columns_refusal
-from edgewise.quantize.pruning.criteria import DATA_FREE, Criterion, Task, find_criterion
-from edgewise.quantize.pruning.matrices import (
-    as_matrices,
-    from_matrices,
-    refusal_of,
-    weight_value,
-    weighted_layers,
-)
-from edgewise.quantize.pruning.moments import Moments
-from edgewise.quantize.pruning.patterns import Pattern, parse_pattern
-from edgewise.quantize.pruning.walk import walk
+from edgewise.quantize.pruning.criteria import DATA_FREE, find_criterion
+from edgewise.quantize.pruning.densities import RULES, SENSITIVITY, check_densities
+from edgewise.quantize.pruning.latency import LatencyTable
+from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
+from edgewise.quantize.pruning.patterns import parse_pattern
+from edgewise.quantize.pruning.pruner import Pruner, item_of, size_of
+from edgewise.quantize.pruning.selection import check_names, select
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.runtime.progress import Progress, silent
 
@@ -46,6 +40,8 @@ def prune(
     criterion: str = "magnitude",
     data: Dataset | None = None,
     samples: int = SAMPLES,
+    densities: str = "uniform",
+    costs: str | Path | None = None,
     progress: Progress = silent,
 ) -> Rewritten:
     """Remove weights of each layer in a pattern.
@@ -71,6 +67,10 @@ def prune(
         criterion: ``magnitude``; ``wanda``; ``second_order`` (see ``criteria.py``). The last two need data.
         data: calibration samples; labels are not looked at.
         samples: how many of them to use, spread evenly.
+        densities: how the sparsity is shared out over the layers: ``uniform``; ``erk`` and ``global`` (see
+            ``densities.py``); ``sensitivity``, which needs data and measures each layer (see ``sensitivity.py``).
+        costs: a JSON table of what each layer takes at a density (see ``latency.py``). With ``sensitivity`` the layers
+            together then take as long as with uniform densities, rather than have as many weights.
         progress: told how far it is.
 
     Returns:
@@ -81,26 +81,25 @@ def prune(
         QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, an unknown layer in
             ``skip``, no data or random or unusable data, or no layer left.
     """
-    judge = find_criterion(criterion)
-    chosen = None if pattern == CHANNEL else parse_pattern(pattern, sparsity)
-    calibration = _calibration(criterion, pattern, data, samples)
+    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs)
+    asked.check()
+    calibration = _calibration(asked, data, samples)
     model = prepare(model)
     graph = model.graph
-    _check_names(graph, skip)
+    check_names(graph, skip)
     before = _count(graph)
     refused: list[dict[str, str]] = []
-    if chosen is None:
-        parse_pattern("unstructured", sparsity)  # the same limits hold
+    if pattern == CHANNEL:
         done = remove_channels(graph, sparsity, skip, refused)
     else:
-        work = _Work(model, chosen, sparsity, judge, refused)
-        done = work.run(_select(graph, chosen, skip, calibration is not None, refused), calibration, progress)
+        done = _prune_layers(model, asked, calibration, refused, progress)
     if not done:
         raise _nothing_to_prune(graph, pattern, refused)
     left = _count(graph)
     report = {
         "pattern": pattern,
         "criterion": criterion,
+        "densities": densities,
         "asked": sparsity,
         "sparsity": 1 - left / before if before else 0.0,
         "layers": done,
@@ -109,83 +108,61 @@ def prune(
     return Rewritten(model, report | ({"samples": len(calibration)} if calibration is not None else {}))
 
 
-@dataclass
-class _Work:
-    """Pruning the chosen layers of one model, in place."""
+@dataclass(frozen=True)
+class _Asked:
+    """The request of one call."""
 
-    model: ir.Model
-    pattern: Pattern
+    pattern: str
     sparsity: float
-    judge: Criterion
-    refused: list[dict[str, str]]
-    done: list[dict[str, Any]] = field(default_factory=list)
+    skip: tuple[str, ...]
+    criterion: str
+    densities: str
+    costs: str | Path | None
 
-    def run(self, layers: list[Layer], data: Dataset | None, progress: Progress) -> list[dict[str, Any]]:
-        if data is not None:
-            walk(self.model, self.model.clone(), layers, data, self._prune, progress=progress)
-            return self.done
-        for number, layer in enumerate(layers):
-            self._prune(layer, None)
-            progress("prune", number + 1, len(layers))
-        return self.done
+    @property
+    def looks(self) -> bool:
+        """Whether the criterion looks at what layers read."""
+        return self.criterion not in DATA_FREE
 
-    def _prune(self, layer: Layer, moments: Moments | None) -> None:
-        if moments is not None and (reason := moments.refusal()):
-            self.refused.append(_refusal(layer, reason))
-            return
-        value = weight_value(layer)
-        array = np.asarray(constant_of(value), np.float32)
-        matrices = as_matrices(layer, array)
-        bias = bias_of(layer, len(matrices))
-        outcome = self.judge(Task(matrices, self.pattern, self.sparsity, moments, bias is not None))
-        value.const_value = ir.tensor(from_matrices(layer, outcome.weights, array.shape), name=value.name)
-        if bias is not None and outcome.bias_shift is not None:
-            shift_bias(bias, outcome.bias_shift)
-        self.done.append(_entry(layer, value))
+    def check(self) -> None:
+        """Raise QuantizeError for what cannot be."""
+        find_criterion(self.criterion)
+        chosen = parse_pattern("unstructured" if self.pattern == CHANNEL else self.pattern, self.sparsity)
+        check_densities(self.densities, chosen)
+        if self.pattern == CHANNEL and (self.looks or self.densities != "uniform"):
+            found = f"criterion {self.criterion}, densities {self.densities} with the pattern channel"
+            raise _no_use(found, "magnitude and uniform", "Leave them out")
+        if self.costs is not None and self.densities != SENSITIVITY:
+            raise _no_use(f"a table of costs with densities {self.densities}", SENSITIVITY, "Ask for it")
 
 
-def _select(
-    graph: ir.Graph, pattern: Pattern, skip: Sequence[str], with_data: bool, refused: list[dict[str, str]]
-) -> list[Layer]:
-    """The layers to prune, one for each tensor of weights."""
-    chosen: dict[ir.Value, Layer] = {}
-    for layer in weighted_layers(graph):
-        value = weight_value(layer)
-        if value in chosen:
-            continue
-        reason = "asked for" if layer.node.name in skip else refusal_of(layer, graph)
-        reason = reason or _misfit(layer, pattern) or (_data_refusal(layer) if with_data else "")
-        if reason:
-            refused.append(_refusal(layer, reason))
-        else:
-            chosen[value] = layer
-    return list(chosen.values())
+def _prune_layers(
+    model: ir.Model, asked: _Asked, data: Dataset | None, refused: list[dict[str, str]], progress: Progress
+) -> list[dict[str, Any]]:
+    pattern = parse_pattern(asked.pattern, asked.sparsity)
+    layers = select(model.graph, pattern, asked.skip, asked.looks, refused)
+    pruner = Pruner(model, pattern, find_criterion(asked.criterion), asked.looks, refused)
+    if layers:
+        pruner.run(layers, _shares(pruner, layers, asked, data, progress), data, progress)
+    return pruner.done
 
 
-def _misfit(layer: Layer, pattern: Pattern) -> str:
-    array = np.asarray(constant_of(weight_value(layer)), np.float32)
-    if not np.any(array):
-        return "its weights are all zero"
-    made, positions, read = as_matrices(layer, array).shape
-    return pattern.refusal((made // attribute(layer.node, "group", 1), positions, read))
+def _shares(
+    pruner: Pruner, layers: list[Layer], asked: _Asked, data: Dataset | None, progress: Progress
+) -> Mapping[str, float]:
+    """What to remove from each layer, by the name of its weights."""
+    if asked.densities == SENSITIVITY and data is not None:
+        load = size_of if asked.costs is None else LatencyTable(asked.costs).cost
+        return pruner.sensitivity(layers, asked.sparsity, data, load, progress)
+    items = [item_of(layer) for layer in layers]
+    shares = RULES[asked.densities](items, pruner.pattern, asked.sparsity)
+    return {item.name: share for item, share in zip(items, shares, strict=True)}
 
 
-def _data_refusal(layer: Layer) -> str:
-    if len(list(weight_value(layer).uses())) > 1:
-        return "several layers share its weights, and each would have to change them in its own way"
-    return columns_refusal(layer)
-
-
-def _refusal(layer: Layer, reason: str) -> dict[str, str]:
-    return {"node": str(layer.node.name), "op": layer.node.op_type, "reason": reason}
-
-
-def _calibration(criterion: str, pattern: str, data: Dataset | None, samples: int) -> Dataset | None:
-    """The samples that a criterion needs; None when it needs none."""
-    if criterion in DATA_FREE:
+def _calibration(asked: _Asked, data: Dataset | None, samples: int) -> Dataset | None:
+    """The samples that are needed; None when none are."""
+    if not asked.looks and asked.densities != SENSITIVITY:
         return None
-    if pattern == CHANNEL:
-        raise _no_use(f"criterion {criterion} with the pattern channel", "magnitude", "Leave the criterion out")
     if samples < 1:
         raise _no_use(f"{samples} samples", "at least 1", "A few hundred real samples are enough")
     if data is None:
@@ -196,9 +173,7 @@ def _calibration(criterion: str, pattern: str, data: Dataset | None, samples: in
 
 
 def _no_use(found: str, expected: str, fix: str) -> QuantizeError:
-    return QuantizeError(
-        "cannot prune by what the layers read", where="calibration", found=found, expected=expected, fix=fix
-    )
+    return QuantizeError("cannot prune as asked", where="prune", found=found, expected=expected, fix=fix)
 
 
 def _nothing_to_prune(graph: ir.Graph, pattern: str, refused: list[dict[str, str]]) -> QuantizeError:
@@ -211,27 +186,7 @@ def _nothing_to_prune(graph: ir.Graph, pattern: str, refused: list[dict[str, str
     )
 
 
-def _entry(layer: Layer, value: ir.Value) -> dict[str, Any]:
-    array = np.asarray(constant_of(value))
-    density = np.count_nonzero(array) / max(array.size, 1)
-    return {"name": layer.node.name, "op": layer.node.op_type, "weight": value.name, "density": density}
-
-
 def _count(graph: ir.Graph) -> int:
     """Weights of layers that are not zero."""
     values = {weight_value(layer) for layer in weighted_layers(graph)}
     return sum(int(np.count_nonzero(np.asarray(constant_of(value)))) for value in values)
-
-
-def _check_names(graph: ir.Graph, skip: Sequence[str]) -> None:
-    known = [str(node.name) for node in graph]
-    for name in skip:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise QuantizeError(
-                "cannot leave a layer alone",
-                where=f"skip {name!r}",
-                found="no node of that name",
-                expected=f"a node of the graph, such as {near[0]!r}" if near else "a node of the graph",
-                fix="List the names with `edgewise inspect`",
-            )

@@ -34,10 +34,10 @@ def choose(hessian: Matrix, target: Matrix, pattern: Pattern, shape: tuple[int, 
     """
     # Columns of like size, so that one pull suits all of them.
     size = np.sqrt(np.diag(hessian))
-    eigenvalues, vectors = np.linalg.eigh(hessian / size / size[:, None])
-    scaled = target / size
-    turned, back = scaled @ vectors, vectors.T
-    kept = ((turned / eigenvalues) @ back).astype(np.float64)
+    found = np.linalg.eigh(hessian / size / size[:, None])
+    eigenvalues, vectors = (part.astype(np.float32) for part in found)  # enough for a choice, and twice as fast
+    scaled, back = (target / size).astype(np.float32), vectors.T
+    kept = ((scaled @ vectors) / eigenvalues) @ back
     multipliers = np.zeros_like(scaled)
     mask = np.ones(kept.shape, np.bool_)
     penalty = _PENALTY
@@ -45,7 +45,7 @@ def choose(hessian: Matrix, target: Matrix, pattern: Pattern, shape: tuple[int, 
         free = (((scaled - multipliers + penalty * kept) @ vectors) / (eigenvalues + penalty)) @ back
         wish = free + multipliers / penalty
         mask = pattern.keep(np.square(wish).reshape(shape), sparsity).reshape(kept.shape)
-        kept = np.where(mask, wish, 0.0)
+        kept = np.where(mask, wish, np.float32(0))
         multipliers += penalty * (free - kept)
         penalty *= _GROWTH
     return mask

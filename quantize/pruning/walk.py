@@ -23,7 +23,14 @@ Visit = Callable[[Layer, Moments], None]
 
 
 def walk(
-    model: ir.Model, dense: ir.Model, layers: Sequence[Layer], data: Dataset, visit: Visit, *, progress: Progress
+    model: ir.Model,
+    dense: ir.Model | None,
+    layers: Sequence[Layer],
+    data: Dataset,
+    visit: Visit,
+    *,
+    task: str,
+    progress: Progress,
 ) -> None:
     """Show each layer, in the order of the graph, to ``visit``, which may change its weights.
 
@@ -32,10 +39,11 @@ def walk(
 
     Args:
         model: the network that changes.
-        dense: the same network as it was.
+        dense: the same network as it was; None where ``visit`` leaves the model as it is.
         layers: of ``model``.
         data: calibration samples.
         visit: called with a layer and the moments of what it reads.
+        task: what ``progress`` is told.
         progress: told how far it is.
 
     Raises:
@@ -44,13 +52,12 @@ def walk(
     stages = _by_input(layers)
     for number, (value, readers) in enumerate(stages.items()):
         moments = [Moments(layer) for layer in readers]
-        changed = number > 0
-        for now, before in activations(model, dense if changed else None, value, data):
+        for now, before in activations(model, dense if number else None, value, data):
             for entry in moments:
                 entry.update(now, before)
         for layer, entry in zip(readers, moments, strict=True):
             visit(layer, entry)
-        progress("prune", number + 1, len(stages))
+        progress(task, number + 1, len(stages))
 
 
 def activations(

@@ -33,7 +33,7 @@ _KINDS: dict[str, type[Any]] = {
     "verify": VerifySettings,
     "profile": ProfileSettings,
 }
-_PLACES = (("export", "data"), ("prune", "calib"), ("quantize", "calib"), ("verify", "data"))
+_PLACES = (("export", "data"), ("prune", "calib"), ("prune", "costs"), ("quantize", "calib"), ("verify", "data"))
 _HEAD: dict[str, Any] = {
     "source": str | None,
     "name": str | None,

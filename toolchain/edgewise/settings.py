@@ -27,7 +27,8 @@ class ExportSettings:
 class PruneSettings:
     """``sparsity`` is the fraction of weights to remove, ``skip`` names layers to leave alone.
 
-    ``calib`` is DATA for criteria that look at what the layers read; None: the quantize stage's.
+    ``calib`` is DATA for criteria and densities that look at what the network computes; None: the quantize stage's.
+    ``costs`` is a JSON table of what layers take at a density.
     """
 
     pattern: str
@@ -36,6 +37,8 @@ class PruneSettings:
     criterion: str = "magnitude"
     calib: str | None = None
     samples: int = 512
+    densities: str = "uniform"
+    costs: str | None = None
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,16 @@ Criterion = Annotated[
     ),
 ]
 
+Densities = Annotated[
+    str | None,
+    typer.Option(
+        "--densities",
+        metavar="RULE",
+        rich_help_panel=_PRUNE,
+        help="How the sparsity is shared out over layers: uniform, erk, global; or, with --calib, sensitivity.",
+    ),
+]
+
 MinSqnr = Annotated[
     float | None,
     typer.Option(

@@ -23,6 +23,20 @@ Criterion = Annotated[
         "--criterion", metavar="NAME", help="magnitude; or, with --calib, wanda or second_order, which loses far less."
     ),
 ]
+Densities = Annotated[
+    str,
+    typer.Option(
+        "--densities",
+        metavar="RULE",
+        help="How the sparsity is shared out over layers: uniform, erk, global; or, with --calib, sensitivity.",
+    ),
+]
+Costs = Annotated[
+    str | None,
+    typer.Option(
+        "--costs", metavar="FILE", help="A JSON table of what layers take at a density; with --densities sensitivity."
+    ),
+]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="How many samples to prune by.")]
 Calib = Annotated[
     str | None,
@@ -42,6 +56,8 @@ def run(
     criterion: Criterion = "magnitude",
     calib: Calib = None,
     samples: Samples = 512,
+    densities: Densities = "uniform",
+    costs: Costs = None,
     preprocess: o.Preprocess = None,
     as_json: o.Json = False,
 ) -> None:
@@ -50,6 +66,6 @@ def run(
 
     verb = partial(
         prune, model, output, pattern=pattern, sparsity=sparsity, skip=skip or (), criterion=criterion, calib=calib,
-        samples=samples, preprocess=preprocess,
+        samples=samples, densities=densities, costs=costs, preprocess=preprocess,
     )  # fmt: skip
     perform(verb, show_prune, as_json=as_json)

@@ -24,8 +24,15 @@ def show_export(result: Result, console: Console) -> None:
 def show_prune(result: Result, console: Console) -> None:
     """Density per layer, and what was left alone and why."""
     report = result["report"]
-    reached = f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} asked for per layer"
-    how = (("pattern", report["pattern"]), ("criterion", report["criterion"]), ("samples", report.get("samples")))
+    reached = (
+        f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} of those that were pruned asked for"
+    )
+    how = (
+        ("pattern", report["pattern"]),
+        ("criterion", report["criterion"]),
+        ("densities", report["densities"]),
+        ("samples", report.get("samples")),
+    )
     facts(console, [("written", result["output"]), *how, ("removed", reached)])
     layers = [(entry["name"], entry["op"], percent(entry["density"])) for entry in report["layers"]]
     table(console, "Layers", ("layer", "op", "density"), layers, right=1)

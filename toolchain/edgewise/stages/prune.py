@@ -25,7 +25,7 @@ def prune_settings(recipe: Recipe) -> PruneSettings | None:
 
 def prune_parts(settings: PruneSettings, preprocess: str | None) -> dict[str, Any]:
     """What the stage's result depends on, besides the network."""
-    own = {"settings": asdict(replace(settings, calib=None))}
+    own = {"settings": asdict(replace(settings, calib=None, costs=None)), "costs": place_digest(settings.costs)}
     return own | {"data": place_digest(settings.calib), "preprocess": preprocess} if _needs_data(settings) else own
 
 
@@ -39,7 +39,7 @@ def prune_stage(
     """
     from edgewise.quantize import prune
 
-    told = asdict(replace(settings, calib=None))
+    told = asdict(replace(settings, calib=None, costs=settings.costs and place_name(settings.costs)))
     data = None
     if _needs_data(settings) and settings.calib:
         data = find_data(settings.calib, network.inputs, preprocess)
@@ -52,10 +52,12 @@ def prune_stage(
         criterion=settings.criterion,
         data=data,
         samples=settings.samples,
+        densities=settings.densities,
+        costs=settings.costs,
         progress=progress,
     )
     return network.after(made.model, prune={**told, **made.report})
 
 
 def _needs_data(settings: PruneSettings) -> bool:
-    return settings.criterion != PruneSettings.criterion
+    return settings.criterion != PruneSettings.criterion or settings.densities == "sensitivity"

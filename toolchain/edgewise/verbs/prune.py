@@ -28,6 +28,8 @@ def prune(
     criterion: str = "magnitude",
     calib: str | None = None,
     samples: int = 512,
+    densities: str = "uniform",
+    costs: str | None = None,
     preprocess: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def prune(
         criterion: ``magnitude``, ``wanda`` or ``second_order``; the last two need ``calib``.
         calib: DATA to prune by, and on which to measure what the pruning changed.
         samples: how many samples of it to prune by.
+        densities: ``uniform``, ``erk``, ``global`` or ``sensitivity`` (which needs ``calib``).
+        costs: a JSON table of what layers take at a density; with ``sensitivity``.
         preprocess: what to do with the images of DATA.
         progress: told how far the work is.
 
@@ -57,7 +61,7 @@ def prune(
     network = read_network(model)
     if calib:
         network = with_reference(network, calib, preprocess, progress=progress)
-    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples)
+    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples, densities, costs)
     pruned = prune_stage(network, settings, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(pruned, output)
