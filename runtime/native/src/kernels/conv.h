@@ -32,8 +32,9 @@ struct ConvFinish {
     float y_inverse_scale = 1;
     int32_t y_zero_point = 0;
     int32_t low = 0, high = 255;  // of 8-bit y
-    // There is no residual and at most a clamp: to [alpha, beta] (float32 y), or to [low, high] (8-bit y; y's scale and zero
-    // point are in the operator's scale and bias, and no value is too large for int32). Kernels do it in registers.
+    // After scale, bias and residual there is at most a clamp: to [alpha, beta] (float32 y), or to [low, high] (8-bit y; its
+    // scale and zero point are in the operator's scale, bias and residual_scale, and all values fit an int32). Kernels do it
+    // in registers.
     bool direct = false;
     bool clamps = false;          // direct: the clamp is more than the dtype's own
 };

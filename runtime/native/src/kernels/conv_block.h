@@ -55,6 +55,7 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
             for (int t = 0; t < kVectors; ++t) {
                 V v[4];
                 for (int o = 0; o < 4; ++o) v[o] = fma(Op::to_float(sums[first + o][t]), V::all(quad.scale[o]), V::all(quad.bias[o]));
+                if (quad.residual) add_residual<Op>(finish, quad, t * V::kLanes, v);
                 store_direct<Op>(finish, quad, t * V::kLanes, v);
             }
         } else {

@@ -55,15 +55,17 @@ template <typename Op>
 EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     const int64_t count = stretch.pixels - at;
+    const V scale = V::all(finish.residual_scale);
     if (finish.residual == EW_F32) {
         for (int64_t o = 0; o < 4 && o < stretch.outputs; ++o) {
-            v[o] = v[o] + V::load_some(reinterpret_cast<const float*>(stretch.residual + o * stretch.residual_plane) + at, count);
+            const float* from = reinterpret_cast<const float*>(stretch.residual + o * stretch.residual_plane) + at;
+            v[o] = fma(V::load_some(from, count), scale, v[o]);
         }
         return;
     }
     V bytes[4];
     Op::load_bytes(stretch.residual + at * 4, finish.residual == EW_S8, bytes, count);
-    const V zero_point = V::all(finish.residual_zero_point), scale = V::all(finish.residual_scale);
+    const V zero_point = V::all(finish.residual_zero_point);
     for (int o = 0; o < 4; ++o) v[o] = fma(bytes[o] - zero_point, scale, v[o]);
 }
 
@@ -117,6 +119,7 @@ EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t ro
             v[o] = fma(sum, V::all(stretch.scale[o]), V::all(stretch.bias[o]));
         }
         if (finish.direct) {
+            if (stretch.residual) add_residual<Op>(finish, stretch, at, v);
             store_direct<Op>(finish, stretch, at, v);
             continue;
         }

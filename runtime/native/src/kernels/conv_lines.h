@@ -15,7 +15,7 @@ struct Column {
 };
 
 inline float residual_at(const ConvFinish& finish, const ConvStretch& stretch, int64_t output, int64_t pixel) {
-    if (finish.residual == EW_F32) return reinterpret_cast<const float*>(stretch.residual + output * stretch.residual_plane)[pixel];
+    if (finish.residual == EW_F32) return reinterpret_cast<const float*>(stretch.residual + output * stretch.residual_plane)[pixel] * finish.residual_scale;
     const uint8_t byte = stretch.residual[output / 4 * stretch.residual_plane + pixel * 4 + output % 4];
     const float value = finish.residual == EW_S8 ? static_cast<int8_t>(byte) : byte;
     return (value - finish.residual_zero_point) * finish.residual_scale;
@@ -70,9 +70,10 @@ EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64
             const V sum = Op::to_float(Op::load_sum(sums + (p * row + o) * 4));
             fma(sum, V::load(stretch.scale + o), V::load(stretch.bias + o)).store(column.values + o);
         }
-        if (stretch.residual && finish.residual_first) add_column(finish, stretch, &column);
-        activate_column<V>(finish, &column);
-        if (stretch.residual && !finish.residual_first) add_column(finish, stretch, &column);
+        const bool first = finish.residual_first || finish.direct;  // the clamp of direct is done on the bytes
+        if (stretch.residual && first) add_column(finish, stretch, &column);
+        if (!finish.direct) activate_column<V>(finish, &column);
+        if (stretch.residual && !first) add_column(finish, stretch, &column);
         store_column<V>(finish, stretch, column);
     }
 }

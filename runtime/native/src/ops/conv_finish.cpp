@@ -74,11 +74,14 @@ bool bounded(const ConvScales& scales, bool integer, int64_t products) {
 }
 
 // Puts the quantization of y into scale and bias, and a clamp into the bounds of its bytes.
-void quantize_directly(ConvFinish* finish, ConvScales* scales, int64_t products) {
+void quantize_directly(bool residual, int64_t products, ConvFinish* finish, ConvScales* scales) {
     ConvScales direct = *scales;
     for (float& scale : direct.scale) scale *= finish->y_inverse_scale;
     for (float& bias : direct.bias) bias = bias * finish->y_inverse_scale + static_cast<float>(finish->y_zero_point);
     if (!bounded(direct, finish->integer, products)) return;
+    // What a float32 residual may be is not known.
+    if (residual && (finish->residual == EW_F32 || !(finish->residual_scale * finish->y_inverse_scale < 1e6f))) return;
+    finish->residual_scale *= finish->y_inverse_scale;
     const auto byte_of = [&](float value) {
         const float level = std::nearbyint(value * finish->y_inverse_scale) + static_cast<float>(finish->y_zero_point);
         return static_cast<int32_t>(std::fmin(std::fmax(level, static_cast<float>(finish->low)), static_cast<float>(finish->high)));
@@ -93,11 +96,12 @@ void quantize_directly(ConvFinish* finish, ConvScales* scales, int64_t products)
 }
 
 // What kernels can do in registers; see ConvFinish::direct.
-void choose_direct(ConvFinish* finish, ConvScales* scales, int64_t products) {
+void choose_direct(bool residual, int64_t products, ConvFinish* finish, ConvScales* scales) {
     if (finish->activation == Function::kRelu) finish->alpha = 0, finish->beta = HUGE_VALF;
     const bool clamp = finish->activation == Function::kRelu || finish->activation == Function::kClip;
     if (finish->activation != Function::kNone && !(clamp && finish->alpha <= finish->beta)) return;
-    if (finish->y != EW_F32) return quantize_directly(finish, scales, products);
+    if (residual && clamp && !finish->residual_first) return;
+    if (finish->y != EW_F32) return quantize_directly(residual, products, finish, scales);
     finish->clamps = clamp;
     finish->direct = true;
 }
@@ -120,7 +124,7 @@ Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinis
     if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
     EW_TRY(read_vector(setup, "scale", setup.input(2), y.dims[1], 1.0f, &scales->scale));
     EW_TRY(read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias));
-    if (!setup.input(4)) choose_direct(finish, scales, products);
+    choose_direct(setup.input(4) != nullptr, products, finish, scales);
     return {};
 }
 

@@ -191,7 +191,7 @@ private:
         const auto taps = static_cast<int64_t>(offsets_.size());
         DepthwiseRow input{x, offsets_.data(), nullptr, taps, channels_ + (quad % multiplier_) * 4};
         if (integer_) input.weights = packed_.data() + quad * taps * 16;
-        if (integer_ && finish_.direct && finish_.y != EW_F32 && kernel_->direct) {
+        if (integer_ && finish_.direct && finish_.y != EW_F32 && !residual_ && kernel_->direct) {
             return kernel_->direct(input, finish_, stretch.scale, stretch.bias, pixels, stretch.y);
         }
         ConvStretch some = stretch;
