@@ -22,6 +22,7 @@ from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
+from edgewise.quantize.passes.round_by_gptq import RoundByGptq
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
@@ -34,6 +35,8 @@ from edgewise.runtime.progress import Progress, silent
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
+ROUNDINGS = ("auto", "squant", "gptq")
+
 
 def quantize(
     model: ir.Model,
@@ -45,6 +48,7 @@ def quantize(
     keep_float: Sequence[str] = (),
     wide: Sequence[str] = (),
     allow_random: bool = False,
+    rounding: str = "auto",
     correct_biases: bool = True,
     progress: Progress = silent,
 ) -> Rewritten:
@@ -59,6 +63,7 @@ def quantize(
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
+        rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits, else ``squant``.
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         progress: told how far the work is.
 
@@ -71,6 +76,7 @@ def quantize(
     """
     check_spec(spec)
     find_observer(method)
+    rounding = find_rounding(rounding, spec)
     _check_data(data, samples, allow_random)
     model = prepare(model, spec.opset)
     chosen = data.take(samples)
@@ -83,17 +89,21 @@ def quantize(
     if not plan.layers:
         return _nothing_to_do(model, plan, method)
     used = calibrate(model, plan, chosen, method=method, progress=progress)
-    if used < samples:
+    if used < samples and not spec.weights_only:
         plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")
     if data.random:
         plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
     reference = model.clone()
     for write in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
         model = write(model).model
-    correct = CorrectBiases(reference, plan, kept_samples(reference, chosen), progress)
+    kept = kept_samples(reference, chosen)
+    rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)
+    if rounding == "gptq":
+        model = rounder(model).model
     if correct_biases:
         model = correct(model).model
-    report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "biases_corrected": correct.corrected}
+    report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
+    report["biases_corrected"] = correct.corrected
     return Rewritten(model, report | {"method": method, "samples": used})
 
 
@@ -106,6 +116,23 @@ def decisions(plan: Plan, keep_float: Sequence[str], wide: Sequence[str]) -> lis
         HoistRounding(plan),
         NoteFloat(plan),
     ]
+
+
+def find_rounding(name: str, spec: QuantSpec) -> str:
+    """The rounding of a name; ``auto`` is ``gptq`` below 7 bits, where the steps are wide, else ``squant``.
+
+    Raises:
+        QuantizeError: there is none of that name.
+    """
+    if name not in ROUNDINGS:
+        raise QuantizeError(
+            "unknown rounding",
+            where=f"rounding {name!r}",
+            found=repr(name),
+            expected=f"one of {', '.join(ROUNDINGS)}",
+            fix="Choose one of these",
+        )
+    return name if name != "auto" else "gptq" if spec.bits < 7 else "squant"
 
 
 def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:

@@ -1,0 +1,128 @@
+"""Rounding with second-order information: never worse than what it starts from, near the best there is, zeros kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewise.quantize import QuantSpec, quantize
+from edgewise.quantize.schemes import with_scheme
+from edgewise.quantize.second_order import error_of, round_together
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.onnx_runner import OnnxRunner
+
+Make = Callable[..., Any]
+
+CONV = """(float[1,4,8,8] x, float[8,4,3,3] w, float[8] b, float[6,8,3,3] v, float[6] c) => (float[1,6,4,4] y)
+    { a = Conv(x, w, b)  r = Relu(a)  y = Conv(r, v, c) }"""
+GROUPED = """(float[1,4,8,8] x, float[8,4,1,1] w, float[8,1,3,3] d, float[6,4,1,1] v) => (float[1,6,6,6] y)
+    { a = Conv(x, w)  r = Relu(a)  e = Conv<group=8>(r, d)  s = Relu(e)  y = Conv<group=2>(s, v) }"""
+LINEAR = """(float[1,16,32] x, float[32,32] w, float[32] b, float[32,8] v) => (float[1,16,8] y)
+    { a = MatMul(x, w)  c = Add(a, b)  r = Relu(c)  y = MatMul(r, v) }"""
+GEMM = """(float[16,32] x, float[24,32] w, float[24] b) => (float[16,24] y) { y = Gemm<transB=1>(x, w, b) }"""
+SHAPES = {CONV: (1, 4, 8, 8), GROUPED: (1, 4, 8, 8), LINEAR: (1, 16, 32), GEMM: (16, 32)}
+
+
+def build(graph: Make, text: str) -> ir.Model:
+    rng = np.random.default_rng(5)
+    found = {}
+    for entry in text[text.index("(") + 1 : text.index(")")].split(", "):
+        kind, name = entry.split()
+        found[name] = rng.normal(size=[int(dim) for dim in kind[6:-1].split(",")]).astype(np.float32)
+    del found["x"]
+    return graph(text, found)
+
+
+def alike(dataset: Make, text: str, count: int, seed: int) -> Any:
+    """Inputs that are alike, as neighbours in an image are: what one weight loses another can make good."""
+    mixing = np.random.default_rng(7).normal(size=(SHAPES[text][-1], 4))
+    rng = np.random.default_rng(seed)
+    shape = (*SHAPES[text][:-1], 4)
+    return dataset(
+        [
+            {"x": (rng.normal(size=shape) @ mixing.T + 0.1 * rng.normal(size=SHAPES[text]) + 1).astype(np.float32)}
+            for _ in range(count)
+        ]
+    )
+
+
+def sqnr_db(model: ir.Model, made: ir.Model, data: Any) -> float:
+    want, have = ([OnnxRunner(m, optimize=False).run(sample.inputs) for sample in data] for m in (model, made))
+    return min(parity.sqnr_db for parity in compare_outputs(want, have))
+
+
+@pytest.mark.parametrize("text", [CONV, GROUPED, LINEAR, GEMM])
+@pytest.mark.parametrize("scheme", ["w4a8", "w3"])
+def test_fewer_bits_lose_less(text: str, scheme: str, graph: Make, dataset: Make) -> None:
+    model = build(graph, text)
+    spec = with_scheme(QuantSpec(), scheme)
+    data, unseen = alike(dataset, text, 32, 1), alike(dataset, text, 16, 2)
+    plain, made = (quantize(model, spec, data, rounding=how) for how in ("squant", "gptq"))
+    assert made.report["rounded"] and not plain.report["rounded"]
+    assert all(entry["error"] < 1 for entry in made.report["rounded"])
+    assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + (0.2 if text == GROUPED else 1)
+
+
+def test_groups_keep_their_scales(graph: Make, dataset: Make) -> None:
+    model, data = build(graph, LINEAR), alike(dataset, LINEAR, 16, 1)
+    spec = with_scheme(QuantSpec(), "w4g16", stores_int4=True)
+    plain, made = (quantize(model, spec, data, rounding=how, correct_biases=False).model for how in ("squant", "gptq"))
+    for name, value in plain.graph.initializers.items():
+        other = made.graph.initializers[name].const_value.numpy()
+        if name.endswith("_int4"):
+            assert np.any(other != value.const_value.numpy())
+        else:
+            np.testing.assert_array_equal(other, value.const_value.numpy())
+    unseen = alike(dataset, LINEAR, 16, 2)
+    assert sqnr_db(model, made, unseen) > sqnr_db(model, plain, unseen) + 2
+
+
+def test_zeros_stay_zeros(graph: Make, dataset: Make) -> None:
+    model = build(graph, LINEAR)
+    weights = model.graph.initializers["w"]
+    kept = np.random.default_rng(0).random((32, 32)) < 0.5
+    weights.const_value = ir.tensor(weights.const_value.numpy() * kept, name="w")
+    made = quantize(model, with_scheme(QuantSpec(), "w4a8"), alike(dataset, LINEAR, 32, 1), rounding="gptq").model
+    stored = next(v for n, v in made.graph.initializers.items() if n.startswith("w") and n.endswith("_int8"))
+    assert np.any(stored.const_value.numpy()) and not np.any(stored.const_value.numpy()[~kept])
+
+
+def test_weights_that_two_layers_share_are_left_alone(graph: Make, dataset: Make) -> None:
+    text = "(float[16,32] x, float[32,32] w) => (float[16,32] y) { a = MatMul(x, w)  y = MatMul(a, w) }"
+    model = graph(text, {"w": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)})
+    made = quantize(model, with_scheme(QuantSpec(), "w4"), alike(dataset, GEMM, 8, 1), rounding="gptq")
+    assert made.report["rounded"] == []
+
+
+def test_too_few_samples_round_nothing(graph: Make, dataset: Make) -> None:
+    text = "(float[1,32] x, float[32,8] w) => (float[1,8] y) { y = MatMul(x, w) }"
+    model = graph(text, {"w": np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)})
+    few = dataset([{"x": np.ones((1, 32), np.float32)}] * 3)
+    assert quantize(model, with_scheme(QuantSpec(), "w4"), few, rounding="gptq").report["rounded"] == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 999))
+def test_close_to_the_best_of_all_integers(columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(columns + 2, columns))
+    hessian = root.T @ root + 0.01 * np.eye(columns)
+    weights = rng.normal(size=(3, columns)) * 1.5
+    steps, target = np.ones_like(weights), weights @ hessian
+    found = round_together(hessian, target, steps, 2, np.zeros_like(weights, dtype=bool))
+    assert np.array_equal(found, np.rint(found)) and np.abs(found).max() <= 2
+    best = 0.0
+    for row, goal in zip(weights, target, strict=True):
+        every = (np.array(choice, float)[None] for choice in itertools.product(range(-2, 3), repeat=columns))
+        best += min(error_of(hessian, goal[None], choice) for choice in every) + float(row @ hessian @ row)
+    mine = error_of(hessian, target, found) + float(np.sum((weights @ hessian) * weights))
+    nearest = np.clip(np.rint(weights), -2, 2)
+    plain = error_of(hessian, target, nearest) + float(np.sum((weights @ hessian) * weights))
+    assert best - 1e-9 <= mine <= max(plain, 4 * best) + 1e-9
