@@ -1,0 +1,90 @@
+"""libedgewise in a C program: built alone, found by CMake, run on an engine file that Python wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import pytest
+
+from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan, Tensor, dim
+
+_ROOT = Path(__file__).resolve().parents[3]
+_MAX_LIBRARY_BYTES = 1_000_000
+_SYSTEM = {"linux-vdso.so.1", "libc.so.6", "libm.so.6", "libpthread.so.0"}
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str | Path, status: int = 0) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def cmake(source: Path, build: Path, *options: str) -> str:
+    tool = which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not tool or not which(os.environ.get("CXX", "c++")):
+        if "CI" in os.environ:
+            pytest.fail("CI has cmake and a C++ compiler")
+        pytest.skip("needs cmake and a C++ compiler")
+    run(tool, "-S", source, "-B", build, *options)
+    run(tool, "--build", build, "--parallel", "2")
+    return tool
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where libedgewise is installed."""
+    installed = tmp_path_factory.mktemp("prefix")
+    build = _ROOT / ".cache" / "native-release"
+    tool = cmake(_ROOT / "runtime" / "native", build)
+    run(tool, "--install", build, "--prefix", installed, "--strip")
+    return installed
+
+
+def scores_plan() -> Plan:
+    """Scores of five classes: the input and a ramp."""
+    x, y = (Tensor(name, DType.F32, (dim("N"), dim(5))) for name in "xy")
+    ramp = Tensor("ramp", DType.F32, (dim(1), dim(5)), data=np.arange(5, dtype=np.float32))
+    return Plan(Isa.GENERIC, [x], [y], [Op("binary", "ramp", [x, ramp], [y], {"function": "add"})])
+
+
+@pytest.mark.parametrize("linkage", ["OFF", "ON"], ids=["shared", "static"])
+def test_the_example_runs(prefix: Path, engine_file: Callable[[Plan], Path], tmp_path: Path, linkage: str) -> None:
+    cmake(
+        _ROOT / "examples" / "embed_c", tmp_path / "build",
+        f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCLASSIFY_STATIC={linkage}", "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror -pedantic",
+    )  # fmt: skip
+    program, engine = tmp_path / "build" / "classify", engine_file(scores_plan())
+    said = run(program, engine)
+    assert said.startswith("class 4, score 4\n")
+    assert re.search(
+        r"^\d+\.\d{3} ms, the fastest of 20 runs; \d+ bytes of weights, \d+ of activations$", said, re.MULTILINE
+    )
+    raw = tmp_path / "x.raw"
+    np.array([0, 9, 0, 0, 0], np.float32).tofile(raw)
+    assert run(program, engine, raw).startswith("class 1, score 10\n")
+    raw.write_bytes(b"123")
+    assert "does not hold the 20 bytes of input x" in run(program, engine, raw, status=1)
+    engine.write_bytes(engine.read_bytes()[:-64])
+    assert "cut short" in run(program, engine, status=1)
+    assert "No such file" in run(program, tmp_path / "none", status=1)
+
+
+def test_the_library_is_small_and_needs_the_system_alone(prefix: Path) -> None:
+    (library,) = (file for file in prefix.rglob("libedgewise.so*") if not file.is_symlink())
+    assert library.stat().st_size <= _MAX_LIBRARY_BYTES
+    needed = {line.split()[0] for line in run("ldd", library).splitlines()}
+    assert {name for name in needed if not Path(name).name.startswith("ld-linux")} <= _SYSTEM
+    exported = {line.split()[-1] for line in run("nm", "-D", "--defined-only", library).splitlines()}
+    header = (prefix / "include" / "edgewise.h").read_text(encoding="utf-8")
+    declared = set(re.findall(r"^EW_API .*?\b(ew_\w+)\(", header, re.MULTILINE))
+    assert declared
+    assert exported == declared
