@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from edgewise.quantize.second_order import best_of, error_of, round_together
 from edgewise.quantize.stored import StoredWeights
 from edgewise.quantize.walking import Arrays, Walk
 from edgewise.runtime.progress import Progress, silent
+
+_Matrix = NDArray[np.float64]
+_Problem = tuple[_Matrix, _Matrix]
 
 _MOST_COLUMNS = 8192  # the Hessian of one group of outputs then takes 512 MiB
 
@@ -34,8 +38,8 @@ class RoundByGptq(ir.passes.InPlacePass):
 
     Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Scales stay
     as they are, and zeros stay zeros. Solved in closed form, without training (``second_order.py``): E. Frantar et al.,
-    "GPTQ" (ICLR 2023). A layer stays as it was when the error does not fall, when other layers share its weights, or when
-    there are too few samples.
+    "GPTQ" (ICLR 2023). A layer stays as it was when the error on samples that were held out does not fall, when other
+    layers share its weights, or when there are too few samples.
     """
 
     def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
@@ -45,43 +49,68 @@ class RoundByGptq(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Round what gains; ``rounded`` tells which layers and how much."""
         originals = {node.name: describe(node) for node in self._reference.graph if node.name in self._names()}
-        floats, integers = Walk(self._reference, self._samples), Walk(model, self._samples)
+        floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
         for number, (node, stored) in enumerate(self._plan.stored.items(), start=1):
             layer = originals[node.name]
             if stored.alone and not _refusal(layer):
-                index = layer.activations[0]
-                moments = Moments(layer)
-                values = [_input(layer.node, index)], [_input(node, index)]
-                for before, now in zip(floats.values(values[0])[0], integers.values(values[1])[0], strict=True):
-                    moments.update(now, before)
-                self._round(layer, stored, moments)
+                seen, unseen = self._gather(layer, node, floats, rounded)
+                if unseen.rows and not seen.refusal():
+                    self._round(layer, node, stored, seen, unseen)
             self._progress("round weights", number, len(self._plan.stored))
         return ir.passes.PassResult(model, modified=bool(self.rounded))
 
     def _names(self) -> set[str | None]:
         return {node.name for node in self._plan.stored}
 
-    def _round(self, layer: Layer, stored: StoredWeights, moments: Moments) -> None:
-        if moments.refusal():
-            return
+    def _gather(self, layer: Layer, node: ir.Node, floats: Walk, rounded: Walk) -> tuple[Moments, Moments]:
+        """Moments of all samples, and of every second one."""
+        index = layer.activations[0]
+        values = floats.values([_input(layer.node, index)])[0], rounded.values([_input(node, index)])[0]
+        every, second = Moments(layer), Moments(layer)
+        for number, (before, now) in enumerate(zip(*values, strict=True)):
+            every.update(now, before)
+            if number % 2:
+                second.update(now, before)
+        return every, second
+
+    def _round(self, layer: Layer, node: ir.Node, stored: StoredWeights, seen: Moments, unseen: Moments) -> None:
         weights, old, steps = (
             as_matrices(layer, np.asarray(array, dtype=np.float32))
             for array in (constant_of(layer.node.inputs[layer.weight or 0]), stored.integers(), stored.steps())
         )
-        shape, groups = weights.shape, len(moments.second)
+        groups = len(seen.second)
         parts = [np.split(array.reshape(len(array), -1).astype(np.float64), groups) for array in (weights, old, steps)]
-        found, before, after = [], 0.0, 0.0
-        for group, (dense, held, step) in enumerate(zip(*parts, strict=True)):
-            hessian, target = moments.problem(group, dense, centred=False)
-            new = round_together(hessian, target, step, stored.coding.top, dense == 0)
-            least = error_of(hessian, target, best_of(hessian, target))
-            errors = [error_of(hessian, target, integers * step) - least for integers in (held, new)]
-            found.append(new if errors[1] < errors[0] else held)
-            before, after = before + errors[0], after + min(errors)
-        merged: NDArray[np.float32] = np.concatenate(found).reshape(shape).astype(np.float32)
-        stored.write(np.rint(from_matrices(layer, merged, stored.integers().shape)).astype(np.int8))
-        if after < before:
-            self.rounded.append({"layer": str(layer.node.name), "error": round(after / before, 4)})
+        solved = [
+            _solve(
+                seen.problem(group, dense, False), unseen.problem(group, dense, False), stored.coding.top, dense, *now
+            )
+            for group, (dense, *now) in enumerate(zip(*parts, strict=True))
+        ]
+        gain = sum(found.after for found in solved) / max(sum(found.before for found in solved), np.finfo(float).tiny)
+        if gain >= 1:
+            return
+        integers: NDArray[np.float32] = np.concatenate([found.integers for found in solved]).reshape(weights.shape)
+        stored.write(np.rint(from_matrices(layer, integers, stored.integers().shape)).astype(np.int8))
+        self.rounded.append({"layer": str(layer.node.name), "error": round(float(gain), 4)})
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """Integers, and the squared error on samples that had no part in finding them, before and after."""
+
+    integers: NDArray[np.float64]
+    before: float
+    after: float
+
+
+def _solve(every: _Problem, unseen: _Problem, top: int, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
+    half = every[0] - unseen[0], every[1] - unseen[1]
+    tried = round_together(*half, steps, top, dense == 0)
+    least = error_of(*unseen, best_of(*unseen))
+    before, after = (error_of(*unseen, integers * steps) - least for integers in (old, tried))
+    if after >= before:
+        return _Solved(old, before, before)
+    return _Solved(round_together(*every, steps, top, dense == 0), before, after)
 
 
 def _refusal(layer: Layer) -> str:
