@@ -16,6 +16,7 @@ from edgewise.targets.cpu.native.context import (
     rounding_after,
 )
 from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.ops.linear import with_channels
 from edgewise.targets.cpu.native.ops.movement import fixed_sizes
 from edgewise.targets.cpu.native.plan import DType, Layout, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
@@ -36,6 +37,8 @@ def layer_normalization(node: ir.Node, ctx: Context) -> None:
     operands = [ctx.builder.constant(gamma), ctx.builder.constant(shift)]
     epsilon = attribute_float(node, "epsilon", 1e-5)
     if axis == value.rank - 1 and _channels_in_one(value, axis):
+        if value.rank > 2:  # the layers that follow want it like this, and so may others that read the value
+            value = with_channels(ctx, value, axis, spatial=False)
         _over_channels(node, ctx, value, axis, operands, epsilon)
         return
     source = ctx.builder.plain(value)

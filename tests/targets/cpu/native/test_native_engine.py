@@ -1,0 +1,157 @@
+"""The engine ``native`` of the target cpu: small networks beside ONNX Runtime, the choice of the engine, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgewise.quantize import quantize
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.data import random_data
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.targets import BuildRequest, Executor, TargetError, find_device
+from edgewise.targets.cpu import TARGET
+from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
+from edgewise.targets.cpu.native.engine_file import encode
+from edgewise.targets.cpu.native.plan import Isa, Layout
+from edgewise.targets.nodes import tensor_spec
+
+pytestmark = pytest.mark.usefixtures("libedgewise")
+VNNI = find_device("x86-64-v4-vnni", "cpu")
+SMALL = ("conv_net", "dynamic_batch", "transformer_block")
+SmallGraph = Callable[[str], ir.Model]
+
+
+def int8(model: ir.Model) -> ir.Model:
+    data = random_data([tensor_spec(value) for value in model.graph.inputs], 8, seed=0)
+    return quantize(model, TARGET.quantization("int8", VNNI), data, allow_random=True).model
+
+
+def ops(model: ir.Model) -> list[str]:
+    return [op.op for op in compile_model(model, Isa.AVX512VNNI).plan.ops]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_float_networks_give_what_onnx_runtime_gives(
+    name: str, small_graph: SmallGraph, sample: Any, run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    model = small_graph(name)
+    inputs = sample(model)
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 100
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_quantized_networks_give_what_onnx_runtime_gives(
+    name: str, small_graph: SmallGraph, sample: Any, run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    model = int8(small_graph(name))
+    inputs = sample(model)
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 30
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("channels", "stride", "group"), [(16, 1, 1), (18, 2, 1), (16, 1, 16), (16, 2, 4), (1, 1, 1)])
+def test_a_quantized_convolution_is_within_a_step(
+    channels: int, stride: int, group: int, threads: int, graph_maker: Any, sample: Any, run_native: Any, run_onnx: Any
+) -> None:
+    g = graph_maker(channels + stride + group)
+    inner = channels if group == 1 else 16
+    kind = {"pads": [1, 1, 1, 1], "strides": [stride, stride], "group": group}
+    x = g.add("Conv", ["x", g.weights("w", 16, inner // group, 3, 3), g.weights("b", 16)], "c", **kind)
+    g.add("Relu", [x], "y")
+    model = int8(g.model({"x": [1, inner, 11, 13]}, {"y": [1, 16, -(-11 // stride), -(-13 // stride)]}))
+    scales = [node.inputs[1].const_value.numpy() for node in model.graph if node.op_type == "QuantizeLinear"]
+    inputs = sample(model)
+    wanted, found = run_onnx(model, inputs)[0], run_native(model, inputs, threads)[0]
+    steps = np.abs(wanted - found) / scales[-1]
+    assert steps.max() < 1.01 and np.mean(steps > 0.5) < 1e-3
+
+
+def test_a_residual_is_added_by_the_layer(small_graph: SmallGraph) -> None:
+    assert "binary" not in ops(small_graph("conv_net"))
+    quantized = compile_model(int8(small_graph("conv_net")), Isa.AVX512VNNI).plan
+    convolutions = [op for op in quantized.ops if op.op in ("conv", "depthwise")]
+    assert {op.inputs[0].layout for op in convolutions if op.inputs[0]} == {Layout.C4}
+
+
+def test_a_transformer_moves_nothing_but_its_tokens(small_graph: SmallGraph) -> None:
+    """[tokens, width] to [width, tokens] at the network's input, back at its output; nothing in between."""
+    found = ops(small_graph("transformer_block"))
+    assert found.count("attention") == 1 and found.count("transpose") == 2
+    assert not {"matmul", "softmax", "slice", "unary"} & set(found)
+
+
+def test_the_same_network_gives_the_same_bytes(small_graph: SmallGraph) -> None:
+    files = {encode(compile_model(int8(small_graph("transformer_block")), Isa.AVX2).plan) for _ in range(2)}
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize("engine", ["native", "auto"])
+def test_the_engine_is_built_checked_and_run(
+    engine: str, small_graph: SmallGraph, make_bundle: Any, sample: Any
+) -> None:
+    model = small_graph("dynamic_batch")
+    bundle, result = make_bundle(TARGET, model, options={"engine": engine})
+    if engine == "auto":
+        assert "ms" in result.notes[0] and result.notes[0].startswith(f"Engine {result.kind}")
+    else:
+        assert result.kind == "native" and result.settings["model"] == "model.engine"
+        assert {row["precision"] for row in result.layers} == {"float32"}
+    executor = TARGET.executor(bundle)
+    assert isinstance(executor, Executor)
+    inputs = sample(model)
+    parity = compare_outputs([OnnxRunner(model).run(inputs)], [executor.run(inputs)])
+    assert min(one.sqnr_db for one in parity) > 100
+
+
+def test_the_share_in_int8_is_said(small_graph: SmallGraph, make_bundle: Any) -> None:
+    _, result = make_bundle(TARGET, int8(small_graph("conv_net")), device=VNNI, options={"engine": "native"})
+    assert result.kind == "native" and result.notes == ["100 % of the multiply-accumulates run in int8."]
+
+
+def test_what_the_native_engine_does_not_take_goes_to_onnx_runtime_with_the_reason(
+    graph_maker: Any, make_bundle: Any
+) -> None:
+    g = graph_maker()
+    g.add("Relu", ["x"], "a")
+    g.add("NonZero", ["a"], "n")
+    g.add("Cast", ["n"], "y", to=onnx.TensorProto.FLOAT)
+    model = g.model({"x": [1, 4]}, {"y": [2, "n"]})
+    _, result = make_bundle(TARGET, model, options={"engine": "native"})
+    assert result.kind == "onnxruntime"
+    assert "NonZero 'n_node': libedgewise has no operator for it" in result.notes[0]
+    with pytest.raises(NotTakenError, match="NonZero 'n_node'"):
+        compile_model(model, Isa.AVX2)
+
+
+def test_other_architectures_get_onnx_runtime(small_graph: SmallGraph, make_bundle: Any) -> None:
+    _, result = make_bundle(TARGET, small_graph("conv_net"), device="raspberrypi5", options={"engine": "native"})
+    assert result.kind == "onnxruntime" and "aarch64" in result.notes[0]
+
+
+def test_an_unknown_engine_is_refused(small_graph: SmallGraph, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="native or onnxruntime or auto"):
+        TARGET.build(BuildRequest(small_graph("conv_net"), tmp_path, VNNI, {"engine": "fastest"}))
+
+
+def test_libedgewise_refuses_shapes_for_which_a_table_is_too_short(
+    graph_maker: Any, run_native: Any, libedgewise: ModuleType
+) -> None:
+    """Positions beyond a network's table: ONNX would clamp the slice and fail at the addition; here the slice is refused."""
+    g = graph_maker()
+    g.add("Shape", ["x"], "n", start=1, end=2)
+    table, zero, one = g.weights("t", 1, 5, 4), g.constant("zero", np.int64([0])), g.constant("one", np.int64([1]))
+    g.add("Slice", [table, zero, "n", one], "p")
+    g.add("Add", ["x", "p"], "y")
+    model = g.model({"x": ["batch", "tokens", 4]}, {"y": ["batch", "tokens", 4]})
+    x = np.ones((2, 5, 4), np.float32)
+    assert run_native(model, {"x": x})[0].shape == (2, 5, 4)
+    with pytest.raises(libedgewise.NativeError):
+        run_native(model, {"x": np.ones((2, 6, 4), np.float32)})
