@@ -28,17 +28,19 @@ void pause() {
 #endif
 }
 
-// False when `done` has not come true in kSpin.
+// False when `done` has not come true in kSpin. Where there are more threads than cores, the one that is waited for may need this
+// very core: so it is offered again and again.
 template <typename F>
 bool spin_until(F&& done) {
     const auto end = Clock::now() + kSpin;
-    do {
-        for (int i = 0; i < 16; ++i) {
+    for (int round = 0;; ++round) {
+        for (int i = 0; i < 32; ++i) {
             if (done()) return true;
             pause();
         }
-    } while (Clock::now() < end);
-    return false;
+        if (round > 0) std::this_thread::yield();
+        if (Clock::now() >= end) return false;
+    }
 }
 
 std::vector<int> allowed_cores() {
@@ -119,8 +121,8 @@ public:
         take_pieces(0);
         state_.fetch_and(~kOpen, std::memory_order_acq_rel);
         const auto all_left = [this] { return (state_.load(std::memory_order_acquire) & kInside) == 0; };
-        // More threads than cores: let the one that still works have this one's.
-        while (!spin_until(all_left)) std::this_thread::yield();
+        while (!spin_until(all_left)) {
+        }
     }
 
 private:
