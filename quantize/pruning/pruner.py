@@ -126,5 +126,5 @@ class Pruner:
 def _entry(layer: Layer) -> dict[str, Any]:
     value = weight_value(layer)
     array = np.asarray(constant_of(value))
-    density = np.count_nonzero(array) / max(array.size, 1)
+    density = float(np.count_nonzero(array) / max(array.size, 1))
     return {"name": layer.node.name, "op": layer.node.op_type, "weight": value.name, "density": density}

@@ -24,9 +24,7 @@ def show_export(result: Result, console: Console) -> None:
 def show_prune(result: Result, console: Console) -> None:
     """Density per layer, and what was left alone and why."""
     report = result["report"]
-    reached = (
-        f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} of those that were pruned asked for"
-    )
+    reached = f"{percent(report['sparsity'])} of all weights, {percent(report['asked'])} asked for in the layers below"
     how = (
         ("pattern", report["pattern"]),
         ("criterion", report["criterion"]),
