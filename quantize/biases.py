@@ -56,6 +56,26 @@ def bias_of(layer: Layer) -> Bias | None:
     return next((bias for bias in own if _is_own(bias)), None)
 
 
+def rescale_bias(layer: Layer, factors: NDArray[np.float64]) -> bool:
+    """Multiply the scales of a layer's int32 bias, as those of its weights are; its integers change in turn.
+
+    Returns:
+        whether the bias still fits int32; else nothing was done. A bias in float needs nothing.
+    """
+    value = None if layer.bias is None else layer.node.inputs[layer.bias]
+    maker = value.producer() if value is not None else None
+    if maker is None:
+        return True
+    stored, scale = maker.inputs[0], maker.inputs[1]
+    integers = np.rint(np.asarray(constant_of(stored), dtype=np.float64) / factors)
+    if np.any(np.abs(integers) > _LARGEST) or stored is None or scale is None:
+        return False
+    scales = (np.asarray(constant_of(scale), dtype=np.float64) * factors).astype(np.float32)
+    stored.const_value = ir.tensor(integers.astype(np.int32), name=stored.name)
+    scale.const_value = ir.tensor(scales, name=scale.name)
+    return True
+
+
 def outputs_per_channel(layer: Layer, output: NDArray[np.float32]) -> NDArray[np.float32]:
     """A layer's output as [output channel, position]."""
     axis = 1 if layer.node.op_type in ("Conv", "ConvTranspose") else output.ndim - 1

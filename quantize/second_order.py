@@ -9,6 +9,7 @@ Matrix = NDArray[np.float64]
 
 _BLOCK = 128  # columns whose updates to the columns behind them are applied at once
 _SWEEPS = 3
+CUTS = (1.0, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2)  # 1 first: of equals it wins
 
 
 def round_together(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zeros: NDArray[np.bool_]) -> Matrix:
@@ -37,6 +38,23 @@ def round_together(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zer
     found = np.empty_like(integers)
     found[:, order] = integers
     return found
+
+
+def best_cuts(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zeros: NDArray[np.bool_]) -> Matrix:
+    """Per output the factor on its steps with which one sweep ends nearest to the target.
+
+    Returns:
+        float64 [outputs], some of ``CUTS``.
+    """
+    count = len(CUTS)
+    several = np.concatenate([steps * factor for factor in CUTS])
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    ordered, goal = hessian[np.ix_(order, order)], target[:, order]
+    weights = np.tile(best_of(ordered, goal), (count, 1))
+    found = _one_sweep(ordered, weights, several[:, order], top, np.tile(zeros[:, order], (count, 1)))
+    found *= several[:, order]
+    errors = np.sum((found @ ordered - 2 * np.tile(goal, (count, 1))) * found, axis=1).reshape(count, -1)
+    return np.asarray(np.asarray(CUTS)[np.argmin(errors, axis=0)], dtype=np.float64)
 
 
 def best_of(hessian: Matrix, target: Matrix) -> Matrix:

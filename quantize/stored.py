@@ -38,6 +38,11 @@ class Coding:
         return int(2 ** (self.bits - 1) - 1)
 
     @property
+    def may_cut(self) -> bool:
+        """Whether finer steps may be worth cutting the largest weights for."""
+        return self.axis is not None and self.bits < 7
+
+    @property
     def granularity(self) -> str:
         """In words, for reports."""
         if self.group:
@@ -84,6 +89,7 @@ class StoredWeights:
     """Integers in the graph that a pass may change. ``alone``: one layer reads them."""
 
     value: ir.Value
+    scale: ir.Value
     scales: Floats
     coding: Coding
     alone: bool
@@ -97,6 +103,14 @@ class StoredWeights:
     def steps(self) -> Floats:
         """The scale of each single weight."""
         return self.coding.steps(self.scales, self.integers().shape)
+
+    def rescale(self, factors: NDArray[np.float64]) -> None:
+        """Multiply the scales of each output channel; the integers stay as they are."""
+        shape = [1] * self.scales.ndim
+        outputs = 1 - (self.coding.axis or 0) if self.coding.group else 0
+        shape[outputs] = -1
+        self.scales = np.asarray(self.scales * factors.reshape(shape), dtype=np.float32)
+        self.scale.const_value = ir.tensor(self.scales, name=self.scale.name)
 
     def write(self, integers: NDArray[np.int8]) -> None:
         """Put others in their place."""

@@ -65,8 +65,8 @@ class QuantizeWeights(ir.passes.InPlacePass):
         integers = writer.tensor(
             f"{value.name}_{coding.dtype.name.lower()}", coding.tensor(coding.round(weights, scales))
         )
-        for layer in layers:
-            self._plan.stored[layer.node] = StoredWeights(integers, scales, coding, len(layers) == 1)
         zeros = coding.tensor(np.zeros(scales.shape, dtype=np.int8))
         scale = writer.constant(f"{value.name}_scale", scales)
+        for layer in layers:
+            self._plan.stored[layer.node] = StoredWeights(integers, scale, scales, coding, len(layers) == 1)
         return coding, (integers, scale, writer.tensor(f"{value.name}_zero_point", zeros))

@@ -9,13 +9,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgewise.quantize.biases import rescale_bias
 from edgewise.quantize.layers import Layer, constant_of, describe
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.pruning.columns import columns_refusal
 from edgewise.quantize.pruning.matrices import as_matrices, from_matrices
 from edgewise.quantize.pruning.moments import Moments
-from edgewise.quantize.second_order import best_of, error_of, round_together
-from edgewise.quantize.stored import StoredWeights
+from edgewise.quantize.second_order import best_cuts, best_of, error_of, round_together
+from edgewise.quantize.stored import Coding, StoredWeights
 from edgewise.quantize.walking import Arrays, Walk
 from edgewise.runtime.progress import Progress, silent
 
@@ -36,9 +37,9 @@ class RoundByGptq(ir.passes.InPlacePass):
 
         x̂ ─► Q ─► DQ ─► Conv(q)                        ‖q·x̂ − w·x‖² smaller, q some steps away from round(w)
 
-    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Scales stay
-    as they are, and zeros stay zeros. Solved in closed form, without training (``second_order.py``): E. Frantar et al.,
-    "GPTQ" (ICLR 2023). A layer stays as it was when the error on samples that were held out does not fall, when other
+    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Below 7 bits
+    each output's scale moves too, by the factor that fits best; zeros stay zeros. Solved in closed form, without training
+    (``second_order.py``): E. Frantar et al., "GPTQ" (ICLR 2023). A layer stays as it was when the error on samples that were held out does not fall, when other
     layers share its weights, or when there are too few samples.
     """
 
@@ -81,14 +82,16 @@ class RoundByGptq(ir.passes.InPlacePass):
         groups = len(seen.second)
         parts = [np.split(array.reshape(len(array), -1).astype(np.float64), groups) for array in (weights, old, steps)]
         solved = [
-            _solve(
-                seen.problem(group, dense, False), unseen.problem(group, dense, False), stored.coding.top, dense, *now
-            )
+            _solve(seen.problem(group, dense, False), unseen.problem(group, dense, False), stored.coding, dense, *now)
             for group, (dense, *now) in enumerate(zip(*parts, strict=True))
         ]
         gain = sum(found.after for found in solved) / max(sum(found.before for found in solved), np.finfo(float).tiny)
         if gain >= 1:
             return
+        factors = np.concatenate([found.factors for found in solved])
+        if not rescale_bias(self._plan.layers[node], factors):
+            return
+        stored.rescale(factors)
         integers: NDArray[np.float32] = np.concatenate([found.integers for found in solved]).reshape(weights.shape)
         stored.write(np.rint(from_matrices(layer, integers, stored.integers().shape)).astype(np.int8))
         self.rounded.append({"layer": str(layer.node.name), "error": round(float(gain), 4)})
@@ -96,21 +99,25 @@ class RoundByGptq(ir.passes.InPlacePass):
 
 @dataclass(frozen=True)
 class _Solved:
-    """Integers, and the squared error on samples that had no part in finding them, before and after."""
+    """Integers, factors on the scales of the outputs, and the squared error on held-out samples, before and after."""
 
-    integers: NDArray[np.float64]
+    integers: _Matrix
+    factors: _Matrix
     before: float
     after: float
 
 
-def _solve(every: _Problem, unseen: _Problem, top: int, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
+def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
     half = every[0] - unseen[0], every[1] - unseen[1]
-    tried = round_together(*half, steps, top, dense == 0)
+    zeros, top = dense == 0, coding.top
+    factors = best_cuts(*half, steps, top, zeros) if coding.may_cut else np.ones(len(steps))
+    cut = steps * factors[:, None]
+    tried = round_together(*half, cut, top, zeros)
     least = error_of(*unseen, best_of(*unseen))
-    before, after = (error_of(*unseen, integers * steps) - least for integers in (old, tried))
+    before, after = (error_of(*unseen, weights) - least for weights in (old * steps, tried * cut))
     if after >= before:
-        return _Solved(old, before, before)
-    return _Solved(round_together(*every, steps, top, dense == 0), before, after)
+        return _Solved(old, np.ones(len(steps)), before, before)
+    return _Solved(round_together(*every, cut, top, zeros), factors, before, after)
 
 
 def _refusal(layer: Layer) -> str:

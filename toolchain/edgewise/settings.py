@@ -43,13 +43,15 @@ class PruneSettings:
 
 @dataclass(frozen=True)
 class QuantizeSettings:
-    """``calib`` is DATA; random data instead of it must be allowed by name."""
+    """``calib`` is DATA; random data instead of it must be allowed by name. ``wide`` names layers that get 8 bits."""
 
     scheme: str = "int8"
     method: str = "mse"
+    rounding: str = "auto"
     calib: str | None = None
     samples: int = 128
     keep_float: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
     allow_random_calibration: bool = False
     seed: int = 0
 

@@ -181,7 +181,12 @@ Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Thr
 
 Scheme = Annotated[
     str | None,
-    typer.Option("--scheme", metavar="SCHEME", rich_help_panel=_QUANTIZE, help="int8, or another that the target has."),
+    typer.Option(
+        "--scheme",
+        metavar="SCHEME",
+        rich_help_panel=_QUANTIZE,
+        help="int8, or another that the target has (`edgewise devices`).",
+    ),
 ]
 Method = Annotated[
     str | None,
@@ -200,6 +205,21 @@ Samples = Annotated[
         min=1,
         rich_help_panel=_QUANTIZE,
         help="How many calibration samples to use; 128 by default.",
+    ),
+]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        "--rounding",
+        metavar="ROUNDING",
+        rich_help_panel=_QUANTIZE,
+        help="How weights become integers: auto, squant or gptq.",
+    ),
+]
+Wide = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wide", metavar="LAYER", rich_help_panel=_QUANTIZE, help="A layer that gets 8 bits in any scheme; repeat it."
     ),
 ]
 KeepFloat = Annotated[

@@ -21,6 +21,8 @@ def run(
     method: o.Method = "mse",
     samples: o.Samples = 128,
     keep_float: o.KeepFloat = None,
+    wide: o.Wide = None,
+    rounding: o.Rounding = None,
     allow_random_calibration: o.RandomCalibration = False,
     as_json: o.Json = False,
 ) -> None:
@@ -30,6 +32,7 @@ def run(
     verb = partial(
         quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
         preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
+        wide=wide or (), rounding=rounding or "auto",
         allow_random_calibration=allow_random_calibration,
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

@@ -48,6 +48,8 @@ def quantize_stage(
         method=settings.method,
         samples=settings.samples,
         keep_float=settings.keep_float,
+        wide=settings.wide,
+        rounding=settings.rounding,
         allow_random=settings.allow_random_calibration,
         progress=progress,
     )

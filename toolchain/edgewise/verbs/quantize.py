@@ -26,6 +26,8 @@ def quantize(
     method: str = "mse",
     samples: int = 128,
     keep_float: Sequence[str] = (),
+    wide: Sequence[str] = (),
+    rounding: str = "auto",
     allow_random_calibration: bool = False,
     seed: int = 0,
     progress: Progress = silent,
@@ -43,6 +45,8 @@ def quantize(
         method: ``mse``, ``minmax``, ``percentile`` or ``entropy``.
         samples: how many samples to use.
         keep_float: names of layers to leave in float.
+        wide: names of layers that get 8 bits, where the scheme has fewer.
+        rounding: how weights become integers: ``auto``, ``squant`` or ``gptq``.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
         progress: told how far the work is.
@@ -59,7 +63,9 @@ def quantize(
 
     chosen = find_target(target)
     spec = chosen.quantization(scheme, find_device(device or chosen.default_device, chosen.name))
-    settings = QuantizeSettings(scheme, method, calib, samples, tuple(keep_float), allow_random_calibration, seed)
+    settings = QuantizeSettings(
+        scheme, method, rounding, calib, samples, tuple(keep_float), tuple(wide), allow_random_calibration, seed
+    )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(network, output)
