@@ -15,6 +15,7 @@ from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.matmul import product_of_values
 from edgewise.targets.cpu.native.parts import parts_of
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
+from edgewise.targets.cpu.native.sparsity import sparse_block
 from edgewise.targets.cpu.native.value import Refusal, Value
 
 if TYPE_CHECKING:
@@ -380,7 +381,8 @@ def _constants(ctx: Context, layer: Layer, found: Epilogue) -> tuple[dict[str, T
     if _is_depthwise(weights, layer.window):
         packed = packing.pack_depthwise(matrix[:, 0])
     else:
-        packed = packing.pack_conv(matrix, group=layer.window.group)
+        group = layer.window.group
+        packed = packing.pack_conv(matrix, group=group, block=sparse_block(matrix, group))
     tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
