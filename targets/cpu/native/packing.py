@@ -126,13 +126,11 @@ def _sparse(entries: np.ndarray, outputs: int) -> tuple[dict[str, np.ndarray], i
     weights, index, start = [], [], [0]
     for g in range(group):
         for part in np.array_split(np.arange(count), parts):
-            lists = [part[kept[g, b, part]] for b in range(blocks.shape[1])]
-            for b, chosen in enumerate(lists):
-                # Single outputs are computed in pairs: both lists get the same length, with zeros.
-                spare = max(0, len(lists[b ^ 1]) - len(chosen)) if outputs == 1 and b ^ 1 < len(lists) else 0
-                weights += [blocks[g, b, chosen], np.zeros((spare, outputs, width), entries.dtype)]
-                index += [chosen, np.full(spare, part[0])]
-                start.append(start[-1] + len(chosen) + spare)
+            for b in range(blocks.shape[1]):
+                chosen = part[kept[g, b, part]]
+                weights.append(blocks[g, b, chosen])
+                index.append(chosen)
+                start.append(start[-1] + len(chosen))
     constants = {
         "weights": np.concatenate([*weights, np.zeros((0, outputs, width), entries.dtype)]),
         "index": np.concatenate([*index, np.zeros(0, np.int32)]).astype(np.int32),

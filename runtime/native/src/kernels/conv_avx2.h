@@ -58,6 +58,7 @@ struct Int256 : Avx2 {
     using Sum = __m256i;
 
     static EW_INLINE Sum zero() { return _mm256_setzero_si256(); }
+    static EW_INLINE Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
     static EW_INLINE void store_sum(uint8_t* to, Sum sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sum); }
     static EW_INLINE Sum load_sum(const uint8_t* from) { return load(from); }
     static EW_INLINE Float to_float(Sum sum) { return {_mm256_cvtepi32_ps(sum)}; }
@@ -108,6 +109,7 @@ struct Float256 : Avx2 {
     static EW_INLINE W load_w(const uint8_t* from) { return load_x(from); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
     static EW_INLINE Sum zero() { return _mm256_setzero_ps(); }
+    static EW_INLINE Sum add(Sum a, Sum b) { return _mm256_add_ps(a, b); }
     static EW_INLINE Sum multiply_add(Sum sum, X x, W w) { return _mm256_fmadd_ps(x, w, sum); }
     static EW_INLINE void store_sum(uint8_t* to, Sum sum) { _mm256_storeu_ps(reinterpret_cast<float*>(to), sum); }
     static EW_INLINE Sum load_sum(const uint8_t* from) { return load_x(from); }

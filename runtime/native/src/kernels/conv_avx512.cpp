@@ -16,6 +16,7 @@ struct Float512 : Avx512 {
     static EW_INLINE W load_w(const uint8_t* from) { return load_x(from); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
     static EW_INLINE Sum zero() { return _mm512_setzero_ps(); }
+    static EW_INLINE Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
     static EW_INLINE Sum multiply_add(Sum sum, X x, W w) { return _mm512_fmadd_ps(x, w, sum); }
     static EW_INLINE void store_sum(uint8_t* to, Sum sum) { _mm512_storeu_ps(to, sum); }
     static EW_INLINE Sum load_sum(const uint8_t* from) { return _mm512_loadu_ps(from); }

@@ -3,7 +3,7 @@
 // Beside what conv_finish.h asks for, an Op has
 //   using X, W: an operand as the instructions want it, of pixels' values and of weights;
 //   static X load_x(const uint8_t*) (a vector of pixels), X broadcast_x(const uint8_t*); W load_w, broadcast_w likewise;
-//   static Sum zero(), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum).
+//   static Sum zero(), Sum add(Sum, Sum), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum).
 #pragma once
 
 #include <algorithm>
@@ -94,31 +94,74 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     }
 }
 
-// One list of entries.
-template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void sparse_sums(const ConvBlock& block, int64_t which, typename Op::Sum (&sums)[kOutputs][kVectors]) {
-    clear<Op>(sums);
-    const int64_t begin = block.start[which], end = block.start[which + 1];
-    const uint8_t* w = block.w + begin * kOutputs * 4;
-    for (int64_t e = begin; e < end; ++e, w += kOutputs * 4) step<Op>(sums, block.x + block.index[e] * block.x_stride, w);
+template <typename Op, int kVectors>
+EW_INLINE void load_sums(typename Op::Sum (&sums)[4][kVectors], const uint8_t* from) {
+#pragma GCC unroll 4
+    for (int o = 0; o < 4; ++o) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::load_sum(from + (o * kVectors + t) * Op::kLanes * 4);
+    }
 }
 
 template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void sparse_step(const ConvBlock& block, int64_t at, typename Op::Sum (&sums)[kOutputs][kVectors]) {
+    step<Op>(sums, block.x + block.index[at] * block.x_stride, block.w + at * kOutputs * 4);
+}
+
+// Adds one list of entries. Where sums are few, a second set of them hides how long a multiply-add takes.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void sparse_sums(const ConvBlock& block, int64_t e, int64_t end, typename Op::Sum (&sums)[kOutputs][kVectors]) {
+    if constexpr (kOutputs * kVectors < 8) {
+        typename Op::Sum others[kOutputs][kVectors];
+        clear<Op>(others);
+        for (; e + 1 < end; e += 2) {
+            sparse_step<Op>(block, e, sums);
+            sparse_step<Op>(block, e + 1, others);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < kOutputs * kVectors; ++i) {
+            sums[i / kVectors][i % kVectors] = Op::add(sums[i / kVectors][i % kVectors], others[i / kVectors][i % kVectors]);
+        }
+    }
+    for (; e < end; ++e) sparse_step<Op>(block, e, sums);
+}
+
+// Four outputs from the lists that begin at `start`, each of kOutputs. Rows are copied, not referred to: they are registers.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void sparse_quad(const ConvBlock& block, const int32_t* start, int64_t outputs, typename Op::Sum (&sums)[4][kVectors]) {
+#pragma GCC unroll 4
+    for (int o = 0; o < 4; o += kOutputs) {
+        if (o >= outputs) return;
+        typename Op::Sum some[kOutputs][kVectors];
+#pragma GCC unroll 32
+        for (int i = 0; i < kOutputs * kVectors; ++i) some[i / kVectors][i % kVectors] = sums[o + i / kVectors][i % kVectors];
+        sparse_sums<Op>(block, start[o / kOutputs], start[o / kOutputs + 1], some);
+#pragma GCC unroll 32
+        for (int i = 0; i < kOutputs * kVectors; ++i) sums[o + i / kVectors][i % kVectors] = some[i / kVectors][i % kVectors];
+    }
+}
+
+// Entries come in parts, each of which stays in the first cache; between parts the sums are in memory.
+template <typename Op, int kVectors, int kOutputs>
 void sparse_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
-    constexpr int64_t kRow = kVectors * Op::kLanes;
-    ConvStretch rest = stretch;
-    for (int64_t which = 0; rest.outputs > 0; rest.advance(finish, 4)) {
-        if constexpr (kOutputs == 4) {
+    constexpr int64_t kQuadBytes = 4 * kVectors * Op::kLanes * 4;
+    for (int64_t part = 0; part < block.parts; ++part) {
+        const int32_t* start = block.start + part * block.part_blocks;
+        uint8_t* partial = block.partial;
+        ConvStretch rest = stretch;
+        for (; rest.outputs > 0; rest.advance(finish, 4), start += 4 / kOutputs, partial += kQuadBytes) {
             typename Op::Sum sums[4][kVectors];
-            sparse_sums<Op>(block, which++, sums);
-            finish_sums<Op>(finish, block, sums, rest);
-        } else {
-            for (int64_t o = 0; o < 4 && o < rest.outputs; o += kOutputs) {
-                typename Op::Sum sums[kOutputs][kVectors];
-                sparse_sums<Op>(block, which++, sums);
-                keep<Op>(sums, block.sums + o * kRow * 4);
+            if (part == 0) clear<Op>(sums);
+            else load_sums<Op>(sums, partial);
+            sparse_quad<Op, kVectors, kOutputs>(block, start, rest.outputs, sums);
+            if (part + 1 < block.parts) {
+                keep<Op>(sums, partial);
+            } else if (kOutputs == 4) {
+                finish_sums<Op>(finish, block, sums, rest);
+            } else {  // it counts for less here, and is much code
+                keep<Op>(sums, block.sums);
+                finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
             }
-            finish_block<Op>(finish, block.sums, kRow, rest);
         }
     }
 }

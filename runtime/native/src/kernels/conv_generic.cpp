@@ -46,6 +46,7 @@ struct ScalarInt : Scalar {
     }
     static W broadcast_w(const uint8_t* from) { return load_w(from); }
     static Sum zero() { return 0; }
+    static Sum add(Sum a, Sum b) { return a + b; }
     static Sum multiply_add(Sum sum, X x, W w) {
         for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(x.at[i] * w.at[i]);
         return sum;
@@ -73,6 +74,7 @@ struct ScalarFloat : Scalar {
     static W load_w(const uint8_t* from) { return load_x(from); }
     static W broadcast_w(const uint8_t* from) { return load_x(from); }
     static Sum zero() { return 0; }
+    static Sum add(Sum a, Sum b) { return a + b; }
     static Sum multiply_add(Sum sum, X x, W w) { return sum + x * w; }
     static void store_sum(uint8_t* to, Sum sum) { std::memcpy(to, &sum, 4); }
     static Sum load_sum(const uint8_t* from) { return load_x(from); }

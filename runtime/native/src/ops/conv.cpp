@@ -98,8 +98,12 @@ private:
         for (const Tensor* tensor : {&index, &start}) {
             if (!tensor->constant || tensor->dtype != EW_S32) return setup.refuse("wants index and start as constant int32");
         }
-        const int64_t blocks = groups_ * ((outputs_ + block_ - 1) / block_);
-        if (start.count() != blocks + 1) return setup.refuse("wants a start for each block of outputs, and the end");
+        parts_ = setup.attributes.integer("parts", 1);
+        group_blocks_ = (outputs_ + block_ - 1) / block_;
+        int64_t blocks = 0;
+        if (parts_ < 1 || __builtin_mul_overflow(parts_, groups_ * group_blocks_, &blocks) || start.count() - 1 != blocks) {
+            return setup.refuse("wants a start for each block of outputs in each part, and the end");
+        }
         const int64_t room = std::min(static_cast<int64_t>(weights.bytes) / (4 * block_), index.count());
         const int32_t* at = start.as<int32_t>();
         for (int64_t b = 0; b <= blocks; ++b) {
@@ -119,7 +123,9 @@ private:
         const int64_t pixels = geometry_.out_pixels, lanes = kernel_->lanes, left = pixels % lanes;
         spare_ = !start_ && left <= kernel_->spare ? left : 0;
         vectors_ = (pixels - spare_ + lanes - 1) / lanes;
-        whole_tiles_ = (vectors_ + kernel_->vectors - 1) / kernel_->vectors;
+        // A list of one output leaves registers for a second set of sums only below six vectors.
+        const int64_t most = start_ && block_ == 1 ? std::min<int64_t>(kernel_->vectors, 5) : kernel_->vectors;
+        whole_tiles_ = (vectors_ + most - 1) / most;
         tiles_ = whole_tiles_ + (spare_ > 0);
         most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;
         most_pixels_ = std::max(most_pixels_, (spare_ + 15) / 16 * 16);
@@ -138,8 +144,9 @@ private:
         int64_t bytes = 0;
         if (__builtin_mul_overflow(entries_, most_pixels_ * 4, &bytes)) return setup.refuse("needs too much memory");
         tile_bytes_ = (bytes + 63) / 64 * 64;
-        scratch_bytes_ = tile_bytes_ + kSumsBytes;
-        int64_t all = 0;
+        int64_t partial = 0, all = 0;
+        if (start_ && parts_ > 1 && __builtin_mul_overflow((outputs_ + 3) / 4 * 16, most_pixels_, &partial)) return setup.refuse("needs too much memory");
+        if (__builtin_add_overflow(tile_bytes_ + kSumsBytes, (partial + 63) / 64 * 64, &scratch_bytes_)) return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
         return {};
@@ -166,7 +173,9 @@ private:
         if (start_) {
             block.outputs = block_;
             block.index = index_;
-            block.start = start_ + group * ((outputs_ + block_ - 1) / block_) + first / block_;
+            block.start = start_ + group * parts_ * group_blocks_ + first / block_;
+            block.parts = parts_, block.part_blocks = group_blocks_;
+            block.partial = block.sums + kSumsBytes;
             return kernel_->sparse(finish_, block, stretch);
         }
         block.entries = entries_;
@@ -219,7 +228,7 @@ private:
     const ConvKernel* kernel_ = nullptr;
     const int32_t *index_ = nullptr, *start_ = nullptr;
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
-    int64_t block_ = 4;  // outputs of a sparse block
+    int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
     int64_t tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
