@@ -31,6 +31,22 @@ void covers_everything(int32_t threads) {
     }
 }
 
+// split() returns when the slowest thread that took a piece is through with it.
+void waits_for_slow_threads() {
+    const auto pool = ew::make_pool(3, false);
+    std::atomic<int> others{0};
+    for (int round = 0; round < 20 || (others == 0 && round < 500); ++round) {
+        int64_t done[4] = {};
+        pool->parallel(12, 3, [&](int64_t begin, int64_t end, int32_t thread) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(thread == 0 ? 1 : 5));
+            if (thread != 0) others++;
+            done[begin / 3] = end - begin;
+        });
+        for (const int64_t items : done) CHECK(items == 3);
+    }
+    CHECK(others > 0);
+}
+
 // What one round writes, plainly, the next reads in other threads; with pauses in which threads fall asleep.
 void rounds_follow_each_other(int32_t threads) {
     const auto pool = ew::make_pool(threads, true);
@@ -134,6 +150,7 @@ void many_storages() {
 
 int main() {
     for (const int32_t threads : {0, 1, 2, 3, 9}) covers_everything(threads);
+    waits_for_slow_threads();
     for (const int32_t threads : {2, 4}) rounds_follow_each_other(threads);
     several_pools_at_once();
 #if !defined(__SANITIZE_THREAD__)  // which does not follow a fork
