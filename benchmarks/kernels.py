@@ -3,6 +3,7 @@
     python benchmarks/kernels.py                                    every shape of the benchmark networks, int8 and float32
     python benchmarks/kernels.py --network deit_small_patch16_224 --block 4x4 --density 0.25
     python benchmarks/kernels.py --isa avx2 --dtype f32 --json > kernels.json
+    python benchmarks/kernels.py --table > targets/cpu/native/density.json    from where on sparsity pays (about a minute)
 
 The shapes are data: kernel_shapes.json. Each output is compared with numpy on some pixels before it is timed. The peak is that of
 independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many.
@@ -240,6 +241,24 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             yield Job(shape, dtype, block, arguments.density, arguments.isa, arguments.threads)
 
 
+def density_table(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time of sparse weights over that of dense ones, by dtype, outputs of a block, and share of the blocks kept."""
+    layers = [Shape("", k, m, (197,), (), 1, 1, 0, 1) for k, m in ((384, 1536), (1536, 384), (128, 128))]
+    densities = (0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
+    table: dict[str, Any] = {"densities": list(densities)}
+    for dtype, rows in (("s8", 4), ("f32", 1)):
+        dense = [measure(Job(layer, dtype, None, 1.0, arguments.isa, 1))["ns"] for layer in layers]
+        table[dtype] = {}
+        for outputs in (4, 2, 1):
+            ratios = []
+            for density in densities:
+                sparse = [Job(layer, dtype, (rows, outputs), density, arguments.isa, 1) for layer in layers]
+                times = [measure(job)["ns"] / ns for job, ns in zip(sparse, dense, strict=True)]
+                ratios.append(round(float(np.exp(np.mean(np.log(times)))), 3))
+            table[dtype][str(outputs)] = ratios
+    return table
+
+
 def report(rows: list[dict[str, Any]], found: dict[str, float]) -> None:
     print("peak of one core:", ", ".join(f"{kind} {gops:.0f} GOPS" for kind, gops in found.items()))
     print(f"{'shape':48} {'kernel':16} {'us':>9} {'GOPS':>7} {'of peak':>8} {'x density':>9}  count")
@@ -262,11 +281,16 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.25, help="share of the blocks that are kept")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the table that the compiler chooses by")
     arguments = parser.parse_args()
     import edgewise.runtime._native as native
 
     arguments.isa = arguments.isa or native.isas().split()[-1]
     arguments.dtype = arguments.dtype or ["s8", "f32"]
+    if arguments.table:
+        json.dump(density_table(arguments), sys.stdout, indent=1)
+        print()
+        return
     found = peaks()
     rows = [row(job, found) for job in jobs(arguments)]
     if arguments.json:

@@ -6,14 +6,20 @@ Entry ``e`` is plane ``e // positions`` (four channels, or one) at position ``e 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgewise.targets.cpu.native.plan import Attribute
 
 _LINE = 16  # outputs that lie side by side in dense weights
+_FEWEST_PIXELS = 12  # for which sparse kernels, whose lanes are pixels, make sense
+_WORTH = 0.95  # of the time of dense weights: below that sparse ones are chosen
 _PART_ENTRIES = 112  # times 5 vectors of 64 bytes: within a first cache of 48 KiB
 
 
@@ -52,6 +58,44 @@ def pack_conv(weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | N
         return Packed({"weights": _dense(entries)}, attributes)
     constants, parts = _sparse(entries, block[1])
     return Packed(constants, {**attributes, "outputs": block[1], "parts": parts})
+
+
+def choose_block(weights: np.ndarray, *, group: int = 1, pixels: int | None = None) -> tuple[int, int] | None:
+    """The ``block`` of ``pack_conv`` that is fastest for these weights; None where dense is.
+
+    By density.json, measured: time over that of dense weights, for the share of blocks that are not zero.
+
+    Args:
+        weights: as for ``pack_conv``.
+        group: as for ``pack_conv``.
+        pixels: of the output of one sample, where known: with few, dense weights have a kernel of their own.
+    """
+    _check(weights, group, None)
+    if pixels is not None and pixels < _FEWEST_PIXELS:
+        return None
+    weights, group = _merged(weights, group)
+    entries = _entries(weights, group, prod(weights.shape[2:]))
+    table = _density_table()
+    times = table["s8" if weights.dtype == np.int8 else "f32"]
+    best, block = _WORTH, None
+    for outputs in (4, 2, 1):
+        time = float(np.interp(kept_blocks(entries, outputs), table["densities"], times[str(outputs)]))
+        if time < best:
+            best, block = time, (entries.shape[3], outputs)
+    return block
+
+
+def kept_blocks(entries: np.ndarray, outputs: int) -> float:
+    """The share of blocks of one entry by ``outputs`` outputs that are not all zero."""
+    group, _, count, width = entries.shape
+    padded = np.pad(entries, ((0, 0), (0, -entries.shape[1] % outputs), (0, 0), (0, 0)))
+    return float(padded.reshape(group, -1, outputs, count, width).any(axis=(2, 4)).mean())
+
+
+@cache
+def _density_table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("density.json").read_text())
+    return table
 
 
 def safe_pairs(entries: np.ndarray) -> bool:
@@ -122,7 +166,7 @@ def _sparse(entries: np.ndarray, outputs: int) -> tuple[dict[str, np.ndarray], i
     parts = _parts(count, outputs)
     padded = np.pad(entries, ((0, 0), (0, -entries.shape[1] % outputs), (0, 0), (0, 0)))
     blocks = padded.reshape(group, -1, outputs, count, width).swapaxes(2, 3)
-    kept = blocks.any(axis=(3, 4))
+    kept: np.ndarray = np.any(blocks, axis=(3, 4))
     weights, index, start = [], [], [0]
     for g in range(group):
         for part in np.array_split(np.arange(count), parts):
