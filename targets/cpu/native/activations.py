@@ -80,7 +80,7 @@ def _clip(node: ir.Node) -> Activation | None:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 _ERF = np.vectorize(erf, otypes=[np.float64])
@@ -111,4 +111,4 @@ def tabulated(activation: Activation, real: np.ndarray) -> np.ndarray | None:
     parameters = activation.parameters
     with np.errstate(over="ignore"):
         found = function(real.astype(np.float64), parameters.get("alpha", 0.0), parameters.get("beta", 0.0))
-    return found.astype(np.float32)
+    return np.asarray(found, np.float32)

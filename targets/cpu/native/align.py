@@ -132,7 +132,7 @@ def _common(values: Sequence[Value]) -> list[Axis] | None:
                 found = one
             if found is None:
                 return None
-        axes.append(found)
+        axes.append(found or ())
     return axes
 
 

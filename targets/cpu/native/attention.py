@@ -76,9 +76,11 @@ def _match(softmax: ir.Node) -> tuple[ir.Node, Attention] | None:
     return last, Attention(query, key, value, turned, scale, mask, array, quant, nodes)
 
 
-def _after(softmax: ir.Node):  # type: ignore[no-untyped-def]
-    """The product with the values, and what lies between."""
-    current, between, turned, quant = softmax.outputs[0], [], False, None
+def _after(softmax: ir.Node) -> tuple[ir.Node, ir.Value, bool, Quant | None, list[ir.Node]] | None:
+    """The product with the values, the values, whether it is turned, the rounding between, and the nodes between."""
+    current, turned = softmax.outputs[0], False
+    between: list[ir.Node] = []
+    quant: Quant | None = None
     for _ in range(6):
         node = only_reader(current)
         if node is None:
@@ -106,7 +108,10 @@ def _after(softmax: ir.Node):  # type: ignore[no-untyped-def]
     return None
 
 
-def _before(softmax: ir.Node):  # type: ignore[no-untyped-def]
+_Scores = tuple["ir.Node", float, "ir.Value | None", "np.ndarray | None", "list[ir.Node]"]
+
+
+def _before(softmax: ir.Node) -> _Scores | None:
     """The product of query and key; scale and masks on the way, from the scores on."""
     chain: list[ir.Node] = []
     current = softmax.inputs[0]
@@ -149,54 +154,71 @@ def _comes_from_scores(value: ir.Value) -> bool:
     return False
 
 
-def _collected(product: ir.Node, chain: list[ir.Node]):  # type: ignore[no-untyped-def]
+def _collected(product: ir.Node, chain: list[ir.Node]) -> _Scores | None:
     """Scale and masks, walking from the product to the softmax."""
-    scale, mask, array = 1.0, None, None
-    current = product.outputs[0]
-    for node in chain:
-        if is_op(node, "Reshape"):
-            array = _reshaped(array, current, node.outputs[0])
-            if array is False or mask is not None:
-                return None
-        else:
-            other = node.inputs[1] if node.inputs[0] is current else node.inputs[0]
-            constant = None if other is None else constant_array(other)
-            if is_op(node, "Add") and constant is not None:
-                array = constant.astype(np.float32) if array is None else array + constant
-            elif is_op(node, "Add"):
-                if mask is not None:
-                    return None
-                mask = other
-            elif constant is None or constant.size != 1 or mask is not None:
-                return None
-            else:
-                factor = float(constant.reshape(-1)[0])
-                factor = 1 / factor if is_op(node, "Div") else factor
-                scale, array = scale * factor, None if array is None else (array * factor).astype(np.float32)
-        current = node.outputs[0]
-    if array is not None:
-        array = _back(array, product.outputs[0], current)
-        if array is None:
-            return None
-    if mask is not None and array is not None:
+    walk = _Walk(product.outputs[0])
+    if not all(walk.step(node) for node in chain):
         return None
-    return product, scale, mask, array, chain
+    array = walk.array
+    if array is not None:
+        array = _back(array, product.outputs[0], walk.current)
+        if array is None or walk.mask is not None:
+            return None
+    return product, walk.scale, walk.mask, array, chain
+
+
+@dataclass
+class _Walk:
+    """What happened to the scores so far."""
+
+    current: ir.Value
+    scale: float = 1.0
+    mask: ir.Value | None = None
+    array: np.ndarray | None = None
+
+    def step(self, node: ir.Node) -> bool:
+        """Take a node in; False when attention cannot do what it does."""
+        if is_op(node, "Reshape"):
+            taken = self._reshape(node)
+        else:
+            other = node.inputs[1] if node.inputs[0] is self.current else node.inputs[0]
+            constant = None if other is None else constant_array(other)
+            taken = self._add(other, constant) if is_op(node, "Add") else self._scale(node, constant)
+        self.current = node.outputs[0]
+        return taken
+
+    def _reshape(self, node: ir.Node) -> bool:
+        if self.array is not None:
+            self.array = _reshaped(self.array, self.current, node.outputs[0])
+            return self.array is not None
+        return self.mask is None
+
+    def _add(self, other: ir.Value | None, constant: np.ndarray | None) -> bool:
+        if constant is not None:
+            self.array = np.asarray(constant if self.array is None else self.array + constant, np.float32)
+            return True
+        taken, self.mask = self.mask is None, other
+        return taken
+
+    def _scale(self, node: ir.Node, constant: np.ndarray | None) -> bool:
+        if constant is None or constant.size != 1 or self.mask is not None:
+            return False
+        factor = float(constant.reshape(-1)[0])
+        factor = 1 / factor if is_op(node, "Div") else factor
+        self.scale *= factor
+        self.array = None if self.array is None else np.asarray(self.array * factor, np.float32)
+        return True
 
 
 def _static(value: ir.Value) -> list[int] | None:
-    if value.shape is None or not all(isinstance(size, int) for size in value.shape):
-        return None
-    return [int(size) for size in value.shape]  # type: ignore[call-overload]
+    sizes = [] if value.shape is None else [size for size in value.shape if isinstance(size, int)]
+    return sizes if value.shape is not None and len(sizes) == len(value.shape) else None
 
 
-def _reshaped(array, before: ir.Value, after: ir.Value):  # type: ignore[no-untyped-def]
-    """The masks so far, in the scores' new shape; False when shapes are not known."""
-    if array is None:
-        return None
+def _reshaped(array: np.ndarray, before: ir.Value, after: ir.Value) -> np.ndarray | None:
+    """The masks so far, in the scores' new shape; None when shapes are not known."""
     old, new = _static(before), _static(after)
-    if old is None or new is None:
-        return False
-    return np.broadcast_to(array, old).reshape(new)
+    return None if old is None or new is None else np.broadcast_to(array, old).reshape(new)
 
 
 def _back(array: np.ndarray, product: ir.Value, last: ir.Value) -> np.ndarray | None:

@@ -63,7 +63,7 @@ class Form:
 
     def transposed(self, perm: Sequence[int]) -> Form:
         """The same memory with the axes exchanged, as ONNX's Transpose does."""
-        new = {}
+        new: dict[int, int] = {}
         for axis in perm:
             for number in self.numbers(axis):
                 new[number] = len(new)

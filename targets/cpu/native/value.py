@@ -25,7 +25,8 @@ class Quant:
     @property
     def levels(self) -> np.ndarray:
         """All integers of the dtype, in the order of their bytes; int64 [256]."""
-        return np.arange(256).astype(np.uint8 if self.dtype is DType.U8 else np.int8).astype(np.int64)
+        levels: np.ndarray = np.arange(256).astype(np.uint8 if self.dtype is DType.U8 else np.int8).astype(np.int64)
+        return levels
 
     @property
     def real(self) -> np.ndarray:
@@ -42,7 +43,8 @@ class Quant:
         """The nearest integers, halves to even, saturated; as ONNX's QuantizeLinear."""
         levels = self.levels
         integers = np.rint(np.asarray(real, np.float32) / np.float32(self.scale)) + self.zero_point
-        return np.clip(integers, levels.min(), levels.max()).astype(np.uint8 if self.dtype is DType.U8 else np.int8)
+        kept = np.clip(integers, levels.min(), levels.max())
+        return np.asarray(kept, np.uint8 if self.dtype is DType.U8 else np.int8)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from edgewise.targets.cpu.native.attention import Attention
 from edgewise.targets.cpu.native.builder import tensor_of
 from edgewise.targets.cpu.native.context import Context, rounding_after
 from edgewise.targets.cpu.native.form import Form
-from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim
+from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ def attention(node: ir.Node, ctx: Context, match: Attention) -> None:
         attributes |= {"p_scale": match.weights_quant.scale, "p_zero_point": match.weights_quant.zero_point}
     ctx.builder.emit("attention", [*tensors, mask], [made], heads=heads.constant, scale=match.scale, **attributes)
     ctx.give(node, _result(made, rank, dims, heads, width, turned=turned, quant=quant))
-    tokens, other = query.dims[rank - 2].constant, key.dims[rank - 1].constant
-    images = query.dims[0].constant
-    depth = query.dims[rank - 1].constant
-    if None not in (tokens, other, images, depth, width.constant):
-        ctx.macs[ctx.builder.name] = images * heads.constant * tokens * other * (depth + width.constant)  # type: ignore[operator]
+    _count(ctx, [query.dims[0], heads, query.dims[rank - 2], key.dims[rank - 1], query.dims[rank - 1] + width])
+
+
+def _count(ctx: Context, dims: list[Dim]) -> None:
+    macs = product(dims).constant
+    if macs is not None:
+        ctx.macs[ctx.builder.name] = macs
 
 
 def _whole_words(value: Value, axis: int) -> bool:
@@ -69,10 +71,12 @@ def _whole_words(value: Value, axis: int) -> bool:
     return size is not None and size % 4 == 0
 
 
-def _operands(ctx: Context, parts: dict[str, tuple[Value, int, int]], *, integer: bool):  # type: ignore[no-untyped-def]
+def _operands(
+    ctx: Context, parts: dict[str, tuple[Value, int, int]], *, integer: bool
+) -> tuple[list[Tensor], dict[str, Attribute]]:
     """Each as [images, heads · width, tokens]."""
     tensors: list[Tensor] = []
-    attributes: dict[str, Attribute | None] = {}
+    attributes: dict[str, Attribute] = {}
     for name, (given, tokens, width) in parts.items():
         value = given if integer else ctx.builder.real(given)
         form = value.form
@@ -81,8 +85,8 @@ def _operands(ctx: Context, parts: dict[str, tuple[Value, int, int]], *, integer
         order = [*images, *heads, *form.numbers(width), *form.numbers(tokens)]
         value = ctx.builder.ordered(value, order)
         if integer and value.quant is not None:
+            attributes |= {f"{name}_scale": value.quant.scale, f"{name}_zero_point": value.quant.zero_point}
             value = ctx.builder.packed(value, [*heads, *form.numbers(width)])
-            attributes |= {f"{name}_scale": value.quant.scale, f"{name}_zero_point": value.quant.zero_point}  # type: ignore[union-attr]
         channels = value.dims[width] * (value.dims[1] if value.rank == 4 else dim(1))
         dims = [value.dims[0], channels, value.dims[tokens]]
         tensors.append(ctx.builder.view(tensor_of(value), dims, layout=Layout.C4 if integer else Layout.PLAIN))

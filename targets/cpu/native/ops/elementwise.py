@@ -112,8 +112,8 @@ def _pair(node: ir.Node, name: str, a: Value, b: Value, ctx: Context, *, last: b
     table = _with_constant(node, name, a, b, ctx) if last else None
     if table is not None:
         return table
-    if last and name in _IN_BYTES and (made := _bytes(node, name, a, b, ctx)) is not None:
-        return made
+    if last and name in _IN_BYTES and (in_bytes := _bytes(node, name, a, b, ctx)) is not None:
+        return in_bytes
     a, b = (known(ctx.builder.real(value), ctx) for value in (a, b))
     if a.dtype is not b.dtype:
         raise Refusal(f"{numpy_name(a.dtype)} with {numpy_name(b.dtype)}")

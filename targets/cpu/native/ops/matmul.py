@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgewise.targets.cpu.native.builder import tensor_of
 from edgewise.targets.cpu.native.context import Context
 from edgewise.targets.cpu.native.form import Form, same_size
-from edgewise.targets.cpu.native.plan import Dim, dim
+from edgewise.targets.cpu.native.plan import Dim, Tensor, dim
 from edgewise.targets.cpu.native.value import Refusal, Value
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def product_of_values(node: ir.Node, ctx: Context, left: Value, right: Value) ->
     ctx.give(node, Value(Form.plain(dims), made))
 
 
-def _matrix(ctx: Context, value: Value):  # type: ignore[no-untyped-def]
+def _matrix(ctx: Context, value: Value) -> tuple[Tensor, bool]:
     """A tensor of the value's dims, or with the last two exchanged when it lies like that."""
     rows, columns = value.form.numbers(value.rank - 2), value.form.numbers(value.rank - 1)
     outer = [number for axis in range(value.rank - 2) for number in value.form.numbers(axis)]

@@ -18,7 +18,7 @@ from edgewise.targets.cpu.native.context import (
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.linear import with_channels
 from edgewise.targets.cpu.native.ops.movement import fixed_sizes
-from edgewise.targets.cpu.native.plan import DType, Layout, dim, product
+from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def _channels_in_one(value: Value, axis: int) -> bool:
     return at == list(range(at[0], at[0] + len(at)))
 
 
-def _over_channels(node: ir.Node, ctx: Context, value: Value, axis: int, operands: list, epsilon: float) -> None:  # type: ignore[type-arg]
+def _over_channels(
+    node: ir.Node, ctx: Context, value: Value, axis: int, operands: list[Tensor], epsilon: float
+) -> None:
     """Float32, or bytes in C4 when every reader rounds."""
     numbers, order, memory = value.form.numbers(axis), value.form.order, value.form.memory
     first = order.index(numbers[0])
@@ -131,8 +133,8 @@ def reduce(node: ir.Node, ctx: Context) -> None:
         ctx.give(node, value)
         return
     form = _reduced_form(value.form, axes, keep=keep)
-    if node.op_type == "ReduceMean" and (made := _mean_of_bytes(node, ctx, value, axes, form)) is not None:
-        ctx.give(node, made)
+    if node.op_type == "ReduceMean" and (pooled := _mean_of_bytes(node, ctx, value, axes, form)) is not None:
+        ctx.give(node, pooled)
         return
     value = ctx.builder.real(value)
     dims, reduced, kept = _groups(value.form, axes)
@@ -159,10 +161,11 @@ def _reduced_form(form: Form, axes: list[int], *, keep: bool) -> Form:
     return Form(tuple(left), tuple(new[number] for number in form.order if number in new))
 
 
-def _groups(form: Form, axes: list[int]):  # type: ignore[no-untyped-def]
+def _groups(form: Form, axes: list[int]) -> tuple[list[Dim], list[int], list[Dim]]:
     """Memory as dims that are reduced and dims that are not, neighbours of a kind together."""
     gone = {number for axis in axes for number in form.numbers(axis)}
-    dims, flags = [], []
+    dims: list[Dim] = []
+    flags: list[bool] = []
     for number in form.order:
         if flags and flags[-1] == (number in gone):
             dims[-1] = dims[-1] * form.factors[number]

@@ -18,7 +18,7 @@ from edgewise.targets.cpu.native.context import (
     attribute_text,
     rounding_after,
 )
-from edgewise.targets.cpu.native.form import Form, common_factors
+from edgewise.targets.cpu.native.form import Axis, Form, common_factors
 from edgewise.targets.cpu.native.ops.linear import Window, window_of
 from edgewise.targets.cpu.native.ops.movement import fixed_sizes, relaned, sizes_value
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
@@ -277,22 +277,20 @@ def _single(ctx: Context, value: Value, axis: int) -> Value:
     return replace(value, form=Form(tuple(axes), tuple(order)))
 
 
-def _shared_axes(values: list[Value], axis: int) -> list | None:  # type: ignore[type-arg]
-    found: list = []  # type: ignore[type-arg]
+def _shared_axes(values: list[Value], axis: int) -> list[Axis | None] | None:
+    """Common factors of all axes but the joined one, which is None."""
+    found: list[Axis | None] = []
     for index in range(values[0].rank):
-        if index == axis:
-            found.append(None)
-            continue
-        common = values[0].form.axes[index]
+        common: Axis | None = values[0].form.axes[index]
         for value in values[1:]:
-            common = common_factors(common, value.form.axes[index]) if common is not None else None
-        if common is None:
+            common = None if common is None else common_factors(common, value.form.axes[index])
+        if common is None and index != axis:
             return None
-        found.append(common)
+        found.append(None if index == axis else common)
     return found
 
 
-def _beside(ctx: Context, value: Value, axes: list, axis: int, leader: Value) -> Value:  # type: ignore[type-arg]
+def _beside(ctx: Context, value: Value, axes: list[Axis | None], axis: int, leader: Value) -> Value:
     own = [value.form.axes[index] if one is None else one for index, one in enumerate(axes)]
     whole = [leader.form.axes[index] if one is None else one for index, one in enumerate(axes)]
     wanted = refine(leader.form, whole)
