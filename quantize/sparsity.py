@@ -14,6 +14,7 @@ Export the model as usual: the zeros stay exactly zero, and ``edgewise inspect``
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,9 @@ def torch_masks(
         if batches is None:
             masks.refresh(sparsity)
         else:
+            dense = copy.deepcopy(module)
             for name in masks.names:
-                masks.solve(name, sparsity, batches)
+                masks.solve(name, sparsity, batches, dense)
     return masks
 
 
@@ -155,12 +157,12 @@ class TorchMasks:
             self._keep(name, pattern.keep(np.square(_matrices(weight), dtype=np.float64), sparsity))
         self.apply()
 
-    def solve(self, name: str, sparsity: float, batches: Iterable[Any]) -> None:
-        """Prune one layer by what it reads now, and update the weights that stay, and its bias."""
+    def solve(self, name: str, sparsity: float, batches: Iterable[Any], dense: torch.nn.Module) -> None:
+        """Prune one layer by what it reads now, and update what stays towards the dense module's outputs of this layer."""
         import torch
 
         child = self._child(name)
-        outcome = _solve(self._module, child, self._pattern, sparsity, batches)
+        outcome = _solve((self._module, dense), name, self._pattern, sparsity, batches)
         with torch.no_grad():
             made = _from_matrices(outcome.weights, child.weight)
             child.weight.copy_(torch.from_numpy(made))
@@ -210,36 +212,53 @@ def _from_matrices(matrices: np.ndarray, weight: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(matrices.transpose(0, 2, 1).reshape(tuple(weight.shape)))
 
 
-def _solve(module: torch.nn.Module, child: Any, pattern: Pattern, sparsity: float, batches: Iterable[Any]) -> Outcome:
+def _solve(
+    modules: tuple[torch.nn.Module, torch.nn.Module],
+    name: str,
+    pattern: Pattern,
+    sparsity: float,
+    batches: Iterable[Any],
+) -> Outcome:
     import torch
 
     from edgewise.quantize.pruning.criteria import Task, second_order
     from edgewise.quantize.pruning.moments import Moments
 
+    child: Any = modules[0].get_submodule(name)
     moments = Moments(_layer(child))
-
-    def look(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        values = inputs[0].detach().cpu().numpy()
-        for sample in values.reshape(-1, *values.shape[1:]) if values.ndim > 2 else [values]:
-            moments.update(one := sample[None] if values.ndim > 2 else sample, one)
-
-    handle = child.register_forward_pre_hook(look)
-    training = module.training
-    module.eval()
-    with torch.no_grad():
-        for batch in batches:
-            module(*batch) if isinstance(batch, tuple | list) else module(batch)
-    handle.remove()
-    module.train(training)
+    for batch in batches:
+        with torch.no_grad():
+            now, dense = (_read_by(module, name, batch) for module in modules)
+        for own, before in zip(now, dense, strict=True):
+            moments.update(own, before)
     if moments.rows == 0 or (reason := moments.refusal()):
         raise QuantizeError(
             "cannot solve for a layer",
-            where=f"torch_masks, {child}",
+            where=f"torch_masks, {name}",
             found="a layer that no batch reached" if moments.rows == 0 else reason,
             expected="batches that it computes something from",
             fix="Pass more batches, or name the layer in skip",
         )
     return second_order(Task(_matrices(child.weight), pattern, sparsity, moments, child.bias is not None))
+
+
+def _read_by(module: torch.nn.Module, name: str, batch: Any) -> list[np.ndarray]:
+    """What a layer reads for a batch, in evaluation mode, one sample at a time."""
+    found: list[np.ndarray] = []
+
+    def look(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        values = inputs[0].detach().cpu().numpy()
+        found.extend(np.split(values, len(values)) if values.ndim > 2 else [values])
+
+    handle = module.get_submodule(name).register_forward_pre_hook(look)
+    training = module.training
+    module.eval()
+    try:
+        module(*batch) if isinstance(batch, tuple | list) else module(batch)
+    finally:
+        handle.remove()
+        module.train(training)
+    return found
 
 
 def _layer(child: Any) -> Layer:

@@ -20,6 +20,7 @@ from edgewise.quantize.pruning.latency import LatencyTable
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.patterns import parse_pattern
 from edgewise.quantize.pruning.pruner import Pruner, item_of, size_of
+from edgewise.quantize.pruning.reconstruct import Reconstruction
 from edgewise.quantize.pruning.selection import check_names, select
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.runtime.progress import Progress, silent
@@ -42,6 +43,7 @@ def prune(
     samples: int = SAMPLES,
     densities: str = "uniform",
     costs: str | Path | None = None,
+    reconstruct: bool = False,
     progress: Progress = silent,
 ) -> Rewritten:
     """Remove weights of each layer in a pattern.
@@ -71,6 +73,7 @@ def prune(
             ``densities.py``); ``sensitivity``, which needs data and measures each layer (see ``sensitivity.py``).
         costs: a JSON table of what each layer takes at a density (see ``latency.py``). With ``sensitivity`` the layers
             together then take as long as with uniform densities, rather than have as many weights.
+        reconstruct: then train what stays on the same samples, towards the dense network's tensors (``reconstruct.py``).
         progress: told how far it is.
 
     Returns:
@@ -81,13 +84,13 @@ def prune(
         QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, an unknown layer in
             ``skip``, no data or random or unusable data, or no layer left.
     """
-    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs)
+    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs, reconstruct)
     asked.check()
     calibration = _calibration(asked, data, samples)
     model = prepare(model)
     graph = model.graph
     check_names(graph, skip)
-    before = _count(graph)
+    before, dense = _count(graph), model.clone()
     refused: list[dict[str, str]] = []
     if pattern == CHANNEL:
         done = remove_channels(graph, sparsity, skip, refused)
@@ -95,6 +98,9 @@ def prune(
         done = _prune_layers(model, asked, calibration, refused, progress)
     if not done:
         raise _nothing_to_prune(graph, pattern, refused)
+    rows = []
+    if reconstruct and calibration is not None:
+        rows = Reconstruction(model, dense, calibration, progress).run()
     left = _count(graph)
     report = {
         "pattern": pattern,
@@ -104,6 +110,7 @@ def prune(
         "sparsity": 1 - left / before if before else 0.0,
         "layers": done,
         "refused": refused,
+        "reconstructed": rows,
     }
     return Rewritten(model, report | ({"samples": len(calibration)} if calibration is not None else {}))
 
@@ -118,6 +125,7 @@ class _Asked:
     criterion: str
     densities: str
     costs: str | Path | None
+    reconstruct: bool
 
     @property
     def looks(self) -> bool:
@@ -129,9 +137,11 @@ class _Asked:
         find_criterion(self.criterion)
         chosen = parse_pattern("unstructured" if self.pattern == CHANNEL else self.pattern, self.sparsity)
         check_densities(self.densities, chosen)
-        if self.pattern == CHANNEL and (self.looks or self.densities != "uniform"):
-            found = f"criterion {self.criterion}, densities {self.densities} with the pattern channel"
-            raise _no_use(found, "magnitude and uniform", "Leave them out")
+        if self.pattern == CHANNEL and (self.looks or self.reconstruct or self.densities != "uniform"):
+            found = f"criterion {self.criterion}, densities {self.densities}, reconstruct {self.reconstruct}"
+            raise _no_use(
+                f"{found} with the pattern channel", "magnitude, uniform, no reconstruction", "Leave them out"
+            )
         if self.costs is not None and self.densities != SENSITIVITY:
             raise _no_use(f"a table of costs with densities {self.densities}", SENSITIVITY, "Ask for it")
 
@@ -161,7 +171,7 @@ def _shares(
 
 def _calibration(asked: _Asked, data: Dataset | None, samples: int) -> Dataset | None:
     """The samples that are needed; None when none are."""
-    if not asked.looks and asked.densities != SENSITIVITY:
+    if not asked.looks and asked.densities != SENSITIVITY and not asked.reconstruct:
         return None
     if samples < 1:
         raise _no_use(f"{samples} samples", "at least 1", "A few hundred real samples are enough")

@@ -139,3 +139,44 @@ def test_a_pattern_that_is_not_there_is_refused(tmp_path: Path, cli: Any, patter
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "p.onnx").exists()
+
+
+def test_prune_by_what_the_layers_read(tmp_path: Path, cli: Any) -> None:
+    """The same samples, first by magnitude, then second order with measured densities: the second changes less."""
+    random = np.random.default_rng(0)
+    mixed = random.normal(size=(64, 8)) @ random.normal(size=(8, 64))
+    np.savez(tmp_path / "d.npz", x=(random.normal(size=(40, 2, 64)) @ mixed).astype(np.float32))
+    path, words = (
+        wide(tmp_path / "m.onnx"),
+        ("--pattern", "block:4x1", "--sparsity", "0.5", "--calib", tmp_path / "d.npz"),
+    )
+    plain = cli("prune", path, "-o", tmp_path / "p.onnx", *words, "--json").json
+    more = ("--criterion", "second_order", "--densities", "sensitivity", "--samples", "32")
+    done = cli("prune", path, "-o", tmp_path / "q.onnx", *words, *more, "--json")
+    assert done.code == 0, done.err
+    assert done.json["report"]["samples"] == 32
+    assert done.json["report"]["calib"] == "d.npz"
+    assert done.json["parity"][0]["sqnr_db"] > plain["parity"][0]["sqnr_db"] + 3
+    assert "second_order" in cli("prune", path, "-o", tmp_path / "q.onnx", *words, *more).out
+
+
+def test_a_criterion_that_needs_data_says_so(tmp_path: Path, cli: Any) -> None:
+    words = ("--pattern", "2:4", "--sparsity", "0.5", "--criterion", "wanda")
+    done = cli("prune", wide(tmp_path / "m.onnx"), "-o", tmp_path / "p.onnx", *words)
+    assert done.code == 2
+    assert "Pass --calib DATA" in done.err
+
+
+def test_convert_prunes_by_the_calibration_data_of_quantization(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(32, 2, 64)).astype(np.float32))
+    options = {
+        "prune.pattern": "2:4", "prune.sparsity": 0.5, "prune.criterion": "second_order",
+        "quantize.calib": str(tmp_path / "d.npz"),
+    }  # fmt: skip
+    recipe = Recipe(export=None, profile=None)
+    result = edgewise.convert(wide(tmp_path / "m.onnx"), tmp_path / "out", target="cpu", recipe=recipe, options=options)
+    (cpu,) = result["targets"]
+    found = open_bundle(cpu["bundle"]).manifest["sparsity"]
+    told = found["prune"]
+    assert (told["criterion"], told["samples"], told["calib"]) == ("second_order", 32, "d.npz")
+    assert [layer["pattern"] for layer in found["layers"]] == [None, "2:4"]  # int8, and still 2:4

@@ -28,7 +28,7 @@ class PruneSettings:
     """``sparsity`` is the fraction of weights to remove, ``skip`` names layers to leave alone.
 
     ``calib`` is DATA for criteria and densities that look at what the network computes; None: the quantize stage's.
-    ``costs`` is a JSON table of what layers take at a density.
+    ``costs`` is a JSON table of what layers take at a density. ``reconstruct`` trains what stays on the same samples.
     """
 
     pattern: str
@@ -39,6 +39,7 @@ class PruneSettings:
     samples: int = 512
     densities: str = "uniform"
     costs: str | None = None
+    reconstruct: bool = False
 
 
 @dataclass(frozen=True)

@@ -279,6 +279,15 @@ Densities = Annotated[
     ),
 ]
 
+Reconstruct = Annotated[
+    bool,
+    typer.Option(
+        "--reconstruct",
+        rich_help_panel=_PRUNE,
+        help="Then train what stays on --calib, without labels, towards the network before (PyTorch).",
+    ),
+]
+
 MinSqnr = Annotated[
     float | None,
     typer.Option(

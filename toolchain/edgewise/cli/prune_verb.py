@@ -37,6 +37,12 @@ Costs = Annotated[
         "--costs", metavar="FILE", help="A JSON table of what layers take at a density; with --densities sensitivity."
     ),
 ]
+Reconstruct = Annotated[
+    bool,
+    typer.Option(
+        "--reconstruct", help="Then train what stays on --calib, without labels, towards the network before (PyTorch)."
+    ),
+]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="How many samples to prune by.")]
 Calib = Annotated[
     str | None,
@@ -58,6 +64,7 @@ def run(
     samples: Samples = 512,
     densities: Densities = "uniform",
     costs: Costs = None,
+    reconstruct: Reconstruct = False,
     preprocess: o.Preprocess = None,
     as_json: o.Json = False,
 ) -> None:
@@ -66,6 +73,6 @@ def run(
 
     verb = partial(
         prune, model, output, pattern=pattern, sparsity=sparsity, skip=skip or (), criterion=criterion, calib=calib,
-        samples=samples, densities=densities, costs=costs, preprocess=preprocess,
+        samples=samples, densities=densities, costs=costs, reconstruct=reconstruct, preprocess=preprocess,
     )  # fmt: skip
     perform(verb, show_prune, as_json=as_json)

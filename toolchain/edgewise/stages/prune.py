@@ -54,10 +54,12 @@ def prune_stage(
         samples=settings.samples,
         densities=settings.densities,
         costs=settings.costs,
+        reconstruct=settings.reconstruct,
         progress=progress,
     )
     return network.after(made.model, prune={**told, **made.report})
 
 
 def _needs_data(settings: PruneSettings) -> bool:
-    return settings.criterion != PruneSettings.criterion or settings.densities == "sensitivity"
+    looks = settings.criterion != PruneSettings.criterion or settings.densities == "sensitivity"
+    return looks or settings.reconstruct

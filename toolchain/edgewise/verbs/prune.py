@@ -30,6 +30,7 @@ def prune(
     samples: int = 512,
     densities: str = "uniform",
     costs: str | None = None,
+    reconstruct: bool = False,
     preprocess: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def prune(
         samples: how many samples of it to prune by.
         densities: ``uniform``, ``erk``, ``global`` or ``sensitivity`` (which needs ``calib``).
         costs: a JSON table of what layers take at a density; with ``sensitivity``.
+        reconstruct: then train what stays on ``calib``, towards the tensors of the network before; needs PyTorch.
         preprocess: what to do with the images of DATA.
         progress: told how far the work is.
 
@@ -61,7 +63,7 @@ def prune(
     network = read_network(model)
     if calib:
         network = with_reference(network, calib, preprocess, progress=progress)
-    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples, densities, costs)
+    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples, densities, costs, reconstruct)
     pruned = prune_stage(network, settings, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(pruned, output)
