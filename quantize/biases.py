@@ -27,6 +27,15 @@ class Bias:
     index: int
     entries: int
 
+    def values(self) -> NDArray[np.float32]:
+        """What is added now, float32 [entries]."""
+        value = self.node.inputs[self.index]
+        maker = value.producer() if value is not None else None
+        if maker is None:
+            return np.asarray(constant_of(value), dtype=np.float32).reshape(-1)
+        scale = np.asarray(constant_of(maker.inputs[1]), dtype=np.float32)
+        return np.asarray(np.asarray(constant_of(maker.inputs[0]), dtype=np.float32) * scale)
+
     def add(self, delta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add to each entry, in float or in steps of the accumulator; returns what was really added, shape [entries]."""
         value = self.node.inputs[self.index]

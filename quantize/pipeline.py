@@ -17,6 +17,7 @@ from edgewise.quantize.passes.deciding import DecidingPass
 from edgewise.quantize.passes.grow_integers import GrowIntegers
 from edgewise.quantize.passes.hoist_activations import HoistActivations
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
+from edgewise.quantize.passes.learn_rounding import LearnRounding
 from edgewise.quantize.passes.note_float import NoteFloat
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
@@ -35,7 +36,7 @@ from edgewise.runtime.progress import Progress, silent
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
-ROUNDINGS = ("auto", "squant", "gptq")
+ROUNDINGS = ("auto", "squant", "gptq", "adaround")
 
 
 def quantize(
@@ -98,11 +99,13 @@ def quantize(
         model = write(model).model
     kept = kept_samples(reference, chosen)
     rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)
-    if rounding == "gptq":
-        model = rounder(model).model
+    learn = LearnRounding(reference, plan, kept, progress)
+    for step in {"squant": (), "gptq": (rounder,), "adaround": (rounder, learn)}[rounding]:
+        model = step(model).model
     if correct_biases:
         model = correct(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
+    report["learned"] = learn.learned
     report["biases_corrected"] = correct.corrected
     return Rewritten(model, report | {"method": method, "samples": used})
 

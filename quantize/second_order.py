@@ -12,7 +12,9 @@ _SWEEPS = 3
 CUTS = (1.0, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2)  # 1 first: of equals it wins
 
 
-def round_together(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zeros: NDArray[np.bool_]) -> Matrix:
+def round_together(
+    hessian: Matrix, target: Matrix, steps: Matrix, top: int, zeros: NDArray[np.bool_], sweeps: int = _SWEEPS
+) -> Matrix:
     """Integers Q for which tr((Q∘steps − W)·H·(Q∘steps − W)ᵀ) is low, with W·H = ``target``.
 
     One sweep over the columns rounds each and moves the error of it onto those that are still free (E. Frantar et al.,
@@ -25,6 +27,7 @@ def round_together(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zer
         steps: the scale of each weight, float64 [outputs, columns].
         top: the greatest integer.
         zeros: weights that stay zero, [outputs, columns].
+        sweeps: of coordinate descent, at most.
 
     Returns:
         whole numbers, float64 [outputs, columns].
@@ -34,7 +37,7 @@ def round_together(hessian: Matrix, target: Matrix, steps: Matrix, top: int, zer
     weights = best_of(ordered, target[:, order])
     scales, fixed = steps[:, order], zeros[:, order]
     integers = _one_sweep(ordered, weights, scales, top, fixed)
-    _descend(ordered, integers, target[:, order], scales, top, fixed)
+    _descend(ordered, integers, target[:, order], scales, top, fixed, sweeps)
     found = np.empty_like(integers)
     found[:, order] = integers
     return found
@@ -86,11 +89,11 @@ def _one_sweep(hessian: Matrix, weights: Matrix, steps: Matrix, top: int, fixed:
 
 
 def _descend(
-    hessian: Matrix, integers: Matrix, target: Matrix, steps: Matrix, top: int, fixed: NDArray[np.bool_]
+    hessian: Matrix, integers: Matrix, target: Matrix, steps: Matrix, top: int, fixed: NDArray[np.bool_], sweeps: int
 ) -> None:
     """Round each column anew, given all others, until a sweep changes nothing; in place."""
     slope = (integers * steps) @ hessian - target
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         changed = 0
         for column in range(integers.shape[1]):
             wish = integers[:, column] - slope[:, column] / (hessian[column, column] * steps[:, column])

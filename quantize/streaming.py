@@ -59,11 +59,11 @@ def watch(
 
 def _batches(values: Iterable[ir.Value], graph: ir.Graph, sample: Arrays, budget: int) -> list[list[ir.Value]]:
     """The values in their order, packed so that each batch stays within the budget."""
-    dims = known_dims(graph, sample)
+    dims = _known_dims(graph, sample)
     batches: list[list[ir.Value]] = []
     room = 0
     for value in values:
-        size = bytes_of(value, dims)
+        size = _bytes_of(value, dims)
         if not batches or size > room:
             batches.append([])
             room = budget
@@ -72,7 +72,7 @@ def _batches(values: Iterable[ir.Value], graph: ir.Graph, sample: Arrays, budget
     return batches
 
 
-def known_dims(graph: ir.Graph, sample: Arrays) -> dict[str, int]:
+def _known_dims(graph: ir.Graph, sample: Arrays) -> dict[str, int]:
     """What the symbolic dims of the inputs are in a sample."""
     known = {}
     for value in graph.inputs:
@@ -82,8 +82,7 @@ def known_dims(graph: ir.Graph, sample: Arrays) -> dict[str, int]:
     return known
 
 
-def bytes_of(value: ir.Value, dims: dict[str, int]) -> int:
-    """How large a float32 tensor is."""
+def _bytes_of(value: ir.Value, dims: dict[str, int]) -> int:
     if value.shape is None:
         return _UNKNOWN
     sizes = [dim if isinstance(dim, int) else dims.get(str(dim)) for dim in value.shape]

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from edgewise.quantize.layers import constant_of
-from edgewise.quantize.streaming import bytes_of, known_dims
+from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.ort_session import open_session, run_session
 
 if TYPE_CHECKING:
@@ -120,16 +120,18 @@ class Piece:
 
 
 def kept_samples(
-    model: ir.Model, data: Dataset, *, most: int = 64, networks: int = 2, budget: int = WALK_BUDGET
+    model: ir.Model, data: Dataset, *, most: int = 128, networks: int = 2, budget: int = WALK_BUDGET
 ) -> list[Arrays]:
     """Samples, spread evenly, as many as ``networks`` walks at once can keep within ``budget`` bytes: at least 2, at most ``most``."""
     first = next(iter(data)).inputs
-    widest = max(_alive(model.graph, known_dims(model.graph, first)), default=1)
+    names = [str(value.name) for node in model.graph for value in node.outputs if value.name]
+    sizes = {name: array.nbytes for name, array in OnnxRunner(model, outputs=names).run(first).items()}
+    widest = max(_alive(model.graph, sizes), default=1)
     count = max(2, min(most, budget // max(1, networks * widest)))
     return [sample.inputs for sample in data.take(count)]
 
 
-def _alive(graph: ir.Graph, dims: dict[str, int]) -> Iterator[int]:
+def _alive(graph: ir.Graph, sizes: dict[str, int]) -> Iterator[int]:
     """Bytes of all tensors that are kept after each node."""
     places = {node: place for place, node in enumerate(graph)}
     last = _last_reads(graph, places)
@@ -139,9 +141,9 @@ def _alive(graph: ir.Graph, dims: dict[str, int]) -> Iterator[int]:
         for value in node.outputs:
             end = last.get(str(value.name), -1)
             if end > place:
-                bytes_ = bytes_of(value, dims)
-                size += bytes_
-                ends[end] = ends.get(end, 0) + bytes_
+                own = sizes[str(value.name)]
+                size += own
+                ends[end] = ends.get(end, 0) + own
         yield size
         size -= ends.get(place, 0)
 

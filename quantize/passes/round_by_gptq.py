@@ -23,6 +23,7 @@ from edgewise.runtime.progress import Progress, silent
 _Matrix = NDArray[np.float64]
 _Problem = tuple[_Matrix, _Matrix]
 
+_PULLS = (0.0, 0.1, 1.0)  # of the Hessian's mean diagonal; held-out samples say which
 _MOST_COLUMNS = 8192  # the Hessian of one group of outputs then takes 512 MiB
 
 
@@ -53,7 +54,7 @@ class RoundByGptq(ir.passes.InPlacePass):
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
         for number, (node, stored) in enumerate(self._plan.stored.items(), start=1):
             layer = originals[node.name]
-            if stored.alone and not _refusal(layer):
+            if stored.alone and not solve_refusal(layer):
                 seen, unseen = self._gather(layer, node, floats, rounded)
                 if unseen.rows and not seen.refusal():
                     self._round(layer, node, stored, seen, unseen)
@@ -66,7 +67,7 @@ class RoundByGptq(ir.passes.InPlacePass):
     def _gather(self, layer: Layer, node: ir.Node, floats: Walk, rounded: Walk) -> tuple[Moments, Moments]:
         """Moments of all samples, and of every second one."""
         index = layer.activations[0]
-        values = floats.values([_input(layer.node, index)])[0], rounded.values([_input(node, index)])[0]
+        values = floats.values([input_of(layer.node, index)])[0], rounded.values([input_of(node, index)])[0]
         every, second = Moments(layer), Moments(layer)
         for number, (before, now) in enumerate(zip(*values, strict=True)):
             every.update(now, before)
@@ -108,8 +109,12 @@ class _Solved:
 
 
 def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
-    half = every[0] - unseen[0], every[1] - unseen[1]
     zeros, top = dense == 0, coding.top
+    half = every[0] - unseen[0], every[1] - unseen[1]
+    pulls = [_pull(half, dense, share) for share in _PULLS]
+    found = [error_of(*unseen, round_together(*pulled, steps, top, zeros, sweeps=0) * steps) for pulled in pulls]
+    share = _PULLS[int(np.argmin(found))]
+    half, every = _pull(half, dense, share), _pull(every, dense, share)
     factors = best_cuts(*half, steps, top, zeros) if coding.may_cut else np.ones(len(steps))
     cut = steps * factors[:, None]
     tried = round_together(*half, cut, top, zeros)
@@ -120,7 +125,15 @@ def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, ol
     return _Solved(round_together(*every, cut, top, zeros), factors, before, after)
 
 
-def _refusal(layer: Layer) -> str:
+def _pull(problem: _Problem, dense: _Matrix, share: float) -> _Problem:
+    """A pull towards the dense weights: few samples say nothing about many directions."""
+    hessian, target = problem
+    weight = share * float(np.mean(np.diag(hessian)))
+    return hessian + weight * np.eye(len(hessian)), target + weight * dense
+
+
+def solve_refusal(layer: Layer) -> str:
+    """Why a layer has no matrix of what it reads; empty when it has one."""
     array = constant_of(layer.node.inputs[layer.weight or 0])
     if layer.node.op_type in ("Gemm", "MatMul") and (array is None or array.ndim != 2 or layer.weight != 1):
         return "its weights are no matrix on the right"
@@ -129,7 +142,8 @@ def _refusal(layer: Layer) -> str:
     return columns_refusal(layer)
 
 
-def _input(node: ir.Node, index: int) -> ir.Value:
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    """An input that is there."""
     value = node.inputs[index]
     if value is None:
         raise ValueError(node.name)

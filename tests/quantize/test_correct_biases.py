@@ -10,7 +10,6 @@ import onnx_ir as ir
 import pytest
 
 from edgewise.quantize import QuantSpec, quantize
-from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.walking import Walk, kept_samples
 from edgewise.runtime.onnx_runner import OnnxRunner
 
@@ -137,7 +136,7 @@ def test_a_walk_goes_through_control_flow() -> None:
 
 
 def test_samples_are_kept_within_the_budget(graph: Make, dataset: Make) -> None:
-    model, data = prepare(build(graph, CONV)), positive(dataset, CONV, 40)
+    model, data = build(graph, CONV), positive(dataset, CONV, 40)
     assert len(kept_samples(model, data)) == 40
     assert len(kept_samples(model, data, most=16)) == 16
     widest = 2 * 6 * 6 * 6 * 4  # a and r

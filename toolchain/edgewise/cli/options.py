@@ -213,7 +213,7 @@ Rounding = Annotated[
         "--rounding",
         metavar="ROUNDING",
         rich_help_panel=_QUANTIZE,
-        help="How weights become integers: auto, squant or gptq.",
+        help="How weights become integers: auto, squant, gptq or adaround.",
     ),
 ]
 Wide = Annotated[

@@ -46,7 +46,7 @@ def quantize(
         samples: how many samples to use.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
-        rounding: how weights become integers: ``auto``, ``squant`` or ``gptq``.
+        rounding: how weights become integers: ``auto``, ``squant``, ``gptq`` or ``adaround``.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
         progress: told how far the work is.

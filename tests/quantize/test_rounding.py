@@ -1,4 +1,4 @@
-"""Rounding with second-order information: never worse than what it starts from, near the best there is, zeros kept."""
+"""Rounding with second-order information, and learned rounding: never worse than what it starts from, near the best there is, zeros kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_ir.passes import PassResult
 
 from edgewise.quantize import QuantSpec, quantize
+from edgewise.quantize.adaround import LayerProblem, learn_rounding
 from edgewise.quantize.schemes import with_scheme
 from edgewise.quantize.second_order import error_of, round_together
 from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.onnx_file import to_bytes
 from edgewise.runtime.onnx_runner import OnnxRunner
 
 Make = Callable[..., Any]
@@ -68,6 +71,51 @@ def test_fewer_bits_lose_less(text: str, scheme: str, graph: Make, dataset: Make
     assert made.report["rounded"] and not plain.report["rounded"]
     assert all(entry["error"] < 1 for entry in made.report["rounded"])
     assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + (0.2 if text == GROUPED else 1)
+
+
+def test_learning_moves_weights_by_one_step_where_held_out_samples_gain(
+    graph: Make, dataset: Make, monkeypatch: Any
+) -> None:
+    # From plain rounding, so that something is left to learn; a random network's closed form leaves nothing.
+    monkeypatch.setattr(
+        "edgewise.quantize.passes.round_by_gptq.RoundByGptq.call", lambda self, model: PassResult(model, False)
+    )
+    model, data, unseen = build(graph, LINEAR), alike(dataset, LINEAR, 32, 1), alike(dataset, LINEAR, 16, 2)
+    spec = with_scheme(QuantSpec(), "w3")
+    plain, made, again = (quantize(model, spec, data, rounding=how) for how in ("gptq", "adaround", "adaround"))
+    assert made.report["learned"] and not plain.report["learned"]
+    assert all(entry["error"] < 1 for entry in made.report["learned"])
+    assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + 1
+    assert to_bytes(again.model, "m") == to_bytes(made.model, "m")
+    for name, value in plain.model.graph.initializers.items():
+        if name.endswith("_int8"):
+            other = made.model.graph.initializers[name].const_value.numpy()
+            assert np.abs(other - value.const_value.numpy()).max() <= 1
+
+
+def test_learning_spends_nothing_on_what_the_activation_cuts_off() -> None:
+    """Outputs far below zero: any rounding is as good, so nothing is better than what it starts from."""
+    rng = np.random.default_rng(0)
+    rows = np.abs(rng.normal(size=(1, 256, 2)) @ rng.normal(size=(2, 8)) + 0.2).astype(np.float32)
+    dense = rng.normal(size=(1, 4, 8)).astype(np.float32)
+    steps, bias = np.full_like(dense, 0.4), np.array([[[0, 0, -1000, 0]]], np.float32)
+    limits = (0.0, np.inf)
+    wanted = np.clip(rows @ dense.transpose(0, 2, 1) + bias, *limits)
+    problem = LayerProblem(rows, wanted, bias, limits)
+    start = np.rint(dense / steps)
+    found = learn_rounding(problem, dense, start, steps, 7)
+    assert problem.error(found * steps) < 0.9 * problem.error(start * steps)
+    assert np.abs(found - dense / steps).max() <= 1 and np.array_equal(found, np.rint(found))
+    chosen = np.arange(256)
+    numeric = np.zeros_like(dense)
+    for index in np.ndindex(*dense.shape):
+        moved = dense.astype(np.float64) * 0.9
+        up, down = moved.copy(), moved.copy()
+        up[index] += 1e-3
+        down[index] -= 1e-3
+        numeric[index] = (problem.error(up) - problem.error(down)) / 2e-3
+    np.testing.assert_allclose(problem.slope(dense * np.float32(0.9), chosen), numeric, rtol=0.05, atol=1e-4)
+    assert not np.any(numeric[0, 2])
 
 
 def test_scales_of_groups_move_by_one_factor_per_output(graph: Make, dataset: Make) -> None:
