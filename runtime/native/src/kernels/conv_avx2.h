@@ -30,8 +30,8 @@ struct Avx2 {
         }
     }
 
-    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low, int32_t high,
-                                      int64_t count) {
+    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low,
+                                      int32_t high, int64_t count) {
         const __m256i even = _mm256_packs_epi32(_mm256_cvtps_epi32(values[0].v), _mm256_cvtps_epi32(values[2].v));
         const __m256i odd = _mm256_packs_epi32(_mm256_cvtps_epi32(values[1].v), _mm256_cvtps_epi32(values[3].v));
         // In each 128 bits: outputs 0, 2, 1, 3 of four pixels.
@@ -87,8 +87,12 @@ struct Wide256 : Int256 {
     };
     using W = X;
 
-    static EW_INLINE X x_of(__m256i bytes) { return {_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16(bytes, 8)}; }
-    static EW_INLINE W w_of(__m256i bytes) { return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)}; }
+    static EW_INLINE X x_of(__m256i bytes) {
+        return {_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16(bytes, 8)};
+    }
+    static EW_INLINE W w_of(__m256i bytes) {
+        return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+    }
     static EW_INLINE X load_x(const uint8_t* from) { return x_of(load(from)); }
     static EW_INLINE X broadcast_x(const uint8_t* from) { return x_of(_mm256_set1_epi32(four_bytes(from))); }
     static EW_INLINE W load_w(const uint8_t* from) { return w_of(load(from)); }

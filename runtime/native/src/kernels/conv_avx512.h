@@ -28,8 +28,8 @@ struct Avx512 {
 
     static constexpr int wide(int vectors) { return vectors == 1 ? 16 : vectors <= 3 ? 8 : 4; }
 
-    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low, int32_t high,
-                                      int64_t count) {
+    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low,
+                                      int32_t high, int64_t count) {
         const __m512i even = _mm512_packs_epi32(_mm512_cvtps_epi32(values[0].v), _mm512_cvtps_epi32(values[2].v));
         const __m512i odd = _mm512_packs_epi32(_mm512_cvtps_epi32(values[1].v), _mm512_cvtps_epi32(values[3].v));
         // In each 128 bits: outputs 0, 2, 1, 3 of four pixels.

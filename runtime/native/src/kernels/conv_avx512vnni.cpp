@@ -17,7 +17,8 @@ struct Vnni512 : Avx512 {
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
     static EW_INLINE Sum zero() { return _mm512_setzero_si512(); }
     static EW_INLINE Sum add(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
-    // Not the intrinsic: GCC before 13 copies each sum around it and then runs out of registers, at less than half of the speed.
+    // Not the intrinsic: GCC before 13 copies each sum around it and then runs out of registers, at less than half of the
+    // speed.
     static EW_INLINE Sum multiply_add(Sum sum, X x, W w) {
         asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
         return sum;

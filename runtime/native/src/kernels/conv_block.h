@@ -54,7 +54,8 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
 #pragma GCC unroll 8
             for (int t = 0; t < kVectors; ++t) {
                 V v[4];
-                for (int o = 0; o < 4; ++o) v[o] = fma(Op::to_float(sums[first + o][t]), V::all(quad.scale[o]), V::all(quad.bias[o]));
+                for (int o = 0; o < 4; ++o)
+                    v[o] = fma(Op::to_float(sums[first + o][t]), V::all(quad.scale[o]), V::all(quad.bias[o]));
                 if (quad.residual) add_residual<Op>(finish, quad, t * V::kLanes, v);
                 store_direct<Op>(finish, quad, t * V::kLanes, v);
             }
@@ -128,7 +129,8 @@ EW_INLINE void sparse_sums(const ConvBlock& block, int64_t e, int64_t end, typen
 
 // Four outputs from the lists that begin at `start`, each of kOutputs. Rows are copied, not referred to: they are registers.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void sparse_quad(const ConvBlock& block, const int32_t* start, int64_t outputs, typename Op::Sum (&sums)[4][kVectors]) {
+EW_INLINE void sparse_quad(const ConvBlock& block, const int32_t* start, int64_t outputs,
+                           typename Op::Sum (&sums)[4][kVectors]) {
 #pragma GCC unroll 4
     for (int o = 0; o < 4; o += kOutputs) {
         if (o >= outputs) return;

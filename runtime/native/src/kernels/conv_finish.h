@@ -2,7 +2,8 @@
 //
 // An Op says how sums become floats and how bytes are packed:
 //   using Float (simd.h); using Sum; static Float to_float(Sum), Sum load_sum(const uint8_t*);
-//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, bool clamps, int low, int high, int64_t count): rounds,
+//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, bool clamps, int low, int high, int64_t count):
+//   rounds,
 //     saturates (what fits an int32), and clamps if asked;
 //   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
 #pragma once
@@ -85,7 +86,8 @@ template <typename Op>
 EW_INLINE void store_direct(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     if (finish.y != EW_F32) {
-        return Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.clamps, finish.low, finish.high, stretch.pixels - at);
+        return Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.clamps, finish.low, finish.high,
+                               stretch.pixels - at);
     }
     if (finish.clamps) {
         for (V& one : v) one = min(V::all(finish.beta), max(V::all(finish.alpha), one));
@@ -103,7 +105,8 @@ template <typename Op>
 EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     if (finish.y == EW_F32) return store_floats<Op>(stretch, at, v);
-    for (V& one : v) one = round(in_range(one * V::all(finish.y_inverse_scale))) + V::all(static_cast<float>(finish.y_zero_point));
+    for (V& one : v)
+        one = round(in_range(one * V::all(finish.y_inverse_scale))) + V::all(static_cast<float>(finish.y_zero_point));
     Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, false, 0, 0, stretch.pixels - at);
 }
 

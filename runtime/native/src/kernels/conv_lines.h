@@ -15,7 +15,9 @@ struct Column {
 };
 
 inline float residual_at(const ConvFinish& finish, const ConvStretch& stretch, int64_t output, int64_t pixel) {
-    if (finish.residual == EW_F32) return reinterpret_cast<const float*>(stretch.residual + output * stretch.residual_plane)[pixel] * finish.residual_scale;
+    if (finish.residual == EW_F32)
+        return reinterpret_cast<const float*>(stretch.residual + output * stretch.residual_plane)[pixel] *
+               finish.residual_scale;
     const uint8_t byte = stretch.residual[output / 4 * stretch.residual_plane + pixel * 4 + output % 4];
     const float value = finish.residual == EW_S8 ? static_cast<int8_t>(byte) : byte;
     return (value - finish.residual_zero_point) * finish.residual_scale;
@@ -30,7 +32,8 @@ EW_ONCE void activate_column(const ConvFinish& finish, Column* column) {
     if (finish.activation == Function::kNone) return;
     for (int64_t o = 0; o < column->outputs; o += 4 * V::kLanes) {
         V v[4];
-        for (int i = 0; i < 4; ++i) v[i] = V::load_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
+        for (int i = 0; i < 4; ++i)
+            v[i] = V::load_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
         activate(finish, v);
         for (int i = 0; i < 4; ++i) v[i].store_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
     }
@@ -43,7 +46,9 @@ EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch
         for (int64_t o = 0; o < column.outputs; ++o, y += stretch.y_plane) {
             const float value = column.values[o];
             const float floor = value > finish.alpha ? value : finish.alpha;
-            *reinterpret_cast<float*>(y) = !(finish.direct && finish.clamps) ? value : floor < finish.beta ? floor : finish.beta;
+            *reinterpret_cast<float*>(y) = !(finish.direct && finish.clamps) ? value
+                                           : floor < finish.beta             ? floor
+                                                                             : finish.beta;
         }
         return;
     }
@@ -51,7 +56,8 @@ EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch
     const V low = V::all(static_cast<float>(finish.low)), high = V::all(static_cast<float>(finish.high));
     for (int64_t o = 0; o < column.outputs; o += V::kLanes) {
         V value = V::load(column.values + o);
-        if (!finish.direct) value = round(value * V::all(finish.y_inverse_scale)) + V::all(static_cast<float>(finish.y_zero_point));
+        if (!finish.direct)
+            value = round(value * V::all(finish.y_inverse_scale)) + V::all(static_cast<float>(finish.y_zero_point));
         min(high, max(value, low)).to_int().store(bytes + o);
     }
     for (int64_t o = 0; o < column.outputs; o += 4, y += stretch.y_plane) {
@@ -60,7 +66,8 @@ EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch
 }
 
 template <typename Op>
-EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels, const ConvStretch& stretch) {
+EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+                            const ConvStretch& stretch) {
     using V = typename Op::Float;
     Column column;
     column.outputs = std::min(row, stretch.outputs);

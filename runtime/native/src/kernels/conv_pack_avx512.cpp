@@ -35,7 +35,8 @@ EW_INLINE void halve_run(const ConvRun& run, const uint8_t* from, uint8_t* to) {
 EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps, int64_t step, uint8_t* to) {
     for (int64_t i = 0; i < run.count; i += 16) {
         const __mmask16 mask = first(run.count - i);
-        _mm512_mask_storeu_epi32(to + i * 4, mask, _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, steps, from + i * step * 4, 4));
+        _mm512_mask_storeu_epi32(to + i * 4, mask,
+                                 _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, steps, from + i * step * 4, 4));
     }
 }
 

@@ -23,7 +23,8 @@ struct DepthwiseKernel {
     // Sums of `vectors` vectors of pixels: [4][row] of 4 channels (8-bit), or [row] of one (float32). Reads a vector beyond.
     void (*sums)(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums);
     // 8-bit, where ConvFinish::direct: to the output's bytes at once; null when there is no such kernel.
-    void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels, uint8_t* y);
+    void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
+                   uint8_t* y);
 };
 
 constexpr int64_t kDepthwiseSlack = 2 * 64 + 16;  // bytes that may be read behind the last row

@@ -48,7 +48,8 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
 }
 
 template <typename Op>
-void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels, uint8_t* y) {
+void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
+               uint8_t* y) {
     const __m256i order = transposition(input.channels);
     const __m256 scales = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(scale));
     const __m256 biases = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(bias));

@@ -1,7 +1,7 @@
 // depthwise in 8 bits with AVX-512 VNNI.
 //
-// A load of 16 pixels at column k, transposed in each 128 bits, is for pixels k, 4 + k, 8 + k, 12 + k what 4 neighbouring columns
-// hold, channel by channel: one vpdpbusd then adds a tap's 4 positions for 4 pixels and 4 channels.
+// A load of 16 pixels at column k, transposed in each 128 bits, is for pixels k, 4 + k, 8 + k, 12 + k what 4 neighbouring
+// columns hold, channel by channel: one vpdpbusd then adds a tap's 4 positions for 4 pixels and 4 channels.
 #if defined(__AVX512VNNI__)
 #include <immintrin.h>
 
@@ -30,7 +30,8 @@ EW_INLINE void sum_vector(const DepthwiseRow& input, int64_t first, __m512i orde
     for (auto& sum : sums) sum = _mm512_setzero_si512();
     const uint8_t* x = input.x + first * 4;
     for (int64_t t = 0; t < input.taps; ++t) {
-        const __m512i weight = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(input.weights + t * 16)));
+        const __m512i weight =
+            _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(input.weights + t * 16)));
         const uint8_t* from = x + input.offsets[t];
 #pragma GCC unroll 4
         for (int k = 0; k < kShifts; ++k) {
@@ -56,10 +57,12 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
 }
 
 // To the output's bytes: lane (L, c) of what is packed from sums 0 to 3 are pixels 4 * L to 4 * L + 3.
-void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels, uint8_t* y) {
+void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
+               uint8_t* y) {
     const __m512i order = transposition(input.channels);
     const __m512 scales = _mm512_broadcast_f32x4(_mm_loadu_ps(scale)), biases = _mm512_broadcast_f32x4(_mm_loadu_ps(bias));
-    const __m512i lows = _mm512_set1_epi8(static_cast<char>(finish.low)), highs = _mm512_set1_epi8(static_cast<char>(finish.high));
+    const __m512i lows = _mm512_set1_epi8(static_cast<char>(finish.low)),
+                  highs = _mm512_set1_epi8(static_cast<char>(finish.high));
     for (int64_t p = 0; p < pixels; p += 16) {
         __m512i s[kShifts];
         sum_vector(input, p, order, s);

@@ -13,7 +13,8 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
             uint32_t sum = 0;
             for (int64_t t = 0; t < input.taps; ++t) {
                 const uint8_t* x = input.x + input.offsets[t] + p * 4 + input.channels[c];
-                for (int i = 0; i < 4; ++i) sum += static_cast<uint32_t>(x[i * 4] * static_cast<int8_t>(input.weights[t * 16 + c * 4 + i]));
+                for (int i = 0; i < 4; ++i)
+                    sum += static_cast<uint32_t>(x[i * 4] * static_cast<int8_t>(input.weights[t * 16 + c * 4 + i]));
             }
             to[c * row + p] = sum;
         }
@@ -39,7 +40,8 @@ constexpr DepthwiseKernel kInt{"s8_generic", 1, sums_s8, nullptr}, kFloat{"f32_g
 }  // namespace
 
 #if defined(__x86_64__)
-extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512, kDepthwiseS8Avx2, kDepthwiseS8WideAvx2, kDepthwiseF32Avx2;
+extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512, kDepthwiseS8Avx2, kDepthwiseS8WideAvx2,
+    kDepthwiseF32Avx2;
 #endif
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) {

@@ -1,7 +1,7 @@
 // Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
 //
-// Inputs: x, weights, scale, bias, residual, index, start. See kernels/conv.h for how it is computed and targets/cpu/native/packing.py
-// for the packed weights.
+// Inputs: x, weights, scale, bias, residual, index, start. See kernels/conv.h for how it is computed and
+// targets/cpu/native/packing.py for the packed weights.
 #include <algorithm>
 
 #include "conv_finish.h"
@@ -30,8 +30,8 @@ public:
         }
         EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &geometry_));
         EW_TRY(read_groups(setup, *x));
+        EW_TRY(read_weights(setup, *weights, integer));  // first: the file's size bounds the number of outputs
         EW_TRY(read_finish(setup, integer, entries_ * 4, &finish_, &scales_));
-        EW_TRY(read_weights(setup, *weights));
         has_residual_ = setup.input(4) != nullptr;
         const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
         if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
@@ -45,6 +45,7 @@ public:
     // Work is counted in quarters of a vector of pixels times lines of outputs, so that threads get equal shares of it wherever
     // tiles begin. A thread packs each tile that it has a share in.
     void run(const Run& run) override {
+        if (geometry_.batch == 0) return;
         const int64_t per_group = lines_ * (4 * vectors_ + cost_of(whole_tiles_));
         run.pool.parallel(geometry_.batch * groups_ * per_group, grain_, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
@@ -69,7 +70,8 @@ private:
             return setup.refuse("has channels that are no multiple of its groups");
         }
         const bool fours = x.dtype == EW_F32 || inputs / groups_ % 4 == 0;
-        if (groups_ > 1 && (!fours || outputs / groups_ % 4 != 0)) return setup.refuse("wants groups of whole blocks of four channels");
+        if (groups_ > 1 && (!fours || outputs / groups_ % 4 != 0))
+            return setup.refuse("wants groups of whole blocks of four channels");
         planes_ = planes_of(x) / groups_;
         outputs_ = outputs / groups_;
         lines_ = (outputs_ + kLine - 1) / kLine;
@@ -78,10 +80,11 @@ private:
         return {};
     }
 
-    Status read_weights(const Setup& setup, const Tensor& weights) {
+    Status read_weights(const Setup& setup, const Tensor& weights, bool integer) {
         const Tensor *index = setup.input(5), *start = setup.input(6);
-        const DType wanted = finish_.integer ? EW_S8 : EW_F32;
-        if (!weights.constant || weights.dtype != wanted) return setup.refuse("wants constant weights of the dtype that fits x");
+        const DType wanted = integer ? EW_S8 : EW_F32;
+        if (!weights.constant || weights.dtype != wanted)
+            return setup.refuse("wants constant weights of the dtype that fits x");
         index_ = start_ = nullptr;
         if (!index && !start) {
             const int64_t rows = groups_ * lines_, room = static_cast<int64_t>(weights.bytes) / kLineBytes;
@@ -107,7 +110,8 @@ private:
         const int64_t room = std::min(static_cast<int64_t>(weights.bytes) / (4 * block_), index.count());
         const int32_t* at = start.as<int32_t>();
         for (int64_t b = 0; b <= blocks; ++b) {
-            if (at[b] < (b == 0 ? 0 : at[b - 1]) || at[b] > room) return setup.refuse("has starts out of order or beyond its weights");
+            if (at[b] < (b == 0 ? 0 : at[b - 1]) || at[b] > room)
+                return setup.refuse("has starts out of order or beyond its weights");
         }
         const int32_t* entries = index.as<int32_t>();
         for (int64_t i = 0; i < at[blocks]; ++i) {
@@ -145,8 +149,10 @@ private:
         if (__builtin_mul_overflow(entries_, most_pixels_ * 4, &bytes)) return setup.refuse("needs too much memory");
         tile_bytes_ = (bytes + 63) / 64 * 64;
         int64_t partial = 0, all = 0;
-        if (start_ && parts_ > 1 && __builtin_mul_overflow((outputs_ + 3) / 4 * 16, most_pixels_, &partial)) return setup.refuse("needs too much memory");
-        if (__builtin_add_overflow(tile_bytes_ + kSumsBytes, (partial + 63) / 64 * 64, &scratch_bytes_)) return setup.refuse("needs too much memory");
+        if (start_ && parts_ > 1 && __builtin_mul_overflow((outputs_ + 3) / 4 * 16, most_pixels_, &partial))
+            return setup.refuse("needs too much memory");
+        if (__builtin_add_overflow(tile_bytes_ + kSumsBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
+            return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
         return {};
@@ -217,7 +223,9 @@ private:
         stretch.y_plane = stretch.residual_plane = plane;
         if (has_residual_) {
             const Tensor& from = *run.inputs[4];
-            stretch.residual = from.data + (sample * planes_of(from) + (finish_.residual == EW_F32 ? output : output / 4)) * plane + tile.first * 4;
+            stretch.residual = from.data +
+                               (sample * planes_of(from) + (finish_.residual == EW_F32 ? output : output / 4)) * plane +
+                               tile.first * 4;
         }
         return stretch;
     }

@@ -6,15 +6,17 @@
 namespace ew {
 namespace {
 
-constexpr Function kActivations[] = {Function::kNone, Function::kRelu, Function::kClip, Function::kGelu, Function::kGeluTanh, Function::kSilu,
-                                     Function::kSigmoid, Function::kHardSigmoid, Function::kHardSwish, Function::kTanh, Function::kLeakyRelu};
+constexpr Function kActivations[] = {Function::kNone,      Function::kRelu, Function::kClip,     Function::kGelu,
+                                     Function::kGeluTanh,  Function::kSilu, Function::kSigmoid,  Function::kHardSigmoid,
+                                     Function::kHardSwish, Function::kTanh, Function::kLeakyRelu};
 
 bool is_byte(DType dtype) { return dtype == EW_U8 || dtype == EW_S8; }
 
 // float32 as it is, 8 bits in fours.
 bool fits(const Tensor& tensor) { return tensor.layout == (tensor.dtype == EW_F32 ? Layout::kPlain : Layout::kC4); }
 
-Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, int64_t count, float absent, std::vector<float>* to) {
+Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, int64_t count, float absent,
+                   std::vector<float>* to) {
     to->assign(static_cast<size_t>(count + kLine), 0.0f);
     if (!tensor) {
         std::fill_n(to->begin(), count, absent);
@@ -27,11 +29,13 @@ Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, i
     return {};
 }
 
-Status read_quantization(const Setup& setup, const char* scale_key, const char* zero_key, DType dtype, float* scale, int64_t* zero_point) {
+Status read_quantization(const Setup& setup, const char* scale_key, const char* zero_key, DType dtype, float* scale,
+                         int64_t* zero_point) {
     *scale = setup.attributes.real(scale_key, 0);
     *zero_point = setup.attributes.integer(zero_key, 0);
     const int64_t low = dtype == EW_S8 ? -128 : 0;
-    if (!(*scale > 0) || !std::isfinite(*scale) || !std::isfinite(1 / *scale)) return setup.refuse("%s is not a positive number", scale_key);
+    if (!(*scale > 0) || !std::isfinite(*scale) || !std::isfinite(1 / *scale))
+        return setup.refuse("%s is not a positive number", scale_key);
     if (*zero_point < low || *zero_point > low + 255) return setup.refuse("%s is out of range", zero_key);
     return {};
 }
@@ -44,7 +48,8 @@ Status read_residual(const Setup& setup, const Tensor& residual, const Tensor& y
     finish->residual_first = setup.attributes.integer("residual_first", 0) == 1;
     if (residual.dtype == EW_F32) return {};
     int64_t zero_point = 0;
-    EW_TRY(read_quantization(setup, "residual_scale", "residual_zero_point", residual.dtype, &finish->residual_scale, &zero_point));
+    EW_TRY(read_quantization(setup, "residual_scale", "residual_zero_point", residual.dtype, &finish->residual_scale,
+                             &zero_point));
     finish->residual_zero_point = static_cast<float>(zero_point);
     return {};
 }
@@ -84,7 +89,8 @@ void quantize_directly(bool residual, int64_t products, ConvFinish* finish, Conv
     finish->residual_scale *= finish->y_inverse_scale;
     const auto byte_of = [&](float value) {
         const float level = std::nearbyint(value * finish->y_inverse_scale) + static_cast<float>(finish->y_zero_point);
-        return static_cast<int32_t>(std::fmin(std::fmax(level, static_cast<float>(finish->low)), static_cast<float>(finish->high)));
+        return static_cast<int32_t>(
+            std::fmin(std::fmax(level, static_cast<float>(finish->low)), static_cast<float>(finish->high)));
     };
     if (finish->activation != Function::kNone) {
         finish->clamps = true;

@@ -16,6 +16,8 @@ struct ConvScales {
 Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinish* finish, ConvScales* scales);
 
 // Bytes of a pixel's plane: one channel (float32), or four (8-bit).
-inline int64_t planes_of(const Tensor& tensor) { return tensor.layout == Layout::kC4 ? (tensor.dims[1] + 3) / 4 : tensor.dims[1]; }
+inline int64_t planes_of(const Tensor& tensor) {
+    return tensor.layout == Layout::kC4 ? (tensor.dims[1] + 3) / 4 : tensor.dims[1];
+}
 
 }  // namespace ew

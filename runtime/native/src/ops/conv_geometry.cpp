@@ -6,6 +6,7 @@ namespace ew {
 namespace {
 
 constexpr int64_t kMostStep = int64_t{1} << 24;       // a kernel's size, stride, dilation or padding
+constexpr int64_t kMostPixelsOfPlane = int64_t{1} << 40;
 constexpr int64_t kMostPositions = int64_t{1} << 24;  // of a kernel
 
 // Fills the last of `to` from an attribute; absent: leaves it as it is.
@@ -69,6 +70,7 @@ Status read_geometry(const Setup& setup, const Tensor& x, const Tensor& y, ConvG
     if (x.rank < 2 || x.rank > 5 || y.rank != x.rank) return setup.refuse("wants x and y of 2 to 5 dims");
     const int32_t spatial = x.rank - 2;
     g.batch = x.dims[0], g.in_channels = x.dims[1], g.out_channels = y.dims[1];
+    if (g.in_channels < 1) return setup.refuse("wants channels");
     if (y.dims[0] != g.batch) return setup.refuse("wants y of as many samples as x");
     std::copy_n(x.dims + 2, spatial, g.in + 3 - spatial);
     std::copy_n(y.dims + 2, spatial, g.out + 3 - spatial);
@@ -80,8 +82,13 @@ Status read_geometry(const Setup& setup, const Tensor& x, const Tensor& y, ConvG
     for (int i = 0; i < 3; ++i) {
         const int64_t room = g.in[i] + g.pad[i] + ends[i] - ((g.kernel[i] - 1) * g.dilation[i] + 1);
         const int64_t size = room < 0 ? 0 : room / g.stride[i] + 1;
-        if (size != g.out[i]) return setup.refuse("y has %lld pixels along a dim, not %lld", static_cast<long long>(g.out[i]), static_cast<long long>(size));
-        g.in_pixels *= g.in[i], g.out_pixels *= g.out[i];
+        if (size != g.out[i])
+            return setup.refuse("y has %lld pixels along a dim, not %lld", static_cast<long long>(g.out[i]),
+                                static_cast<long long>(size));
+        if (__builtin_mul_overflow(g.in_pixels, g.in[i], &g.in_pixels) || g.in_pixels > kMostPixelsOfPlane ||
+            __builtin_mul_overflow(g.out_pixels, g.out[i], &g.out_pixels) || g.out_pixels > kMostPixelsOfPlane) {
+            return setup.refuse("has too many pixels");
+        }
         if (g.kernel[i] > kMostPositions / g.positions) return setup.refuse("its kernel is too large");
         g.positions *= g.kernel[i];
     }
@@ -104,7 +111,8 @@ int64_t make_rows(const ConvGeometry& g, int64_t first, int64_t count, ConvRow* 
     return rows - begin;
 }
 
-int64_t make_runs(const ConvGeometry& g, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare, ConvRun* runs) {
+int64_t make_runs(const ConvGeometry& g, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare,
+                  ConvRun* runs) {
     Row to{runs, 0};
     const int64_t kernel_x = position % g.kernel[2], line = position / g.kernel[2];
     const int64_t shift = kernel_x * g.dilation[2] - g.pad[2];
@@ -115,7 +123,9 @@ int64_t make_runs(const ConvGeometry& g, const ConvRow* rows, int64_t row_count,
         const int64_t y = row->y + shift_y, z = row->z + shift_z;
         if (g.pointwise) to.add(row->end - row->begin, row->begin);
         else if (y < 0 || y >= g.in[1] || z < 0 || z >= g.in[0]) to.add(row->end - row->begin, -1);
-        else add_row(*row, std::max(low, row->begin), std::min(high, row->end), (z * g.in[1] + y) * g.in[2] + shift, g.stride[2], &to);
+        else
+            add_row(*row, std::max(low, row->begin), std::min(high, row->end), (z * g.in[1] + y) * g.in[2] + shift, g.stride[2],
+                    &to);
     }
     to.add(spare, -1);
     return to.next - runs;

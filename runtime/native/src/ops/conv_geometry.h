@@ -29,6 +29,7 @@ int64_t make_rows(const ConvGeometry& geometry, int64_t first, int64_t count, Co
 
 // What these pixels meet at one position of the kernel, then `spare` pixels of padding. `runs` has room for 3 a row and 1.
 // Returns how many there are.
-int64_t make_runs(const ConvGeometry& geometry, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare, ConvRun* runs);
+int64_t make_runs(const ConvGeometry& geometry, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare,
+                  ConvRun* runs);
 
 }  // namespace ew

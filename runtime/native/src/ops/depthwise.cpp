@@ -26,16 +26,17 @@ public:
         }
         EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &g_));
         multiplier_ = g_.in_channels > 0 ? g_.out_channels / g_.in_channels : 1;
-        if (multiplier_ * g_.in_channels != g_.out_channels || (integer_ && multiplier_ != 1 && multiplier_ != 2 && multiplier_ != 4)) {
+        if (multiplier_ * g_.in_channels != g_.out_channels ||
+            (integer_ && multiplier_ != 1 && multiplier_ != 2 && multiplier_ != 4)) {
             return setup.refuse("wants 1, 2 or 4 outputs for each channel of x");
         }
+        EW_TRY(read_weights(setup, *weights));  // first: the file's size bounds the number of outputs
         EW_TRY(read_finish(setup, integer_, g_.positions, &finish_, &scales_));
         const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
         if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
         for (int64_t i = 0; i < 16; ++i) channels_[i] = static_cast<uint8_t>(i / multiplier_ % 4);
         fill_ = integer_ ? static_cast<uint32_t>(zero_point) * 0x01010101u : 0;
         residual_ = setup.input(4) != nullptr;
-        EW_TRY(read_weights(setup, *weights));
         const bool safe = setup.attributes.integer("safe_pairs", 0) == 1;
         kernel_ = &depthwise_kernel(setup.isa, integer_, safe);
         const ConvKernel& conv = conv_kernel(setup.isa, integer_, safe);
@@ -45,6 +46,7 @@ public:
     }
 
     void run(const Run& run) override {
+        if (g_.batch == 0) return;
         const int64_t quads = (g_.out_channels + 3) / 4, places = g_.out[0] * strips_;
         // Channels follow each other: the padding around a strip is the same for all.
         run.pool.parallel(g_.batch * places * quads, 1, [&](int64_t begin, int64_t end, int32_t thread) {
@@ -52,7 +54,8 @@ public:
             int64_t copies = 0, padded = -1;
             for (int64_t item = begin; item < end; ++item) {
                 const int64_t place = item / quads % places, first = place % strips_ * strip_rows_;
-                const Part part{item / quads / places, item % quads, place / strips_, first, std::min(strip_rows_, g_.out[1] - first)};
+                const Part part{item / quads / places, item % quads, place / strips_, first,
+                                std::min(strip_rows_, g_.out[1] - first)};
                 if (place != padded) copies = lay_padding(part, scratch);
                 padded = place;
                 compute(run, part, copies, scratch);
@@ -63,7 +66,8 @@ public:
 private:
     Status read_weights(const Setup& setup, const Tensor& weights) {
         const int64_t room = static_cast<int64_t>(weights.bytes) / (integer_ ? 1 : 4);
-        if (!weights.constant || weights.dtype != (integer_ ? EW_S8 : EW_F32)) return setup.refuse("wants constant weights of the dtype that fits x");
+        if (!weights.constant || weights.dtype != (integer_ ? EW_S8 : EW_F32))
+            return setup.refuse("wants constant weights of the dtype that fits x");
         if (g_.out_channels > 0 && g_.positions > room / g_.out_channels) return setup.refuse("has too few weights");
         return {};
     }
@@ -76,7 +80,9 @@ private:
         flat_ = s == 1 && g_.stride[1] == 1 && g_.out[2] < kNarrow && !residual_;
         const int64_t overlap = (g_.kernel[1] - 1) * g_.dilation[1];
         x_planes_ = integer_ ? 1 : 4;
-        const int64_t fit = (kStripBytes / std::max<int64_t>(row_bytes_ * g_.kernel[0] * x_planes_, 1) - overlap - 1) / g_.stride[1] + 1;
+        int64_t line = 0;
+        if (__builtin_mul_overflow(row_bytes_, g_.kernel[0] * x_planes_, &line)) return setup.refuse("needs too much memory");
+        const int64_t fit = (kStripBytes / std::max<int64_t>(line, 1) - overlap - 1) / g_.stride[1] + 1;
         strip_rows_ = std::clamp<int64_t>(fit, std::min<int64_t>(4, g_.out[1]), std::max<int64_t>(g_.out[1], 1));
         strips_ = strip_rows_ > 0 ? (g_.out[1] + strip_rows_ - 1) / strip_rows_ : 0;
         in_rows_ = (strip_rows_ - 1) * g_.stride[1] + overlap + 1;
@@ -130,7 +136,8 @@ private:
         packed_.resize(static_cast<size_t>((g_.out_channels + 3) / 4 * taps * 16));
         for (int64_t m = 0; m < g_.out_channels; ++m) {
             for (int64_t p = 0; p < g_.positions; ++p) {
-                const int64_t at = ((m / 4 * taps + tap_of[static_cast<size_t>(p)]) * 4 + m % 4) * 4 + step[static_cast<size_t>(p)];
+                const int64_t at =
+                    ((m / 4 * taps + tap_of[static_cast<size_t>(p)]) * 4 + m % 4) * 4 + step[static_cast<size_t>(p)];
                 packed_[static_cast<size_t>(at)] = weights.data[m * g_.positions + p];
             }
         }
@@ -152,7 +159,8 @@ private:
         stretch.y_plane = stretch.residual_plane = plane;
         if (residual_) {
             const Tensor& from = *run.inputs[4];
-            stretch.residual = from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
+            stretch.residual =
+                from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
         }
         const int64_t planes = integer_ ? 1 : outputs;
         for (int64_t i = 0; i < planes; ++i) {
@@ -181,13 +189,15 @@ private:
         const int64_t planes = finish_.y == EW_F32 ? stretch.outputs : 1, bytes = g_.out[2] * 4;
         for (int64_t i = 0; i < planes; ++i) {
             for (int64_t row = 0; row < part.rows; ++row) {
-                std::memcpy(stretch.y + i * stretch.y_plane + row * bytes, flat + i * flat_plane_ + row * row_bytes_, static_cast<size_t>(bytes));
+                std::memcpy(stretch.y + i * stretch.y_plane + row * bytes, flat + i * flat_plane_ + row * row_bytes_,
+                            static_cast<size_t>(bytes));
             }
         }
     }
 
     // `pixels` neighbouring output pixels; x is where the first one's window begins.
-    void compute_pixels(const Run& run, int64_t quad, const uint8_t* x, int64_t pixels, uint8_t* sums, const ConvStretch& stretch) const {
+    void compute_pixels(const Run& run, int64_t quad, const uint8_t* x, int64_t pixels, uint8_t* sums,
+                        const ConvStretch& stretch) const {
         const auto taps = static_cast<int64_t>(offsets_.size());
         DepthwiseRow input{x, offsets_.data(), nullptr, taps, channels_ + (quad % multiplier_) * 4};
         if (integer_) input.weights = packed_.data() + quad * taps * 16;
@@ -216,7 +226,8 @@ private:
 
     ConvRun* runs_in(uint8_t* scratch) const { return reinterpret_cast<ConvRun*>(scratch + scratch_bytes_ - runs_bytes_); }
 
-    // Fills the padding of a part, columns sorted by phase. Leaves in the scratch what to copy for each channel; returns how much.
+    // Fills the padding of a part, columns sorted by phase. Leaves in the scratch what to copy for each channel; returns how
+    // much.
     int64_t lay_padding(const Part& part, uint8_t* scratch) const {
         const int64_t rows = (part.rows - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1;
         ConvRun* runs = runs_in(scratch);
@@ -228,7 +239,8 @@ private:
                 const bool inside = z >= 0 && z < g_.in[0] && y >= 0 && y < g_.in[1];
                 const int64_t pixel = (k * in_rows_ + row) * phase_pixels_ * g_.stride[2];
                 for (int64_t phase = 0; phase < g_.stride[2]; ++phase) {
-                    copies += lay_row(inside ? (z * g_.in[1] + y) * g_.in[2] : -1, phase, pixel + phase * phase_pixels_, scratch, runs + copies);
+                    copies += lay_row(inside ? (z * g_.in[1] + y) * g_.in[2] : -1, phase, pixel + phase * phase_pixels_,
+                                      scratch, runs + copies);
                 }
             }
         }
