@@ -73,8 +73,12 @@ Status AttentionShape::read(const Setup& setup) {
     if (k.dims[1] != q.dims[1] || v.count(2, v.rank) != head.keys || y.dims[1] != v.dims[1] || y.count(2, y.rank) != head.queries) {
         return setup.refuse("has q, k, v and y that do not fit");
     }
-    if (y.count() == 0) batches = 0;
-    if (head.keys == 0 && batches > 0) return setup.refuse("has no keys");
+    if (y.count() == 0) {  // nothing to do: sizes that nothing stands behind are of no use
+        batches = 0;
+        head.depth = head.value_depth = head.queries = head.keys = 0;
+        return {};
+    }
+    if (head.keys == 0) return setup.refuse("has no keys");
     const Tensor* mask = setup.input(3);
     if (!mask) return {};
     if (!is_plain(*mask, EW_F32) || mask->rank != 4) return setup.refuse("wants a plain float32 mask of rank 4");
@@ -84,7 +88,7 @@ Status AttentionShape::read(const Setup& setup) {
     for (int i = 0; i < 4; ++i) {
         const int64_t dim = mask->dims[order[i]];
         const bool fits = dim == 1 || dim == wanted[i] || (i == 0 && dim > 0 && batches % dim == 0);
-        if (!fits && batches > 0) return setup.refuse("has a mask that does not fit");
+        if (!fits) return setup.refuse("has a mask that does not fit");
         mask_dims_[i] = dim;
         mask_strides_[i] = dim == 1 ? 0 : mask->count(order[i] + 1, 4);
     }
