@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgewise.targets.cpu.native.builder import lane_in
 from edgewise.targets.cpu.native.form import Axis, Form, common_factors, same_size
-from edgewise.targets.cpu.native.plan import Dim, dim, product
+from edgewise.targets.cpu.native.plan import Dim, dim
 from edgewise.targets.cpu.native.value import Refusal, Value
 
 if TYPE_CHECKING:
@@ -44,23 +45,6 @@ def with_factors(ctx: Context, value: Value, axes: Sequence[Axis]) -> Value | No
         return None if form is None else value.with_form(form)
     lane = lane_in(value, form)
     return None if lane is None else value.with_form(form, lane)
-
-
-def lane_in(value: Value, form: Form) -> int | None:
-    """Which factor of another form of the same memory has the lanes; None when four channels would be taken apart.
-
-    It is the factor that ends where the old one ended, when it is as large, or both are whole words.
-    """
-    if value.lane is None:
-        return None
-    old = value.form.factors[value.lane]
-    after = product(value.form.memory[value.form.order.index(value.lane) + 1 :])
-    for at in range(len(form.order) - 1, -1, -1):
-        if same_size(product(form.memory[at + 1 :]), after):
-            new = form.memory[at]
-            words = all(one.constant is not None and one.constant % 4 == 0 for one in (old, new))
-            return form.order[at] if words or same_size(old, new) else None
-    return None
 
 
 @dataclass(frozen=True)
@@ -114,10 +98,7 @@ def _wide(form: Form, missing: int) -> Form:
 
 
 def _merged(ctx: Context, value: Value) -> Value:
-    if value.array is not None:
-        return value
-    plain = ctx.builder.plain(value)
-    return plain.with_form(plain.form.merged())
+    return ctx.builder.untangled(value)
 
 
 def _common(values: Sequence[Value]) -> list[Axis] | None:
@@ -145,7 +126,7 @@ def _refined(ctx: Context, value: Value, axes: Sequence[Axis]) -> Value:
         return replace(value, form=form)
     found = with_factors(ctx, value, own)
     if found is None:
-        found = with_factors(ctx, ctx.builder.plain(value), own)
+        found = with_factors(ctx, ctx.builder.untangled(value), own)
     if found is None:
         raise Refusal("shapes that do not fit together")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.form import Form, same_size
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Isa, Layout, Op, Storage, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value, dtype_of
 
@@ -38,7 +38,7 @@ class Builder:
     _kept: list[Any] = field(default_factory=list)
 
     def emit(
-        self, op: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], **attributes: Attribute | None
+        self, op: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], /, **attributes: Attribute | None
     ) -> None:
         """Append an operator; attributes that are None are left out."""
         given = {key: value for key, value in attributes.items() if value is not None}
@@ -164,6 +164,20 @@ class Builder:
         value = self.unpacked(value) if value.lane is not None else value
         return self.ordered(value, range(len(value.form.factors)))
 
+    def untangled(self, value: Value) -> Value:
+        """Each axis's factors next to each other in memory, merged; the axes in the order in which their last factors lie."""
+        if value.array is not None:
+            return value
+        place = {number: at for at, number in enumerate(value.form.order)}
+        axes = [value.form.numbers(axis) for axis in range(value.rank)]
+        axes = sorted((numbers for numbers in axes if numbers), key=lambda numbers: place[numbers[-1]])
+        moved = self.ordered(value, [number for numbers in axes for number in numbers])
+        form = moved.form.merged()
+        lane = lane_in(moved, form)
+        if moved.lane is not None and lane is None:
+            moved = self.unpacked(moved)
+        return moved.with_form(form, lane)
+
     def unpacked(self, value: Value) -> Value:
         """A C4 value as a plain one of the same order."""
         if value.lane is None:
@@ -244,6 +258,23 @@ class Builder:
         made = self.new(quant.dtype, given.dims, given.layout)
         self.emit("lut", [given, self.constant(table.view(np.uint8))], [made])
         return replace(value, tensor=made, quant=quant)
+
+
+def lane_in(value: Value, form: Form) -> int | None:
+    """Which factor of another form of the same memory has the lanes; None when four channels would be taken apart.
+
+    It is the factor that ends where the old one ended, when it is as large, or both are whole words.
+    """
+    if value.lane is None:
+        return None
+    old = value.form.factors[value.lane]
+    after = product(value.form.memory[value.form.order.index(value.lane) + 1 :])
+    for at in range(len(form.order) - 1, -1, -1):
+        if same_size(product(form.memory[at + 1 :]), after):
+            new = form.memory[at]
+            words = all(one.constant is not None and one.constant % 4 == 0 for one in (old, new))
+            return form.order[at] if words or same_size(old, new) else None
+    return None
 
 
 def tensor_of(value: Value) -> Tensor:

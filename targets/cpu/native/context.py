@@ -140,13 +140,14 @@ _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "S
 def rounding_after(value: ir.Value) -> Quant | None:
     """The grid to which every reader rounds a value, also behind operators that only move elements; None when one does not."""
     nodes = readers(value)
-    if value.is_graph_output() or not nodes or any(node.inputs[0] is not value for node in nodes):
+    first = all(node.inputs[0] is value or is_op(node, "Concat") for node in nodes)
+    if value.is_graph_output() or not nodes or not first:
         return None
     found: Quant | None = None
     for node in nodes:
         if is_op(node, "QuantizeLinear"):
             grids = [quant_of(node)]
-        elif is_op(node, *_MOVES):
+        elif is_op(node, *_MOVES, "Concat"):
             behind = [rounding_after(output) for output in node.outputs]
             if any(grid is None for grid in behind):
                 return None

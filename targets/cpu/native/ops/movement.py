@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewise.targets.cpu.native.align import lane_in
-from edgewise.targets.cpu.native.builder import tensor_of
+from edgewise.targets.cpu.native.builder import lane_in, tensor_of
 from edgewise.targets.cpu.native.context import Context, attribute_int, attribute_ints, is_op
 from edgewise.targets.cpu.native.form import Form, quotient
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
@@ -237,10 +236,7 @@ def _one_factor(value: Value, axis: int, ctx: Context) -> Value:
     """The value with an axis that is one factor (or none, of size 1), in memory too."""
     form = value.form.merged()
     value = relaned(value, form, ctx)
-    if len(form.axes[axis]) > 1:
-        value = ctx.builder.plain(value)
-        value = value.with_form(value.form.merged())
-    return value
+    return ctx.builder.untangled(value) if len(form.axes[axis]) > 1 else value
 
 
 def _sliced_in_memory(value: Value, axis: int, first: Dim, count: Dim, step: int, ctx: Context) -> Value:

@@ -36,7 +36,9 @@ def layer_normalization(node: ir.Node, ctx: Context) -> None:
         raise Refusal("LayerNormalization whose mean is used")
     operands = [ctx.builder.constant(gamma), ctx.builder.constant(shift)]
     epsilon = attribute_float(node, "epsilon", 1e-5)
-    if axis == value.rank - 1 and _channels_in_one(value, axis):
+    if axis == value.rank - 1 and value.form.axes[axis]:
+        if not _channels_in_one(value, axis):
+            value = ctx.builder.untangled(value)
         if value.rank > 2:  # the layers that follow want it like this, and so may others that read the value
             value = with_channels(ctx, value, axis, spatial=False)
         _over_channels(node, ctx, value, axis, operands, epsilon)
@@ -106,7 +108,7 @@ def softmax(node: ir.Node, ctx: Context) -> None:
     value = ctx.builder.real(ctx.input(node, 0))
     axis = value.axis(attribute_int(node, "axis", -1))
     if not _channels_in_one(value, axis):
-        value = ctx.builder.plain(value)
+        value = ctx.builder.untangled(value)
     if not value.form.axes[axis]:
         raise Refusal("Softmax of one number")
     numbers, memory = value.form.numbers(axis), value.form.memory

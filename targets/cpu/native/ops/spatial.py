@@ -131,8 +131,8 @@ def pad(node: ir.Node, ctx: Context) -> None:
     value = ctx.builder.real(value)
     form = value.form.merged()
     if any(len(axis) > 1 for axis in form.axes):
-        value = ctx.builder.plain(value)
-        form = value.form.merged()
+        value = ctx.builder.untangled(value)
+        form = value.form
     made = _padded(ctx, tensor_of(value), form, value.dims, pads, mode, number)
     ctx.give(node, made)
 
@@ -227,10 +227,13 @@ def _on_one_grid(ctx: Context, values: list[Value], wanted: Quant | None) -> lis
     from edgewise.targets.cpu.native.ops.quantized import on_grid
 
     quants = {value.quant for value in values}
-    if len(quants) == 1 and None not in quants and all(value.array is None for value in values):
-        return [ctx.builder.bytes_of(value) for value in values]
-    if wanted is not None and all(value.in_bytes and value.lane is not None for value in values):
-        return [on_grid(value, wanted, ctx) for value in values]
+    computed = all(value.array is None for value in values)
+    if len(quants) == 1 and None not in quants and computed:
+        wanted = values[0].quant
+    if wanted is not None and computed and any(value.in_bytes for value in values):
+        return [ctx.builder.bytes_of(on_grid(value, wanted, ctx)) for value in values]
+    if len(quants) == 1 and computed:  # floats that are all rounded alike, by who reads them
+        return values
     return [ctx.builder.real(value) for value in values]
 
 
@@ -243,18 +246,13 @@ def joined(ctx: Context, values: list[Value], axis: int) -> Value:
     leader = next(value for value in values if value.array is None)
     axes = _shared_axes(values, axis)
     if axes is None:
-        values = [value if value.array is not None else _plain(ctx, value) for value in values]
+        values = [value if value.array is not None else ctx.builder.untangled(value) for value in values]
         leader = next(value for value in values if value.array is None)
         axes = _shared_axes(values, axis)
     if axes is None:
         raise Refusal("shapes that do not fit together")
     placed = [_beside(ctx, value, axes, axis, leader) for value in values]
     return _joined_in_memory(ctx, placed, axis)
-
-
-def _plain(ctx: Context, value: Value) -> Value:
-    plain = ctx.builder.plain(value)
-    return plain.with_form(plain.form.merged())
 
 
 def _single(ctx: Context, value: Value, axis: int) -> Value:
@@ -264,7 +262,7 @@ def _single(ctx: Context, value: Value, axis: int) -> Value:
     if len(value.form.axes[axis]) > 1:
         merged = value.form.merged()
         if value.array is None and len(merged.axes[axis]) > 1:
-            return _plain(ctx, value)
+            return ctx.builder.untangled(value)
         return value.with_form(merged) if value.array is not None else relaned(value, merged, ctx)
     first = sum(len(one) for one in value.form.axes[:axis])
     axes = list(value.form.axes)
@@ -303,7 +301,7 @@ def _beside(ctx: Context, value: Value, axes: list[Axis | None], axis: int, lead
         return ctx.builder.ordered(replace(value, form=form), wanted.order)
     found = with_factors(ctx, value, own)
     if found is None:
-        found = with_factors(ctx, _plain(ctx, value), own)
+        found = with_factors(ctx, ctx.builder.untangled(value), own)
     if found is None:
         raise Refusal("shapes that do not fit together")
     return ctx.builder.ordered(found, wanted.order)

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgewise.quantize import quantize
+from edgewise.quantize import prune, quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -72,6 +72,36 @@ def test_a_quantized_convolution_is_within_a_step(
     wanted, found = run_onnx(model, inputs)[0], run_native(model, inputs, threads)[0]
     steps = np.abs(wanted - found) / scales[-1]
     assert steps.max() < 1.01 and np.mean(steps > 0.5) < 1e-3
+
+
+@pytest.mark.parametrize(("pattern", "sparsity", "outputs"), [("block:4x4", 0.75, 4), ("block:4x2", 0.6, 2)])
+def test_zeros_in_blocks_are_left_out(
+    pattern: str,
+    sparsity: float,
+    outputs: int,
+    graph_maker: Any,
+    sample: Any,
+    run_native: Any,
+    run_onnx: Any,
+    worst_db: Any,
+) -> None:
+    g = graph_maker(7)
+    x = g.add("Relu", [g.add("MatMul", ["x", g.weights("u", 64, 64)], "first")], "q")  # pruning spares the first layer
+    x = g.add("MatMul", [x, g.weights("w", 64, 96)], "m")
+    x = g.add("Relu", [x], "r")
+    g.add("MatMul", [x, g.weights("v", 96, 64)], "y")
+    model = int8(prune(g.model({"x": [1, 37, 64]}, {"y": [1, 37, 64]}), pattern=pattern, sparsity=sparsity).model)
+    plan = compile_model(model, Isa.AVX512VNNI).plan
+    layers = [op for op in plan.ops if op.op == "conv"]
+    assert [op.attributes.get("outputs") for op in layers] == [None, outputs, outputs]
+    assert all(len(op.inputs) == 7 and op.inputs[5] is not None for op in layers[1:])
+    inputs = sample(model)
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 35
+
+
+def test_a_dense_layer_stays_dense(small_graph: SmallGraph) -> None:
+    model = prune(small_graph("conv_net"), pattern="unstructured", sparsity=0.5).model
+    assert all("outputs" not in op.attributes for op in compile_model(int8(model), Isa.AVX512VNNI).plan.ops)
 
 
 def test_a_residual_is_added_by_the_layer(small_graph: SmallGraph) -> None:
