@@ -1,5 +1,6 @@
 """Engines side by side on this processor: libedgewise, ONNX Runtime, and OpenVINO where it is installed.
 
+    pip install edgewise[bench]                                    OpenVINO and timm
     python benchmarks/cpu.py                                       int8, all networks, one thread
     python benchmarks/cpu.py --network deit_small_patch16_224 --precision f32
     python benchmarks/cpu.py --precision sparse44 --json > cpu.json
