@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py                          the table
     python benchmarks/accuracy.py --json > accuracy.json   the same as JSON
     python benchmarks/accuracy.py --network vit --target cpu --method mse
+    python benchmarks/accuracy.py --scheme w4a8            fewer bits (w4a4: --target null)
     python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours
 
 Each network is exported, quantized on the calibration images alone, and both graphs run in ONNX Runtime over the test data.
@@ -84,13 +85,22 @@ NETWORKS = {
 }  # fmt: skip
 
 
+# What other schemes may cost, by network and scheme.
+ALLOWED = {
+    ("resnet20", "w4a8"): 0.8, ("resnet20", "w4a4"): 3.0, ("squeezenet", "w4a8"): 2.0, ("vit", "w4a8"): 1.5,
+    ("minilm", "w4g32"): 1.0,
+}  # fmt: skip
+
+
 def absent(network: Network) -> str:
     """The first file of a network that is not there."""
     needed = [network.source, network.calib, network.test, *([network.arch] if network.arch else [])]
     return next((path for path in needed if not Path(path.rpartition(":")[0] or path).exists()), "")
 
 
-def measure(name: str, targets: list[str], method: str, samples: int, peer: bool) -> Iterator[dict[str, Any]]:
+def measure(
+    name: str, targets: list[str], method: str, samples: int, peer: bool, scheme: str, rounding: str
+) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
     from edgewise.exporter import export
     from edgewise.quantize import quantize
@@ -106,15 +116,17 @@ def measure(name: str, targets: list[str], method: str, samples: int, peer: bool
     calib, test = (open_data(part, exported.inputs, preprocess) for part in (network.calib, network.test))
     reference = OnnxRunner(exported.model)
     before, outputs = _run(reference.run, test, network.metric)
-    for form, spec in _forms(targets).items():
+    for form, spec in _forms(targets, scheme).items():
         started = time.perf_counter()
-        made = quantize(exported.model, spec, calib, method=method, samples=samples)
+        made = quantize(exported.model, spec, calib, method=method, samples=samples, rounding=rounding)
         seconds = time.perf_counter() - started
-        after, rounded = _run(OnnxRunner(made.model).run, test, network.metric)
-        yield _row(name, form, network, (before, after), (outputs, rounded)) | {
+        after, rounded = _run(OnnxRunner(made.model, optimize=scheme != "w4a4").run, test, network.metric)
+        yield _row(name, form, network, (before, after), (outputs, rounded), scheme) | {
             "method": method,
+            "scheme": scheme,
+            "rounding": rounding,
             "samples": made.report["samples"],
-            "int8_layers": sum(layer["precision"] == "int8" for layer in made.report["layers"]),
+            "int8_layers": sum(layer["precision"] != "float32" for layer in made.report["layers"]),
             "layers": len(made.report["layers"]),
             "quantize_s": round(seconds, 1),
         }
@@ -156,7 +168,7 @@ def _source(network: Network) -> str:
     return f"hf:{network.source}" if Path(network.source).is_dir() else network.source
 
 
-def _forms(targets: list[str]) -> dict[str, Any]:
+def _forms(targets: list[str], scheme: str) -> dict[str, Any]:
     """Specs by the names of the targets (and devices, where they differ) that ask for them."""
     from edgewise.runtime.errors import EdgewiseError
     from edgewise.targets import device_profiles, find_device, find_target
@@ -168,7 +180,7 @@ def _forms(targets: list[str]) -> dict[str, Any]:
             if target.name not in profile.targets:
                 continue
             try:
-                spec = target.quantization("int8", find_device(profile.name, target.name))
+                spec = target.quantization(scheme, find_device(profile.name, target.name))
             except EdgewiseError:  # a device without the scheme
                 continue
             asked.setdefault(repr(spec), []).append(f"{target.name}:{profile.name}")
@@ -196,7 +208,12 @@ def _run(run: Callable[[Arrays], Arrays], data: Any, metric: str | None) -> tupl
 
 
 def _row(
-    name: str, form: str, network: Network, values: tuple[Any, Any], outputs: tuple[list[Arrays], list[Arrays]]
+    name: str,
+    form: str,
+    network: Network,
+    values: tuple[Any, Any],
+    outputs: tuple[list[Arrays], list[Arrays]],
+    scheme: str = "int8",
 ) -> dict[str, Any]:
     from edgewise.runtime.compare import compare_outputs
 
@@ -211,7 +228,8 @@ def _row(
         return row
     drop = 100 * (before["value"] - after["value"])
     row |= {"n": after["n"], "float": before["value"], "int8": after["value"], "drop_points": round(drop, 3)}
-    return row | {"allowed_points": network.allowed_drop, "holds": drop <= (network.allowed_drop or 0) + 1e-9}
+    allowed = {"int8": network.allowed_drop, "w8a8": network.allowed_drop}.get(scheme, ALLOWED.get((name, scheme)))
+    return row | ({"allowed_points": allowed, "holds": drop <= allowed + 1e-9} if allowed is not None else {})
 
 
 def show(row: dict[str, Any]) -> str:
@@ -229,6 +247,8 @@ def main() -> int:
     parser.add_argument("--target", action="append", help="a target's name; default: cpu, coreml, tensorrt")
     parser.add_argument("--method", default="mse")
     parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--scheme", default="int8", help="int8, w4a8, w4a4, w4g32, …: those that a target has")
+    parser.add_argument("--rounding", default="auto", help="auto, squant, gptq or adaround")
     parser.add_argument("--peer", action="store_true", help="also ONNX Runtime's own quantization tool")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -238,7 +258,13 @@ def main() -> int:
             print(f"{name}: skipped, {missing} is absent", file=sys.stderr)
             continue
         for row in measure(
-            name, options.target or ["cpu", "coreml", "tensorrt"], options.method, options.samples, options.peer
+            name,
+            options.target or ["cpu", "coreml", "tensorrt"],
+            options.method,
+            options.samples,
+            options.peer,
+            options.scheme,
+            options.rounding,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

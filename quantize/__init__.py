@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from edgewise.quantize.pipeline import quantize
     from edgewise.quantize.pruning.density import sparsity_of
     from edgewise.quantize.pruning.prune import prune
+    from edgewise.quantize.within import quantize_within
 
-__all__ = ["OBSERVERS", "QuantSpec", "QuantizeError", "Rewritten", "prune", "quantize", "sparsity_of"]
+__all__ = [
+    "OBSERVERS",
+    "QuantSpec",
+    "QuantizeError",
+    "Rewritten",
+    "prune",
+    "quantize",
+    "quantize_within",
+    "sparsity_of",
+]
 
 __getattr__ = lazy_exports(
     {
         "OBSERVERS": "edgewise.quantize.observers",
         "prune": "edgewise.quantize.pruning.prune",
         "quantize": "edgewise.quantize.pipeline",
+        "quantize_within": "edgewise.quantize.within",
         "sparsity_of": "edgewise.quantize.pruning.density",
     },
     extra="graph",

@@ -29,6 +29,7 @@ from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
+from edgewise.quantize.sensitivity import sensitivities
 from edgewise.quantize.spec import QuantSpec, check_spec
 from edgewise.quantize.walking import kept_samples
 from edgewise.runtime.progress import Progress, silent
@@ -51,6 +52,7 @@ def quantize(
     allow_random: bool = False,
     rounding: str = "auto",
     correct_biases: bool = True,
+    analyze: bool = False,
     progress: Progress = silent,
 ) -> Rewritten:
     """Quantize a float network after training, to int8 weights and 8-bit activations with QDQ as the target wants it.
@@ -59,13 +61,14 @@ def quantize(
         model: a float32 network; not changed.
         spec: the QDQ form; targets give theirs by ``target.quantization(scheme, device)``.
         data: calibration samples that look like what the network will see.
-        method: how a tensor's range is found: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
+        method: how a tensor's range is found: ``minmax``, ``average``, ``percentile``, ``entropy`` or ``mse``.
         samples: how many samples to use, spread evenly over ``data``.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
         rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits, else ``squant``.
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
+        analyze: also measure what each layer costs alone; the report's ``sensitivity``.
         progress: told how far the work is.
 
     Returns:
@@ -107,6 +110,8 @@ def quantize(
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
     report["learned"] = learn.learned
     report["biases_corrected"] = correct.corrected
+    if analyze:
+        report["sensitivity"] = sensitivities(reference, plan, kept, progress)
     return Rewritten(model, report | {"method": method, "samples": used})
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.grid import Grid
+from edgewise.quantize.observers.average import MovingAverage
 from edgewise.quantize.observers.entropy import Entropy
 from edgewise.quantize.observers.minmax import MinMax
 from edgewise.quantize.observers.mse import MeanSquaredError
@@ -28,6 +29,7 @@ class Observer(Protocol):
 
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "minmax": MinMax,
+    "average": MovingAverage,
     "percentile": Percentile,
     "entropy": Entropy,
     "mse": MeanSquaredError,

@@ -195,7 +195,19 @@ def test_every_method_works_and_lies_within_the_values(cnn: ir.Model, method: st
     assert sqnr_db(cnn, made.model, normal(4, 1, 3, 8, 8, seed=3)) > 18
 
 
-@pytest.mark.parametrize("method", sorted(OBSERVERS))
+def test_a_moving_average_forgets_a_single_outlier() -> None:
+    from edgewise.quantize.grid import Grid
+
+    pieces = [np.array([-1.0, 2.0], np.float32)] * 100
+    pieces[50] = np.array([-1.0, 200.0], np.float32)
+    observer = find_observer("average")()
+    for piece in pieces:
+        observer.update(piece)
+    lo, hi = observer.range(Grid("uint8", symmetric=False))
+    assert lo == pytest.approx(-1) and 2 < hi < 4
+
+
+@pytest.mark.parametrize("method", sorted(set(OBSERVERS) - {"average"}))
 def test_observers_do_not_depend_on_how_the_values_come(method: str) -> None:
     from edgewise.quantize.grid import Grid
 

@@ -53,6 +53,7 @@ class QuantizeSettings:
     samples: int = 128
     keep_float: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
+    analyze: bool = False
     allow_random_calibration: bool = False
     seed: int = 0
 

@@ -194,7 +194,7 @@ Method = Annotated[
         "--method",
         metavar="METHOD",
         rich_help_panel=_QUANTIZE,
-        help="How ranges are found: mse, minmax, percentile or entropy.",
+        help="How ranges are found: mse, minmax, average, percentile or entropy.",
     ),
 ]
 Samples = Annotated[
@@ -220,6 +220,14 @@ Wide = Annotated[
     list[str] | None,
     typer.Option(
         "--wide", metavar="LAYER", rich_help_panel=_QUANTIZE, help="A layer that gets 8 bits in any scheme; repeat it."
+    ),
+]
+Analyze = Annotated[
+    bool,
+    typer.Option(
+        "--analyze",
+        rich_help_panel=_QUANTIZE,
+        help="Also measure what each layer costs when it alone is quantized, and list the worst first.",
     ),
 ]
 KeepFloat = Annotated[

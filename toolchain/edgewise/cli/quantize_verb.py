@@ -23,6 +23,7 @@ def run(
     keep_float: o.KeepFloat = None,
     wide: o.Wide = None,
     rounding: o.Rounding = None,
+    analyze: o.Analyze = False,
     allow_random_calibration: o.RandomCalibration = False,
     as_json: o.Json = False,
 ) -> None:
@@ -32,7 +33,7 @@ def run(
     verb = partial(
         quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
         preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
-        wide=wide or (), rounding=rounding or "auto",
+        wide=wide or (), rounding=rounding or "auto", analyze=analyze,
         allow_random_calibration=allow_random_calibration,
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

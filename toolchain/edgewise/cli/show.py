@@ -57,6 +57,11 @@ def show_quantize(result: Result, console: Console) -> None:
         ("node", "op", "why"),
         [(e["node"], e["op"], e["reason"]) for e in report["kept_float"]],
     )
+    costs = [
+        (e["name"], e["op"], e["weights"], "exact" if e["sqnr_db"] is None else f"{e['sqnr_db']:.1f} dB")
+        for e in report.get("sensitivity", [])
+    ]
+    table(console, "What each layer costs alone", ("layer", "op", "weights", "outputs, SQNR"), costs, right=2)
     _warnings(console, report.get("notes", []))
 
 

@@ -50,6 +50,7 @@ def quantize_stage(
         keep_float=settings.keep_float,
         wide=settings.wide,
         rounding=settings.rounding,
+        analyze=settings.analyze,
         allow_random=settings.allow_random_calibration,
         progress=progress,
     )

@@ -28,6 +28,7 @@ def quantize(
     keep_float: Sequence[str] = (),
     wide: Sequence[str] = (),
     rounding: str = "auto",
+    analyze: bool = False,
     allow_random_calibration: bool = False,
     seed: int = 0,
     progress: Progress = silent,
@@ -42,11 +43,12 @@ def quantize(
         scheme: ``int8`` or another that the target has.
         calib: DATA to calibrate on: ``.npz``, ``.npy``, images, ``module:callable``.
         preprocess: what to do with the images of DATA.
-        method: ``mse``, ``minmax``, ``percentile`` or ``entropy``.
+        method: ``mse``, ``minmax``, ``average``, ``percentile`` or ``entropy``.
         samples: how many samples to use.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         rounding: how weights become integers: ``auto``, ``squant``, ``gptq`` or ``adaround``.
+        analyze: also measure what each layer costs alone; the report's ``sensitivity``, the worst first.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
         progress: told how far the work is.
@@ -64,7 +66,16 @@ def quantize(
     chosen = find_target(target)
     spec = chosen.quantization(scheme, find_device(device or chosen.default_device, chosen.name))
     settings = QuantizeSettings(
-        scheme, method, rounding, calib, samples, tuple(keep_float), tuple(wide), allow_random_calibration, seed
+        scheme,
+        method,
+        rounding,
+        calib,
+        samples,
+        tuple(keep_float),
+        tuple(wide),
+        analyze,
+        allow_random_calibration,
+        seed,
     )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)

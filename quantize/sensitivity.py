@@ -1,0 +1,82 @@
+"""What each layer costs: the float network with one layer quantized, against the float network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.quantize.layers import Layer
+from edgewise.quantize.passes.writing import Writer
+from edgewise.quantize.plan import Plan
+from edgewise.quantize.walking import Arrays
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.progress import Progress, silent
+
+JUDGED = 16  # samples
+
+
+def sensitivities(
+    reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Per layer the signal-to-noise ratio of the network's outputs when that layer alone is quantized, the worst first.
+
+    Args:
+        reference: the float network that the plan was made for.
+        plan: the plan, carried out: it knows the layers' integers and scales.
+        samples: inputs by name; the first 16 are used.
+        progress: told how far it is.
+
+    Returns:
+        ``name``, ``op``, ``sqnr_db`` (of the worst output; None when nothing changes), ``weight_bits``, ``weights``.
+    """
+    judged = samples[:JUDGED]
+    wanted = _outputs(reference, judged)
+    rows = []
+    for number, layer in enumerate(plan.layers.values(), start=1):
+        parities = compare_outputs(wanted, _outputs(_alone(reference, layer, plan), judged))
+        worst = min(parity.sqnr_db for parity in parities)
+        stored = plan.stored.get(layer.node)
+        rows.append(
+            {
+                "name": str(layer.node.name),
+                "op": layer.node.op_type,
+                "sqnr_db": round(float(worst), 2) if np.isfinite(worst) else None,
+                "weight_bits": stored.coding.bits if stored else None,
+                "weights": int(stored.integers().size) if stored else 0,
+            }
+        )
+        progress("analyze", number, len(plan.layers))
+    return sorted(rows, key=lambda row: np.inf if row["sqnr_db"] is None else row["sqnr_db"])
+
+
+def _outputs(model: ir.Model, samples: list[Arrays]) -> list[Arrays]:
+    runner = OnnxRunner(model, optimize=False)
+    return [runner.run(sample) for sample in samples]
+
+
+def _alone(reference: ir.Model, layer: Layer, plan: Plan) -> ir.Model:
+    """The float network with the weights and the inputs of one layer as they are in the quantized one."""
+    model = reference.clone()
+    writer = Writer(model.graph)
+    node = next(node for node in model.graph if node.name == layer.node.name)
+    if (stored := plan.stored.get(layer.node)) and layer.weight is not None:
+        weights = stored.integers().astype(np.float32) * stored.steps()
+        node.replace_input_with(layer.weight, writer.constant("rounded", weights))
+    for index in layer.activations:
+        value, now = node.inputs[index], layer.node.inputs[index]
+        maker = now.producer() if now is not None else None
+        if value is None or maker is None or maker.op_type != "DequantizeLinear":
+            continue
+        scale, point = (
+            writer.tensor("grid", ir.tensor(given.const_value.numpy(), dtype=given.dtype))
+            for given in maker.inputs[1:3]
+            if given is not None and given.const_value is not None
+        )
+        quantize = writer.quantize(value, scale, point)
+        dequantize = writer.dequantize(quantize.outputs[0], scale, point, axis=None)
+        model.graph.insert_before(node, [quantize, dequantize])
+        node.replace_input_with(index, dequantize.outputs[0])
+    return model

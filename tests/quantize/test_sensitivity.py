@@ -1,0 +1,102 @@
+"""Which layers cost most, and putting back as few of them as a metric asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgewise.quantize import QuantizeError, QuantSpec, quantize
+from edgewise.quantize.schemes import with_scheme
+from edgewise.quantize.within import quantize_within
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.onnx_runner import OnnxRunner
+
+Make = Callable[..., Any]
+
+# One output of m is so large that one scale for the whole tensor leaves the others few steps.
+NET = """(float[4,16] x, float[16,16] w, float[16,16] m, float[16,16] v, float[16,4] u) => (float[4,4] y)
+    { a = MatMul(x, w)  r = Tanh(a)  b = MatMul(r, m)  s = Tanh(b)  c = MatMul(s, v)  t = Tanh(c)  y = MatMul(t, u) }"""
+
+
+@pytest.fixture(scope="module")
+def net(graph: Make) -> ir.Model:
+    rng = np.random.default_rng(0)
+    arrays = {name: (rng.normal(size=(16, 16)) / 4).astype(np.float32) for name in "wmv"}
+    arrays["m"][:, 0] *= 100
+    return graph(NET, arrays | {"u": rng.normal(size=(16, 4)).astype(np.float32)})
+
+
+def fidelity(net: ir.Model, normal: Make) -> Callable[[ir.Model], float]:
+    """SQNR in dB, and for the float network itself 60."""
+    data = list(normal(8, (4, 16), 5))
+
+    def metric(model: ir.Model) -> float:
+        want, have = ([OnnxRunner(m, optimize=False).run(sample.inputs) for sample in data] for m in (net, model))
+        return min(60.0, min(parity.sqnr_db for parity in compare_outputs(want, have)))
+
+    return metric
+
+
+def options() -> dict[str, Any]:
+    return {"rounding": "squant", "correct_biases": False}
+
+
+def test_the_worst_layer_comes_first(net: ir.Model, normal: Make) -> None:
+    spec = QuantSpec(per_channel=False)
+    made = quantize(net, spec, normal(16, (4, 16)), analyze=True, **options())
+    rows = made.report["sensitivity"]
+    assert rows[0]["name"] == "MatMul_2" and len(rows) == 4
+    assert rows[0]["sqnr_db"] < rows[1]["sqnr_db"] - 5
+    assert {row["weights"] for row in rows} == {256, 64}
+    assert "sensitivity" not in quantize(net, spec, normal(4, (4, 16))).report
+
+
+def test_a_layer_alone_costs_what_quantizing_it_alone_costs(net: ir.Model, normal: Make) -> None:
+    spec, data = QuantSpec(per_channel=False), normal(16, (4, 16))
+    rows = quantize(net, spec, data, analyze=True, **options()).report["sensitivity"]
+    others = [row["name"] for row in rows if row["name"] != "MatMul_6"]
+    alone = quantize(net, spec, data, keep_float=others, **options()).model
+    samples = [sample.inputs for sample in data][:16]
+    want, have = ([OnnxRunner(m, optimize=False).run(sample) for sample in samples] for m in (net, alone))
+    expected = min(parity.sqnr_db for parity in compare_outputs(want, have))
+    found = next(row["sqnr_db"] for row in rows if row["name"] == "MatMul_6")
+    assert found == pytest.approx(expected, abs=0.1)
+
+
+def test_the_fewest_layers_go_back(net: ir.Model, normal: Make) -> None:
+    spec, data, metric = QuantSpec(per_channel=False), normal(16, (4, 16)), fidelity(net, normal)
+    plain = metric(quantize(net, spec, data, **options()).model)
+    one = metric(quantize(net, spec, data, keep_float=["MatMul_2"], **options()).model)
+    assert one > plain + 1
+    made = quantize_within(net, spec, data, metric, max_drop=60 - (plain + one) / 2, **options())
+    assert [entry["node"] for entry in made.report["kept_float"]] == ["MatMul_2"]
+    assert made.report["search"]["float_metric"] == 60
+    assert metric(made.model) == pytest.approx(one)
+
+
+def test_nothing_goes_back_where_the_metric_holds(net: ir.Model, normal: Make) -> None:
+    spec = QuantSpec(per_channel=False)
+    made = quantize_within(net, spec, normal(16, (4, 16)), fidelity(net, normal), max_drop=60, **options())
+    assert made.report["kept_float"] == [] and len(made.report["search"]["trials"]) == 1
+
+
+def test_eight_bits_before_float(net: ir.Model, normal: Make) -> None:
+    spec, data, metric = with_scheme(QuantSpec(per_channel=False), "w3a8"), normal(16, (4, 16)), fidelity(net, normal)
+    names = ["MatMul_0", "MatMul_2", "MatMul_4", "MatMul_6"]
+    wide = metric(quantize(net, spec, data, wide=names, **options()).model)
+    made = quantize_within(net, spec, data, metric, max_drop=60 - wide + 0.01, **options())
+    assert made.report["kept_float"] == []
+    assert {row["weight_bits"] for row in made.report["layers"]} <= {3, 8}
+    assert metric(made.model) >= wide - 0.02
+
+
+def test_what_cannot_be_held_is_an_error(net: ir.Model, normal: Make) -> None:
+    def metric(model: ir.Model) -> float:
+        return 1.0 if model is net else 0.0
+
+    with pytest.raises(QuantizeError, match="cannot quantize within the allowed drop"):
+        quantize_within(net, QuantSpec(), normal(4, (4, 16)), metric, max_drop=0.5, **options())
