@@ -273,7 +273,7 @@ def broken(value: float) -> Dataset:
             {"keep_float": ["nothing"]},
             "found no node of that name; expected a node of the graph",
         ),
-        (normal(1, 1, 3, 8, 8), {"method": "average"}, "unknown calibration method"),
+        (normal(1, 1, 3, 8, 8), {"method": "magic"}, "unknown calibration method"),
         (random_data([_X], 2), {}, "refusing to calibrate on random data"),
     ],
 )
