@@ -85,6 +85,15 @@ def rescale_bias(layer: Layer, factors: NDArray[np.float64]) -> bool:
     return True
 
 
+def limits_behind(layer: Layer) -> tuple[float, float]:
+    """What the activation behind a float layer (or behind the Add of its bias) lets through: a Relu cuts at zero."""
+    bias = bias_of(layer)
+    last = layer.node if bias is None else bias.node
+    uses = list(last.outputs[0].uses())
+    relu = len(uses) == 1 and uses[0].node.op_type == "Relu" and not last.outputs[0].is_graph_output()
+    return (0.0 if relu else -np.inf), np.inf
+
+
 def outputs_per_channel(layer: Layer, output: NDArray[np.float32]) -> NDArray[np.float32]:
     """A layer's output as [output channel, position]."""
     axis = 1 if layer.node.op_type in ("Conv", "ConvTranspose") else output.ndim - 1

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgewise.quantize.biases import Bias, bias_of, outputs_per_channel
+from edgewise.quantize.biases import Bias, bias_of, limits_behind, outputs_per_channel
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.walking import Arrays, Walk
@@ -60,12 +60,11 @@ class CorrectBiases(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(self.corrected))
 
     def _correct(self, layer: Layer, bias: Bias, want: Outputs, have: Outputs) -> Vector | None:
-        errors = [
-            outputs_per_channel(layer, ours) - outputs_per_channel(layer, theirs)
-            for ours, theirs in zip(have, want, strict=True)
-        ]
-        shift, unseen = _mean(errors[0::2]), errors[1::2]
-        before, after = (_mean_square(unseen, moved) for moved in (np.zeros_like(shift), shift))
+        ours, theirs = ([outputs_per_channel(layer, array) for array in arrays] for arrays in (have, want))
+        errors = [mine - wanted for mine, wanted in zip(ours, theirs, strict=True)]
+        shift = _mean(errors[0::2])
+        bounds = limits_behind(layer) if bias.node is layer.node else (-np.inf, np.inf)
+        before, after = (_error(ours[1::2], theirs[1::2], moved, bounds) for moved in (np.zeros_like(shift), shift))
         if not after < before:
             return None
         self.corrected.append(
@@ -80,8 +79,13 @@ def _mean(errors: Outputs) -> Vector:
     return np.asarray(sum(error.sum(axis=1, dtype=np.float64) for error in errors) / max(count, 1))
 
 
-def _mean_square(errors: Outputs, shift: Vector) -> float:
-    return float(sum(np.sum(np.square(error - shift[:, None], dtype=np.float64)) for error in errors))
+def _error(ours: Outputs, theirs: Outputs, shift: Vector, bounds: tuple[float, float]) -> float:
+    """The squared error behind the activation: what it cuts off need not be right."""
+    differences = (
+        np.clip(mine - shift[:, None], *bounds) - np.clip(wanted, *bounds)
+        for mine, wanted in zip(ours, theirs, strict=True)
+    )
+    return float(sum(np.sum(np.square(difference, dtype=np.float64)) for difference in differences))
 
 
 def _shift(layer: Layer, output: NDArray[np.float32], added: Vector) -> NDArray[np.float32]:

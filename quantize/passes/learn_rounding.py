@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgewise.quantize.adaround import LayerProblem, learn_rounding
-from edgewise.quantize.biases import bias_of
+from edgewise.quantize.biases import bias_of, limits_behind
 from edgewise.quantize.layers import Layer, constant_of, describe
 from edgewise.quantize.passes.round_by_gptq import input_of, solve_refusal
 from edgewise.quantize.plan import Plan
@@ -72,7 +72,7 @@ class LearnRounding(ir.passes.InPlacePass):
             np.ascontiguousarray(array.reshape(groups, len(array) // groups, -1)) for array in (weights, old, steps)
         )
         biases = _bias(layer, groups), _bias(now, groups)
-        limits = _limits(layer.node)
+        limits = limits_behind(layer)
         problems = []
         for part in (slice(None), slice(None, None, _HELD_OUT)):
             chosen = [index for index in range(len(read)) if (index % _HELD_OUT == 0) == (part.step is not None)]
@@ -93,13 +93,3 @@ def _bias(layer: Layer, groups: int) -> NDArray[np.float32]:
     """A layer's bias as it computes now, float32 [groups, 1, outputs of a group]."""
     bias = bias_of(layer)
     return np.zeros((groups, 1, 1), np.float32) if bias is None else bias.values().reshape(groups, 1, -1)
-
-
-def _limits(node: ir.Node) -> tuple[float, float]:
-    """What the activation behind a layer (or behind the Add of its bias) lets through."""
-    bias = bias_of(describe(node))
-    last = node if bias is None else bias.node
-    uses = list(last.outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type != "Relu" or last.outputs[0].is_graph_output():
-        return -np.inf, np.inf
-    return 0.0, np.inf
