@@ -12,7 +12,7 @@ from edgewise.quantize.pruning.matrices import weight_value
 
 Array = NDArray[np.float32]
 
-MAX_ROWS = 256  # of one sample: neighbouring positions of an image tell the same
+MAX_ROWS = 1024  # of one sample: neighbouring positions of a large image tell the same
 
 
 def columns_refusal(layer: Layer) -> str:
@@ -36,7 +36,7 @@ def columns(layer: Layer, values: Array, rows: int = MAX_ROWS) -> Array:
     Args:
         layer: Conv, Gemm or MatMul.
         values: what the layer reads.
-        rows: at most so many rows are taken, spread evenly.
+        rows: at most so many rows are taken, at random, the same ones every time.
 
     Returns:
         float32 [groups, rows, columns].
@@ -89,5 +89,7 @@ def _integers(node: ir.Node, name: str, like: tuple[int, ...]) -> list[int]:
 
 
 def _spread(have: int, wanted: int) -> NDArray[np.intp]:
-    count = min(have, wanted)
-    return np.arange(count) * have // max(count, 1)
+    if have <= wanted:
+        return np.arange(have)
+    # At random: equal steps would fall on the same columns of an image, its border among them, in every row.
+    return np.sort(np.random.default_rng(have).choice(have, wanted, replace=False))
