@@ -51,7 +51,7 @@ def quantize(
     wide: Sequence[str] = (),
     allow_random: bool = False,
     rounding: str = "auto",
-    correct_biases: bool = True,
+    correct_biases: bool = False,
     analyze: bool = False,
     progress: Progress = silent,
 ) -> Rewritten:

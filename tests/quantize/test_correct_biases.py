@@ -65,7 +65,7 @@ def test_the_mean_shift_goes(text: str, spec: QuantSpec, graph: Make, dataset: M
     model = build(graph, text)
     data, unseen = positive(dataset, text, 32), positive(dataset, text, 32, seed=9)
     plain = quantize(model, spec, data, rounding="squant", correct_biases=False)
-    made = quantize(model, spec, data, rounding="squant")
+    made = quantize(model, spec, data, rounding="squant", correct_biases=True)
     assert plain.report["biases_corrected"] == []
     assert len(made.report["biases_corrected"]) == BIASED[text]
     (before, error_before), (after, error_after) = (shift(model, m.model, unseen) for m in (plain, made))
@@ -75,7 +75,7 @@ def test_the_mean_shift_goes(text: str, spec: QuantSpec, graph: Make, dataset: M
 
 
 def test_one_sample_corrects_nothing(graph: Make, dataset: Make) -> None:
-    made = quantize(build(graph, CONV), QuantSpec(weight_bits=3), positive(dataset, CONV, 1))
+    made = quantize(build(graph, CONV), QuantSpec(weight_bits=3), positive(dataset, CONV, 1), correct_biases=True)
     assert made.report["biases_corrected"] == []
 
 
@@ -86,14 +86,15 @@ def test_a_bias_that_two_layers_share_is_left_alone(graph: Make, dataset: Make) 
     model = graph(text, {"w": rng.normal(size=(4, 4, 3, 3)).astype(np.float32), "b": np.ones(4, np.float32)})
     data = positive(dataset, CONV, 8)
     spec = QuantSpec(weight_bits=3, quantize_bias=False)
-    assert quantize(model, spec, data).report["biases_corrected"] == []
+    assert quantize(model, spec, data, correct_biases=True).report["biases_corrected"] == []
 
 
 def test_the_same_input_gives_the_same_bytes(graph: Make, dataset: Make) -> None:
     from edgewise.runtime.onnx_file import to_bytes
 
     made = [
-        to_bytes(quantize(build(graph, CONV), QuantSpec(), positive(dataset, CONV, 8)).model, "m") for _ in range(2)
+        to_bytes(quantize(build(graph, CONV), QuantSpec(), positive(dataset, CONV, 8), correct_biases=True).model, "m")
+        for _ in range(2)
     ]
     assert made[0] == made[1]
 

@@ -54,6 +54,7 @@ class QuantizeSettings:
     keep_float: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
     analyze: bool = False
+    correct_biases: bool = False
     allow_random_calibration: bool = False
     seed: int = 0
 

@@ -51,6 +51,7 @@ def quantize_stage(
         wide=settings.wide,
         rounding=settings.rounding,
         analyze=settings.analyze,
+        correct_biases=settings.correct_biases,
         allow_random=settings.allow_random_calibration,
         progress=progress,
     )
