@@ -66,16 +66,16 @@ def quantize(
     chosen = find_target(target)
     spec = chosen.quantization(scheme, find_device(device or chosen.default_device, chosen.name))
     settings = QuantizeSettings(
-        scheme,
-        method,
-        rounding,
-        calib,
-        samples,
-        tuple(keep_float),
-        tuple(wide),
-        analyze,
-        allow_random_calibration,
-        seed,
+        scheme=scheme,
+        method=method,
+        rounding=rounding,
+        calib=calib,
+        samples=samples,
+        keep_float=tuple(keep_float),
+        wide=tuple(wide),
+        analyze=analyze,
+        allow_random_calibration=allow_random_calibration,
+        seed=seed,
     )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
