@@ -9,7 +9,6 @@ from edgewise.quantize.schemes import with_scheme
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
-from edgewise.targets.cpu.choice import build
 from edgewise.targets.cpu.host import host_device
 from edgewise.targets.cpu.ort.support import node_support
 from edgewise.targets.devices import DeviceProfile
@@ -85,6 +84,8 @@ class CpuTarget:
 
     def build(self, request: BuildRequest) -> BuildResult:
         """An engine file for libedgewise, or the graph as ONNX Runtime optimises it. Options: see ``cpu.choice.OPTIONS``."""
+        from edgewise.targets.cpu.choice import build  # the compiler behind it needs onnx
+
         _architecture(request.device)
         return build(self, request)
 

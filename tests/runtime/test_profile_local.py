@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -107,14 +108,22 @@ def test_files_in_the_current_folder_are_not_imported(make_bundle, tmp_path, mon
     assert profile(path.name, threads=1, runs=1, warmup=0)["latency_ms"]["samples"]
 
 
-def test_an_interrupted_caller_leaves_no_worker_behind(make_bundle, tmp_path):
+def test_an_interrupted_caller_leaves_no_worker_behind(make_bundle, monkeypatch):
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
     def interrupt(task, done, total):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
     with pytest.raises(KeyboardInterrupt):
         profile(make_bundle(), progress=interrupt)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert started
+    assert all(process.returncode is not None for process in started)
 
 
 @pytest.mark.parametrize(
