@@ -21,9 +21,6 @@ from typing import Any
 
 from accuracy import NETWORKS, absent
 
-# Packages look for optional ones by name; scripts beside this one must not answer (benchmarks/kernels.py did).
-sys.path = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
-
 
 @dataclass(frozen=True)
 class Row:
