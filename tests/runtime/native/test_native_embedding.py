@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -44,8 +45,11 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where libedgewise is installed."""
     installed = tmp_path_factory.mktemp("prefix")
     build = _ROOT / ".cache" / "native-release"
-    tool = cmake(_ROOT / "runtime" / "native", build)
-    run(tool, "--install", build, "--prefix", installed, "--strip")
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:  # test processes share the folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tool = cmake(_ROOT / "runtime" / "native", build)
+        run(tool, "--install", build, "--prefix", installed, "--strip")
     return installed
 
 
