@@ -13,7 +13,7 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[3]
 _DAMAGED_FILES_EACH = 120
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sanitize]
 
 
 def program(name: str) -> str:
