@@ -11,7 +11,7 @@ from onnxscript import optimizer
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
-from edgewise.targets.coreml.quiet import without_warnings
+from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
 _WEIGHT_FORMS = ("DequantizeLinear",)

@@ -1,28 +1,15 @@
-"""coremltools without its warnings about other frameworks and its progress bars; the graph passes without theirs."""
+"""coremltools without its warnings about other frameworks and its progress bars."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-
-@contextmanager
-def without_warnings(*names: str) -> Iterator[None]:
-    """Let these loggers speak of errors only inside the block."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+from edgewise.targets.loggers import without_warnings
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.value import Refusal
+from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
 _LIMIT = 1 << 28
@@ -32,7 +29,7 @@ def prepare(model: ir.Model) -> ir.Model:
     ready = model.clone()
     for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
         node.name = name
-    with _quiet("onnxscript", "onnx_ir"):
+    with without_warnings("onnxscript", "onnx_ir"):
         _fold(ready)
     rewrite(ready.graph)
     passes.RemoveUnusedNodesPass()(ready)
@@ -62,17 +59,3 @@ def _fold(model: ir.Model) -> None:
 
 def _should_fold(node: ir.Node) -> bool | None:
     return False if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Loggers that warn about what we know."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -15,7 +15,6 @@ from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.matmul import product_of_values
 from edgewise.targets.cpu.native.parts import parts_of
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
-from edgewise.targets.cpu.native.sparsity import sparse_block
 from edgewise.targets.cpu.native.value import Refusal, Value
 
 if TYPE_CHECKING:
@@ -337,7 +336,7 @@ def _emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
     dims = [layer.dims[0], dim(weights.outputs), *layer.window.sizes(list(layer.dims[2:]))]
     layout = Layout.PLAIN if quant is None else Layout.C4
     made = builder.new(DType.F32 if quant is None else quant.dtype, dims, layout)
-    constants, attributes = _constants(ctx, layer, found)
+    constants, attributes = _constants(ctx, layer, found, pixels=product(dims[2:]).constant)
     residual = None if found.residual is None else _residual(ctx, found.residual, dims)
     op = "depthwise" if _is_depthwise(weights, layer.window) else "conv"
     extra = [constants[key] for key in ("index", "start") if key in constants]
@@ -362,8 +361,10 @@ def _is_depthwise(weights: Weights, window: Window) -> bool:
     return alone and weights.outputs // window.group in (1, 2, 4)
 
 
-def _constants(ctx: Context, layer: Layer, found: Epilogue) -> tuple[dict[str, Tensor], dict[str, Attribute]]:
-    """Packed weights, scales and bias, with what follows the layer folded in."""
+def _constants(
+    ctx: Context, layer: Layer, found: Epilogue, pixels: int | None
+) -> tuple[dict[str, Tensor], dict[str, Attribute]]:
+    """Packed weights, scales and bias, with what follows the layer folded in; ``pixels`` of the output, where known."""
     builder, weights = ctx.builder, layer.weights
     bias = weights.bias * found.scale + found.shift
     attributes: dict[str, Attribute] = {}
@@ -382,7 +383,8 @@ def _constants(ctx: Context, layer: Layer, found: Epilogue) -> tuple[dict[str, T
         packed = packing.pack_depthwise(matrix[:, 0])
     else:
         group = layer.window.group
-        packed = packing.pack_conv(matrix, group=group, block=sparse_block(matrix, group))
+        block = packing.choose_block(matrix, group=group, pixels=pixels)
+        packed = packing.pack_conv(matrix, group=group, block=block)
     tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
