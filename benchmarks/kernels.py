@@ -49,7 +49,7 @@ class Shape:
 
     @property
     def depthwise(self) -> bool:
-        return self.group == self.channels == self.outputs and self.group > 1
+        return self.group == self.channels > 1 and self.outputs // self.channels in (1, 2, 4)
 
     @property
     def out(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ EW_INLINE void step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t*
     typename Op::X values[kVectors];
 #pragma GCC unroll 8
     for (int t = 0; t < kVectors; ++t) values[t] = Op::load_x(x + t * Op::kLanes * 4);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int o = 0; o < kOutputs; ++o) {
         const typename Op::W weight = Op::broadcast_w(w + o * 4);
 #pragma GCC unroll 8
