@@ -55,6 +55,17 @@ def test_convolutions(run_plan, isa, x, w, more):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pixels", [5, 16, 40, 96, 101])
+@pytest.mark.parametrize("outputs", [3, 13, 40])
+def test_tiles_that_come_in_parts(run_plan, isa, pixels, outputs):
+    """More than the 384 KiB of one part, with sums in memory in between; 31 channels of 400 positions do not divide evenly."""
+    geometry = {"strides": [1], "pads": [0, 399]}
+    check(run_plan, float_case((1, 31, pixels), (outputs, 31, 400), **geometry), isa)
+    if isa != "generic":  # it is slow, and the same template
+        check(run_plan, int_case((1, 124, pixels), (outputs, 124, 400), **geometry), isa, threads=2)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("block", [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("density", [0.0, 0.25, 1.0])
 def test_block_sparse_weights(run_plan, isa, block, density):

@@ -66,13 +66,14 @@ struct ConvBlock {
     int64_t vectors;        // of pixels
     const uint8_t* w;       // dense: of the first line; sparse: of all blocks
     int64_t line_bytes;     // dense: from line to line
-    int64_t entries;        // dense: of a line
+    int64_t entries;        // dense: to add, of each line
+    bool resumes, ends;     // dense: whether sums begin with what partial holds, and whether they go to y or to partial
     int64_t outputs;        // sparse: of a block (1, 2 or 4)
     const int32_t* index;   // sparse: of all blocks
     const int32_t* start;   // sparse: of the first block, in the first part of the entries
     int64_t parts;          // sparse: of the entries
     int64_t part_blocks;    // sparse: from a block's start to the same block's in the next part
-    uint8_t* partial;       // sparse, where there are several parts: room for the sums of all outputs
+    uint8_t* partial;       // where entries come in several parts: room for the sums of all outputs
     uint8_t* sums;          // room for [kLine][kMostPixels]
 };
 

@@ -66,14 +66,26 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
     }
 }
 
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void load_sums(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t* from) {
+#pragma GCC unroll 16
+    for (int o = 0; o < kOutputs; ++o) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::load_sum(from + (o * kVectors + t) * Op::kLanes * 4);
+    }
+}
+
 // kOutputs outputs from the start of a part of a line on.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, const ConvStretch& stretch) {
+EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, uint8_t* partial,
+                           const ConvStretch& stretch) {
     typename Op::Sum sums[kOutputs][kVectors];
-    clear<Op>(sums);
+    if (block.resumes) load_sums<Op>(sums, partial);
+    else clear<Op>(sums);
     const uint8_t* x = block.x;
     for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) step<Op>(sums, x, w);
-    finish_sums<Op>(finish, block, sums, stretch);
+    if (block.ends) finish_sums<Op>(finish, block, sums, stretch);
+    else keep<Op>(sums, partial);
 }
 
 // As many outputs at once as there are registers for sums, so that few vectors of pixels are not loaded again and again.
@@ -83,24 +95,16 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     ConvStretch rest = stretch;
     for (int64_t done = 0; done < stretch.outputs;) {
         const uint8_t* w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
+        uint8_t* partial = block.partial + done * kVectors * Op::kLanes * 4;
         if (kWide > 4 && rest.outputs > kWide - 4) {
-            dense_block<Op, kVectors, kWide>(finish, block, w, rest);
+            dense_block<Op, kVectors, kWide>(finish, block, w, partial, rest);
             done += kWide;
             rest.advance(finish, kWide);
         } else {
-            dense_block<Op, kVectors, 4>(finish, block, w, rest);
+            dense_block<Op, kVectors, 4>(finish, block, w, partial, rest);
             done += 4;
             rest.advance(finish, 4);
         }
-    }
-}
-
-template <typename Op, int kVectors>
-EW_INLINE void load_sums(typename Op::Sum (&sums)[4][kVectors], const uint8_t* from) {
-#pragma GCC unroll 4
-    for (int o = 0; o < 4; ++o) {
-#pragma GCC unroll 8
-        for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::load_sum(from + (o * kVectors + t) * Op::kLanes * 4);
     }
 }
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kMostEntries = int64_t{1} << 31;
 constexpr int64_t kLeastCycles = 16000;  // that are worth handing to another thread
+constexpr int64_t kPartBytes = 384 * 1024;  // of a tile: what stays in the second cache beside weights
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
 // Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
@@ -132,7 +133,10 @@ private:
         whole_tiles_ = (vectors_ + most - 1) / most;
         tiles_ = whole_tiles_ + (spare_ > 0);
         most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;
-        most_pixels_ = std::max(most_pixels_, (spare_ + 15) / 16 * 16);
+        // Dense: the planes of a tile come in parts, so that one stays in the second cache until all outputs have met it.
+        const int64_t plane_bytes = geometry_.positions * most_pixels_ * 4;
+        const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
+        part_planes_ = start_ ? planes_ : (planes_ + cuts - 1) / cuts;
         // About two cycles an entry are one unit of work.
         grain_ = std::max<int64_t>(1, kLeastCycles / 2 / std::max<int64_t>(entries_, 1));
     }
@@ -146,10 +150,12 @@ private:
 
     Status reserve(Setup& setup) {
         int64_t bytes = 0;
-        if (__builtin_mul_overflow(entries_, most_pixels_ * 4, &bytes)) return setup.refuse("needs too much memory");
+        if (__builtin_mul_overflow(part_planes_ * geometry_.positions, most_pixels_ * 4, &bytes))
+            return setup.refuse("needs too much memory");
+        if (spare_ > 0) bytes = std::max(bytes, entries_ * spare_width() * 4);
         tile_bytes_ = (bytes + 63) / 64 * 64;
         int64_t partial = 0, all = 0;
-        if (start_ && parts_ > 1 && __builtin_mul_overflow((outputs_ + 3) / 4 * 16, most_pixels_, &partial))
+        if ((parts_ > 1 || part_planes_ < planes_) && __builtin_mul_overflow(lines_ * kLineBytes, most_pixels_, &partial))
             return setup.refuse("needs too much memory");
         if (__builtin_add_overflow(tile_bytes_ + kSumsBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
             return setup.refuse("needs too much memory");
@@ -170,37 +176,46 @@ private:
         const int64_t first = first_line * kLine, last = std::min(outputs_, last_line * kLine);
         if (first >= last) return;
         ConvBlock block{};
-        place_x(*run.inputs[0], sample, group, tile, scratch, &block);
         block.vectors = tile.vectors;
         block.sums = scratch + tile_bytes_;
+        block.partial = block.sums + kSumsBytes;
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, tile);
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;
+        const uint8_t* x = run.inputs[0]->data + item * planes_ * geometry_.in_pixels * 4;
         if (start_) {
+            place_x(x, planes_, tile, scratch, &block);
             block.outputs = block_;
             block.index = index_;
             block.start = start_ + group * parts_ * group_blocks_ + first / block_;
             block.parts = parts_, block.part_blocks = group_blocks_;
-            block.partial = block.sums + kSumsBytes;
             return kernel_->sparse(finish_, block, stretch);
         }
-        block.entries = entries_;
         block.line_bytes = entries_ * kLineBytes;
         block.w += (group * lines_ + first / kLine) * block.line_bytes;
-        if (tile.vectors == 0) kernel_->lines(finish_, block, stretch);
-        else kernel_->dense(finish_, block, stretch);
+        const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
+        for (int64_t plane = 0; plane < planes_; plane += most) {
+            const int64_t planes = std::min(most, planes_ - plane);
+            place_x(x + plane * geometry_.in_pixels * 4, planes, tile, scratch, &block);
+            block.entries = planes * geometry_.positions;
+            block.resumes = plane > 0, block.ends = plane + planes == planes_;
+            (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
+            block.w += block.entries * kLineBytes;
+        }
     }
 
-    void place_x(const Tensor& x, int64_t sample, int64_t group, const Tile& tile, uint8_t* scratch, ConvBlock* block) const {
+    // Pixels of a tile of spare ones, with what rounds them up.
+    int64_t spare_width() const { return (spare_ + 15) / 16 * 16; }
+
+    void place_x(const uint8_t* from, int64_t planes, const Tile& tile, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
-        const uint8_t* from = x.data + (sample * groups_ + group) * planes_ * plane;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
         if (geometry_.pointwise && whole && outputs_ <= kFewOutputs) {
             block->x = from + tile.first * 4;
             block->x_stride = plane;
             return;
         }
-        const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : (tile.pixels + 15) / 16 * 16;
+        const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : spare_width();
         block->x = scratch;
         block->x_stride = width * 4;
         ConvRow rows[kMostPixels];
@@ -208,7 +223,7 @@ private:
         const int64_t row_count = make_rows(geometry_, tile.first, tile.pixels, rows);
         for (int64_t position = 0; position < geometry_.positions; ++position) {
             const int64_t count = make_runs(geometry_, rows, row_count, position, width - tile.pixels, runs);
-            kernel_->pack({from, plane, planes_, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
+            kernel_->pack({from, plane, planes, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
                            geometry_.stride[2], fill_});
         }
     }
@@ -238,7 +253,7 @@ private:
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
-    int64_t tile_bytes_ = 0, scratch_bytes_ = 0;
+    int64_t part_planes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
     bool has_residual_ = false;
 };
