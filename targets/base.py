@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,7 @@ from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.errors import TargetError as TargetError
+from edgewise.targets.options import Option
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -90,6 +91,10 @@ class Target(Protocol):
     @property
     def default_device(self) -> str:
         """The profile to build for when none is asked for; a plain attribute will do."""
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """What ``build.options`` may say; a plain attribute will do."""
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """One entry per node of the graph, in order."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgewise.quantize.schemes import with_scheme
@@ -13,7 +15,7 @@ from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.nodes import bodies, dtype_name, node_names, op_name, tensor_spec
-from edgewise.targets.options import read_options
+from edgewise.targets.options import Option, read_options
 from edgewise.targets.refusals import refuse_unsupported, unknown_scheme
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class NullTarget:
     name = "null"
     summary = "writes down the graph and computes nothing"
     default_device = "x86-64-v3"
+    options: Mapping[str, Option] = MappingProxyType({})
     min_opset = 7
     schemes: tuple[str, ...] = (
         "int8", "w8a8", "w4a8", "w8a16", "w4a16", "w4a4", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
@@ -49,7 +52,7 @@ class NullTarget:
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``graph.json``."""
-        read_options(request.options, {}, self.name)
+        read_options(request.options, self.options, self.name)
         refuse_unsupported(self, request)
         description = describe(request.model)
         text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"

@@ -8,6 +8,7 @@ from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport, TargetError
+from edgewise.targets.coreml.options import OPTIONS
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.refusals import unknown_scheme
 
@@ -21,6 +22,7 @@ class CoreMLTarget:
     name = "coreml"
     summary = "Core ML ML Program (.mlpackage) for iPhone, iPad and Mac"
     default_device = "iphone-15-pro"
+    options = OPTIONS
     min_opset = 18
     schemes: tuple[str, ...] = ("int8",)
 

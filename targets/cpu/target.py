@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edgewise.targets.cpu.ort.support import node_support
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.errors import TargetError
 from edgewise.targets.local import local_executor
+from edgewise.targets.options import Option
 from edgewise.targets.refusals import unknown_scheme
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ class CpuTarget:
     def default_device(self) -> str:
         """The profile that fits this machine: what is built here usually runs here."""
         return host_device()
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """The engine, and ONNX Runtime's own."""
+        from edgewise.targets.cpu.choice import OPTIONS  # the compiler behind it needs onnx
+
+        return OPTIONS
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """What ONNX Runtime's CPU provider has kernels for, as its session says."""
@@ -83,8 +92,8 @@ class CpuTarget:
         return replace(with_scheme(base, scheme, stores_int4=True), reduce_range=False, float_ops=floats)
 
     def build(self, request: BuildRequest) -> BuildResult:
-        """An engine file for libedgewise, or the graph as ONNX Runtime optimises it. Options: see ``cpu.choice.OPTIONS``."""
-        from edgewise.targets.cpu.choice import build  # the compiler behind it needs onnx
+        """An engine file for libedgewise, or the graph as ONNX Runtime optimises it."""
+        from edgewise.targets.cpu.choice import build
 
         _architecture(request.device)
         return build(self, request)

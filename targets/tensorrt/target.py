@@ -10,7 +10,7 @@ from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.refusals import refuse_unsupported, unknown_scheme
-from edgewise.targets.tensorrt.settings import read_settings, sm_of
+from edgewise.targets.tensorrt.settings import OPTIONS, read_settings, sm_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,6 +22,7 @@ class TensorRTTarget:
     name = "tensorrt"
     summary = "NVIDIA GPUs with TensorRT for RTX, or with the device's own TensorRT (Jetson, data centre)"
     default_device = "rtx-4070"
+    options = OPTIONS
     min_opset = 9
     schemes: tuple[str, ...] = ("int8",)
 

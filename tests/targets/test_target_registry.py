@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ class Plugin:
     name = "toaster"
     summary = "a toaster"
     default_device = "x86-64-v3"
+    options = MappingProxyType({})
     min_opset = 7
     schemes = ()
 

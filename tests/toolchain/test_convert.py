@@ -13,6 +13,7 @@ import pytest
 import edgewise
 from edgewise.recipe import Recipe, read_recipe
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.errors import EdgewiseError
 from edgewise.stages.cache import Cache
 from edgewise.stages.profile import engine_digests
 
@@ -266,6 +267,19 @@ def test_one_target_for_two_devices_makes_two_bundles(tiny: Path, tmp_path: Path
 def test_a_device_goes_to_the_targets_that_it_lists(tiny: Path, tmp_path: Path) -> None:
     result = convert(tiny, tmp_path, target=["cpu", "null"], device="raspberrypi5")
     assert {entry["device"] for entry in result["targets"]} == {"raspberrypi5"}
+
+
+def test_an_option_goes_to_the_targets_that_have_it(tiny: Path, tmp_path: Path) -> None:
+    result = convert(tiny, tmp_path, target=["cpu", "null"], options={"build.options": {"optimization": "basic"}})
+    assert result["exit_code"] == 0
+    own = [read_recipe(Path(entry["bundle"]) / "recipe.yaml").build for entry in result["targets"]]
+    assert [build.options if build else None for build in own] == [{"optimization": "basic"}, {}]
+
+
+def test_an_option_that_no_target_has_is_refused_before_any_work(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgewiseError, match=r"found 'optimisation'.*Did you mean 'optimization'"):
+        convert(tiny, tmp_path / "out", target=["cpu", "null"], options={"build.options": {"optimisation": "all"}})
+    assert not (tmp_path / "out").exists()
 
 
 def test_stages_can_be_skipped(tiny: Path, tmp_path: Path) -> None:

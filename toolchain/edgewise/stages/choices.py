@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgewise.errors import ToolchainError
 from edgewise.recipe import Recipe
 from edgewise.settings import TargetChoice
+from edgewise.tables import refuse_unknown
 
 if TYPE_CHECKING:
     from edgewise.targets import DeviceProfile, Target
@@ -54,13 +55,14 @@ def choose(recipe: Recipe, name: str) -> list[Chosen]:
             expected="letters and digits, with _ - + . or spaces in between",
             fix="Choose another name",
         )
+    _refuse_unknown_options(recipe)
     counts = Counter(choice.target for choice in recipe.targets)
     made = []
     for choice in recipe.targets:
         target = find_target(choice.target)
         device = find_device(choice.device or target.default_device, target.name)
         own = f"{name}-{target.name}" + (f"-{device.name}" if counts[target.name] > 1 else "")
-        resolved = recipe.for_target(replace(choice, device=device.name))
+        resolved = _with_own_options(recipe, target).for_target(replace(choice, device=device.name))
         made.append(Chosen(resolved, target, device, own))
     twice = [name for name, count in Counter(chosen.name for chosen in made).items() if count > 1]
     if twice:
@@ -72,6 +74,21 @@ def choose(recipe: Recipe, name: str) -> list[Chosen]:
             fix="Remove one of them",
         )
     return made
+
+
+def _refuse_unknown_options(recipe: Recipe) -> None:
+    from edgewise.targets import find_target
+
+    known = {option: None for choice in recipe.targets for option in find_target(choice.target).options}
+    refuse_unknown(recipe.build.options if recipe.build else {}, known, "recipe, build.options")
+
+
+def _with_own_options(recipe: Recipe, target: Target) -> Recipe:
+    """Of the options that are for all targets, those that this one has."""
+    if recipe.build is None:
+        return recipe
+    own = {key: value for key, value in recipe.build.options.items() if key in target.options}
+    return replace(recipe, build=replace(recipe.build, options=own))
 
 
 def match_devices(targets: Sequence[str], devices: Sequence[str]) -> list[TargetChoice]:
