@@ -83,7 +83,10 @@ EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, con
     if (block.resumes) load_sums<Op>(sums, partial);
     else clear<Op>(sums);
     const uint8_t* x = block.x;
-    for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) step<Op>(sums, x, w);
+    for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) {
+        __builtin_prefetch(w + block.line_bytes);  // the next line's: the processor itself does not look beyond a page
+        step<Op>(sums, x, w);
+    }
     if (block.ends) finish_sums<Op>(finish, block, sums, stretch);
     else keep<Op>(sums, partial);
 }
