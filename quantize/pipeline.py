@@ -19,6 +19,7 @@ from edgewise.quantize.passes.hoist_activations import HoistActivations
 from edgewise.quantize.passes.hoist_rounding import HoistRounding
 from edgewise.quantize.passes.learn_rounding import LearnRounding
 from edgewise.quantize.passes.note_float import NoteFloat
+from edgewise.quantize.passes.palettize import palettized
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
@@ -92,6 +93,8 @@ def quantize(
         decide(model)
     if not plan.layers:
         return _nothing_to_do(model, plan, method)
+    if spec.palette_bits:
+        return palettized(model, plan, chosen, progress)
     used = calibrate(model, plan, chosen, method=method, progress=progress)
     if used < samples and not spec.weights_only:
         plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")

@@ -1,4 +1,4 @@
-"""Names of schemes: ``w8a8`` (``int8``), ``w4a8``, ``w8a16``, ``w4a4``, ``w8``, ``w4``, ``w4g32``, … and the specs they stand for."""
+"""Names of schemes: ``w8a8`` (``int8``), ``w4a8``, ``w8a16``, ``w8``, ``w4g32``, ``palette4``, … and the specs they stand for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.spec import FLOAT, QuantSpec
 
 _NAME = re.compile(r"w(?P<weights>\d)(a(?P<activations>\d+))?(g(?P<group>\d+))?")
+_PALETTE = re.compile(r"palette(?P<bits>[1-8])(g(?P<group>[1-9]\d*))?(v(?P<vector>[248]))?")
 
 
 def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> QuantSpec:
@@ -16,6 +17,8 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
 
     The name says how many bits weights (``w``) and activations (``a``; none: they stay in float) have, and of how many
     inputs each group shares a scale (``g``). Layers whose inputs the group does not divide get a scale per channel.
+    ``palette`` and a number of bits: tables of values in place of scales, each shared by ``g`` output channels, of
+    vectors over ``v`` of them.
 
     Args:
         base: the target's spec for ``int8``.
@@ -25,13 +28,20 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
     Raises:
         QuantizeError: no such scheme.
     """
+    if palette := _PALETTE.fullmatch(name):
+        bits, group, vector = (
+            int(palette[part] or default) for part, default in (("bits", 0), ("group", 0), ("vector", 1))
+        )
+        table = {"palette_bits": bits, "palette_group": group, "palette_vector": vector}
+        floats = {"activation_dtype": FLOAT, "quantize_bias": False, "quantize_outputs": (), "attention": False}
+        return replace(base, **floats, **table, balance=False)
     parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
     if parts is None or parts["activations"] not in (None, "4", "8", "16"):
         raise QuantizeError(
             "unknown quantization scheme",
             where=f"--scheme {name}",
             found=repr(name),
-            expected="int8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32",
+            expected="int8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32; or palette4",
             fix="Choose one that the target has: `edgewise devices` lists them",
         )
     bits, group = int(parts["weights"]), int(parts["group"] or 0)

@@ -40,6 +40,9 @@ class QuantSpec:
         float_ops: operators kept in float, each with the reason that is printed.
         attention: MatMul of two activations is quantized too.
         balance: channels of unequal range may be scaled against the weights that read them; the network stays the same.
+        palette_bits: above 0: weights stay floats, of 2^palette_bits different values per tensor; nothing is made integer.
+        palette_group: this many output channels (or vectors of them) share a table; 0: one table per tensor.
+        palette_vector: a table's entry stands for this many neighbouring output channels.
         fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
@@ -67,6 +70,9 @@ class QuantSpec:
     attention: bool = True
     balance: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
+    palette_bits: int = 0
+    palette_group: int = 0
+    palette_vector: int = 1
 
     @property
     def weights_only(self) -> bool:
@@ -96,6 +102,8 @@ def check_spec(spec: QuantSpec) -> None:
         ("weight_dtype", [spec.weight_dtype], ("int8", "int4")),
         ("weight_bits", [spec.weight_bits], (2, 3, 4) if spec.weight_dtype == "int4" else range(2, 9)),
         ("weight_group", [spec.weight_group], (0, 16, 32, 64, 128, 256)),
+        ("palette_bits", [spec.palette_bits], range(9)),
+        ("palette_vector", [spec.palette_vector], (1, 2, 4, 8)),
         ("op_types", list(spec.op_types), ("Conv", "ConvTranspose", "Gemm", "MatMul")),
     )
     for name, found, allowed in checks:

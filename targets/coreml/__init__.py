@@ -24,7 +24,10 @@ class CoreMLTarget:
     default_device = "iphone-15-pro"
     options = OPTIONS
     min_opset = 18
-    schemes: tuple[str, ...] = ("int8",)
+    schemes: tuple[str, ...] = (
+        *("int8", "w8", "w4", "w4g32", "palette8", "palette6", "palette4", "palette4g16", "palette4v2"),
+        *("palette3", "palette2", "palette1"),
+    )
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """One entry per node of the main graph; a node that is folded away or fused counts as taken.
@@ -37,16 +40,16 @@ class CoreMLTarget:
         return support(model, device)
 
     def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
-        """The QDQ form of ``int8``: what becomes ``quantize``/``dequantize`` and ``constexpr`` weights.
+        """The form of a scheme: what becomes ``quantize``/``dequantize`` and ``constexpr`` weights.
 
         Raises:
-            TargetError: another scheme, or a device older than iOS 17 (no quantized activations there).
+            TargetError: another scheme, or a device too old for this one (quantized activations come with iOS 17).
         """
-        from edgewise.targets.coreml.scheme import int8
+        from edgewise.targets.coreml.scheme import spec_of
 
         if scheme not in self.schemes:
             raise unknown_scheme(self, scheme)
-        return int8(device)
+        return spec_of(scheme, device)
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``model.mlpackage`` into the request's folder; the same request gives the same bytes.

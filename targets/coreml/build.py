@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgewise.targets.base import BuildRequest, BuildResult
+from edgewise.targets.coreml.classifier import settings as classifier_settings
 from edgewise.targets.coreml.compile import compile_package
 from edgewise.targets.coreml.convert import convert
 from edgewise.targets.coreml.images import image_inputs
@@ -40,7 +41,7 @@ def build(request: BuildRequest) -> BuildResult:
         files=files,
         versions={"coremltools": ct.__version__},
         layers=layers,
-        settings=_settings(package.name, options, interface),
+        settings=_settings(package.name, options, interface) | classifier_settings(converted.labels),
         notes=converted.notes + notes_of(layers, options),
     )
 

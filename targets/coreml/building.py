@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.targets.coreml.compact import compact
 from edgewise.targets.coreml.held import Packed, Tall
 from edgewise.targets.coreml.names import MARK
 from edgewise.targets.coreml.node import NodeView, constant
@@ -30,6 +31,7 @@ class Values:
         self._made: dict[ir.Value, Any] = {}
         self._named: set[Any] = set()
         self.clamped: list[str] = []
+        self.weights: dict[tuple[ir.Value, int], Any] = {}
 
     def put(self, value: ir.Value, held: Any) -> None:
         """Record what was built for a value: a variable, ``Packed`` or ``Tall``."""
@@ -50,6 +52,11 @@ class Values:
         if isinstance(held, Packed):
             return held.var(self.mb)
         return held.var if isinstance(held, Tall) else held
+
+    def weight(self, array: np.ndarray, name: str, axis: int) -> Any:
+        """A constant that layers multiply by: in fewer bytes where it has zeros or few values; ``axis``: output channels."""
+        made = compact(self.mb, array, axis, self.ios, 2 if self.half else 4) if array.dtype.kind == "f" else None
+        return self.array(array, name) if made is None else made
 
     def name(self, held: Any, name: str) -> None:
         """Give the operation that makes a value the value's name, so that it is found again in the saved program."""
@@ -105,6 +112,15 @@ class Building(NodeView):
         value = self.value(index)
         held = None if value is None or constant(value) is not None else self.values.held(value)
         return held if isinstance(held, Packed) else None
+
+    def weight(self, index: int, axis: int) -> Any:
+        """An input that a layer multiplies by; a constant takes as few bytes as it can. ``axis``: output channels."""
+        value, array = self.value(index), self.const(index)
+        if value is None or array is None:
+            return self.x(index)
+        if (value, axis) not in self.values.weights:
+            self.values.weights[value, axis] = self.values.weight(array, self.label, axis)
+        return self.values.weights[value, axis]
 
     def floats(self, index: int = 0) -> Any:
         """An input as floats: integers and booleans are cast."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.classifier import config
 from edgewise.targets.coreml.convert import Converted
 from edgewise.targets.coreml.names import MARK
 from edgewise.targets.coreml.options import Options, wrong_option
@@ -32,6 +33,7 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
             minimum_deployment_target=ct.target[f"iOS{options.ios}"],
             pass_pipeline=_pipeline(ct),
             compute_precision=_precision(ct, options, converted.names),
+            classifier_config=config(ct, converted.labels, converted.probabilities) if converted.labels else None,
             skip_model_load=True,
         )
         model.save(str(package))

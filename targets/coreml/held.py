@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from edgewise.targets.coreml.compact import narrow
+
 MAX_RANK = 5
+_LEAST_SPARSE = 1024
+_WORTH = 0.9  # of the dense bytes
 
 
 @dataclass
@@ -44,8 +49,27 @@ class Packed:
         return self.made
 
     def _blockwise(self, mb: Any) -> Any:
-        zero = {} if self.zero is None or not self.zero.any() else {"offset": _for_mil(self.zero)}
-        return mb.constexpr_blockwise_shift_scale(data=_for_mil(self.data), scale=self.scale, **zero)
+        """From iOS 18 on: integers of 4 bits where they fit, and none at all for zeros where that takes fewer bytes."""
+        data, signed = self._narrowest()
+        bits = 4 if data.dtype.name.endswith("int4") else 8
+        if self.zero is not None and self.zero.any():
+            offset = narrow(self.zero, bits, signed)
+            return mb.constexpr_blockwise_shift_scale(data=narrow(data, bits, signed), scale=self.scale, offset=offset)
+        mask = data.astype(np.int16) != 0
+        if self.data.size < _LEAST_SPARSE or not 0 < mask.sum() * bits + mask.size < _WORTH * mask.size * bits:
+            return mb.constexpr_blockwise_shift_scale(data=narrow(data, bits, signed), scale=self.scale)
+        kept, values = mb.constexpr_sparse_blockwise_shift_scale(
+            data_mask=narrow(mask, 1), nonzero_data=narrow(data[mask], bits, signed), scale=self.scale
+        )
+        return mb.constexpr_sparse_to_dense(nonzero_data=values, mask=kept)
+
+    def _narrowest(self) -> tuple[np.ndarray, bool]:
+        """The integers, as int4 when all of them fit, and whether they have a sign."""
+        signed = not self.data.dtype.name.startswith("u")
+        centred = self.zero is None or not self.zero.any()
+        if signed and centred and self.data.dtype == np.int8 and np.abs(self.data.astype(np.int16)).max() < 8:
+            return self.data.astype(ml_dtypes.int4), signed
+        return self.data, signed
 
     def _affine(self, mb: Any) -> Any:
         axis = self.channel_axis()
@@ -62,16 +86,6 @@ class Packed:
         """The axis that has a scale of its own per index; None for one scale in all. Only for what is not blockwise."""
         axes = [axis for axis, dim in enumerate(self.scale.shape) if dim > 1]
         return axes[0] if axes else None
-
-
-def _for_mil(array: np.ndarray) -> np.ndarray:
-    """4-bit integers in the dtypes by which coremltools marks them; all else as it is."""
-    if array.dtype.name not in ("int4", "uint4"):
-        return np.ascontiguousarray(array)
-    from coremltools.converters.mil.mil import types
-
-    wanted = {"int4": types.np_int4_dtype, "uint4": types.np_uint4_dtype}[array.dtype.name]
-    return np.ascontiguousarray(array.astype(np.int8 if array.dtype.name == "int4" else np.uint8)).astype(wanted)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from edgewise.targets.coreml.held import Tall
 from edgewise.targets.coreml.images import image_type, normalized
 from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.node import dtype_name
-from edgewise.targets.coreml.options import Options, Range
+from edgewise.targets.coreml.options import Choice, Options, Range, wrong_option
 from edgewise.targets.coreml.ports import check_port
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import BYTES
@@ -63,8 +64,8 @@ class Interface:
             kind = ct.converters.mil.mil.types.string_to_builtin(_MIL.get(port.dtype, "int32"))
             dims = [dim if isinstance(dim, int) else str(dim) for dim in value.shape or ()] or [1]
             for dim in (dim for dim in dims if isinstance(dim, str) and dim not in flexible):
-                flexible[dim] = _range_dim(ct, self._range(dim))
-            public = [flexible[dim] if isinstance(dim, str) else dim for dim in dims]
+                flexible[dim] = _flexible_dim(ct, self._sizes(dim))
+            public = self._public(ct, dims, flexible, port)
             shape = [flexible[dim].symbol if isinstance(dim, str) else dim for dim in dims]
             placeholders[port.coreml] = mb.placeholder(shape=shape, dtype=kind, name=port.coreml)
             if port.image is not None:
@@ -73,10 +74,34 @@ class Interface:
                 described.append(ct.TensorType(name=port.coreml, shape=public, dtype=kind))
         return placeholders, described
 
-    def _range(self, dim: str) -> Range:
-        chosen = self.options.range_of(dim)
+    def _public(self, ct: Any, dims: list[Any], flexible: dict[str, Any], port: Port) -> Any:
+        """The input's shape as coremltools describes it: fixed, with ranges, or a list of shapes.
+
+        Raises:
+            TargetError: ranges and choices in one input.
+        """
+        choices = {dim: self.options.sizes_of(dim) for dim in dims if isinstance(dim, str)}
+        listed = {dim: sizes.sizes for dim, sizes in choices.items() if isinstance(sizes, Choice)}
+        if not listed:
+            return [flexible[dim] if isinstance(dim, str) else dim for dim in dims]
+        if len(listed) < len(choices):
+            mixed = next(dim for dim in choices if dim not in listed)
+            raise wrong_option(
+                f"dims.{mixed}", f"a range, and a list for another dim of {port.name!r}", "a list as well"
+            )
+        shapes = [
+            [dict(zip(listed, sizes, strict=True)).get(dim, dim) for dim in dims] for sizes in product(*listed.values())
+        ]
+        return ct.EnumeratedShapes(shapes=shapes, default=shapes[0])
+
+    def _sizes(self, dim: str) -> Range | Choice:
+        chosen = self.options.sizes_of(dim)
+        if isinstance(chosen, Choice):
+            sizes, default = f"one of {', '.join(map(str, chosen.sizes))}", chosen.sizes[0]
+        else:
+            sizes, default = f"{chosen.lower} to {chosen.upper}", chosen.default
         self.notes.append(
-            f"dim {dim!r} is flexible, {chosen.lower} to {chosen.upper}: Core ML is fastest at its default, {chosen.default}; "
+            f"dim {dim!r} is flexible, {sizes}: Core ML is fastest at its default, {default}; "
             f"fix it with build.options.dims.{dim}"
         )
         return chosen
@@ -125,8 +150,10 @@ def _output(values: Values, value: ir.Value, port: Port) -> Any:
     return var
 
 
-def _range_dim(ct: Any, chosen: Range) -> Any:
+def _flexible_dim(ct: Any, chosen: Range | Choice) -> Any:
     """One per symbolic dim: inputs that share it share MIL's symbol."""
+    if isinstance(chosen, Choice):
+        return ct.RangeDim(lower_bound=min(chosen.sizes), upper_bound=max(chosen.sizes), default=chosen.sizes[0])
     return ct.RangeDim(lower_bound=chosen.lower, upper_bound=chosen.upper, default=chosen.default)
 
 

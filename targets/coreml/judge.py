@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from edgewise.targets.coreml.collapse import fits, is_tall
+from edgewise.targets.coreml.flattened import takes_flat
 from edgewise.targets.coreml.held import MAX_RANK
 from edgewise.targets.coreml.node import NodeView, constant, dtype_name
 from edgewise.targets.coreml.ports import check_port
@@ -109,7 +110,7 @@ def _check_shapes(node: NodeView, row: Row) -> Refusal | None:
         shape = node.out_shape(index)
         if shape is None:
             return Refusal("an output of unknown rank", "known ranks", "Export with fixed shapes")
-    if row.elementwise and is_tall(node) and fits(node):
+    if (row.elementwise and is_tall(node) and fits(node)) or takes_flat(node, row):
         return None
     for name, shape in _shapes(node, row):
         if len(shape) > MAX_RANK and (not row.high_rank or shape.count(None) > 1):

@@ -17,9 +17,10 @@ OPTIONS = {
     "keep_float32": Option(None, list),
     "image_inputs": Option(None, list),
     "dims": Option(None, dict),
+    "labels": Option(None, str),
 }
 _LARGEST_DIM = 512
-_DIM_FORM = "a number above 0, or {min, max, default} with 1 <= min <= default <= max"
+_DIM_FORM = "a number above 0, a list of them, or {min, max, default} with 1 <= min <= default <= max"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A symbolic dim that is one of a few sizes; Core ML is fastest at the first."""
+
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Options:
     """How to build.
 
@@ -40,24 +48,26 @@ class Options:
         half: compute in float16; else in float32 (which keeps the network off the Neural Engine).
         keep_float32: MIL operations by type, or ONNX tensors by name, that stay in float32.
         image_inputs: inputs that take an image; the preprocessing becomes part of the network.
-        dims: symbolic dims by name: a number fixes one, a range keeps it flexible.
+        dims: symbolic dims by name: a number fixes one, a range or a choice keeps it flexible.
+        labels: a text file with a class label a line; empty: no classifier.
     """
 
     ios: int = 17
     half: bool = True
     keep_float32: tuple[str, ...] = ()
     image_inputs: tuple[str, ...] = ()
-    dims: Mapping[str, int | Range] = field(default_factory=dict)
+    dims: Mapping[str, int | Range | Choice] = field(default_factory=dict)
+    labels: str = ""
 
     @property
     def fixed_dims(self) -> dict[str, int]:
         """Dims that are numbers."""
         return {name: dim for name, dim in self.dims.items() if isinstance(dim, int)}
 
-    def range_of(self, dim: str) -> Range:
-        """The range of a symbolic dim that is not fixed."""
+    def sizes_of(self, dim: str) -> Range | Choice:
+        """What a symbolic dim that is not fixed may be."""
         chosen = self.dims.get(dim)
-        return chosen if isinstance(chosen, Range) else Range()
+        return chosen if isinstance(chosen, Range | Choice) else Range()
 
 
 def parse_options(options: Mapping[str, Any], device: DeviceProfile) -> Options:
@@ -73,6 +83,7 @@ def parse_options(options: Mapping[str, Any], device: DeviceProfile) -> Options:
         half=given["compute_precision"] == "float16",
         keep_float32=_names(given, "keep_float32"),
         image_inputs=_names(given, "image_inputs"),
+        labels=given["labels"] or "",
         dims={str(name): _dim(dim, f"dims.{name}") for name, dim in (given["dims"] or {}).items()},
     )
 
@@ -95,9 +106,11 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _dim(value: Any, key: str) -> int | Range:
+def _dim(value: Any, key: str) -> int | Range | Choice:
     if _is_whole(value) and value > 0:
         return int(value)
+    if isinstance(value, list) and value and all(_is_whole(size) and size > 0 for size in value):
+        return Choice(tuple(dict.fromkeys(int(size) for size in value)))
     if not isinstance(value, dict) or not set(value) <= {"min", "max", "default"}:
         raise wrong_option(key, repr(value), _DIM_FORM)
     if not all(_is_whole(number) for number in value.values()):

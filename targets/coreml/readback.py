@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from edgewise.targets.coreml.package import read_spec
 
 UNIT = "Core ML chooses at load time"
 _WEIGHTS = ("weight", "weights", "y", "x", "alpha")
+_DATA = ("quantized_data", "indices", "indices_nonzero_data", "nonzero_data", "data")
 
 
 def operations(spec: Any) -> list[Any]:
@@ -29,7 +31,8 @@ def dtype_of(value_type: Any) -> str:
 def layers_of(package: Path) -> list[dict[str, str]]:
     """Per operation: name, MIL type, dtype of its first output, unit, and how its weights are stored, if it has any."""
     listed = operations(read_spec(package))
-    stored = {output.name: _form(op) for op in listed for output in op.outputs if op.type.startswith("const")}
+    made = {output.name: op for op in listed for output in op.outputs if op.type.startswith("constexpr")}
+    stored = {output.name: _form(op, made) for op in listed for output in op.outputs if op.type.startswith("const")}
     layers = []
     for op in listed:
         if op.type.startswith("const"):
@@ -44,17 +47,44 @@ def _arguments(op: Any, key: str) -> list[Any]:
     return list(op.inputs[key].arguments) if key in op.inputs else []
 
 
-def _form(op: Any) -> str:
-    """``float16``, or ``int8 (constexpr_affine_dequantize)``; empty for constants that hold no weights."""
+def _form(op: Any, made: Mapping[str, Any]) -> str:
+    """``float16``, ``int8 (constexpr_affine_dequantize)``, ``uint4 palette (…)``, ``sparse int8 (…)``; empty: no weights.
+
+    ``made`` holds the operations before it by their outputs.
+    """
     output = op.outputs[0].type
     if not output.tensorType.dimensions:
         return ""
     if op.type == "const":
         kind = dtype_of(output)
         return kind if kind.startswith("float") else ""
-    key = "quantized_data" if "quantized_data" in op.attributes else "data"
-    value = op.attributes[key] if key in op.attributes else op.inputs[key].arguments[0].value
-    return f"{dtype_of(value.type)} ({op.type})"
+    if op.type == "constexpr_sparse_to_dense":
+        return f"sparse {_stored(op, made)} ({op.type})"
+    return f"{_stored(op, made)} ({op.type})"
+
+
+def _stored(op: Any, made: Mapping[str, Any]) -> str:
+    """The dtype of what is in the file; ``palette`` when it counts the entries of a table."""
+    key = next(key for key in _DATA if key in op.attributes or key in op.inputs)
+    if key in op.attributes:
+        value = op.attributes[key]
+        kind = dtype_of(value.type)
+    else:
+        argument = op.inputs[key].arguments[0]
+        if argument.WhichOneof("binding") == "name" and (maker := made.get(argument.name)) is not None:
+            return _stored(maker, made)
+        kind = dtype_of(argument.value.type)
+    if "lut" not in op.attributes and "lut" not in op.inputs:
+        return kind
+    return f"{_index_dtype(op, kind)} palette"
+
+
+def _index_dtype(op: Any, kind: str) -> str:
+    """Before iOS 18 indices lie packed in bytes: their width follows from the table."""
+    if "shape" not in op.attributes and "shape" not in op.inputs:
+        return kind
+    table = op.attributes["lut"] if "lut" in op.attributes else op.inputs["lut"].arguments[0].value
+    return f"uint{int(table.type.tensorType.dimensions[0].constant.size).bit_length() - 1}"
 
 
 def notes_of(layers: list[dict[str, str]], options: Options) -> list[str]:

@@ -35,6 +35,8 @@ class Row:
         dtypes: what the tensors may be.
         ios: oldest deployment target that has the operation.
         high_rank: tensors of rank 6 and above pass through (as a view of one with rank ≤ 5).
+        along: works along one axis, by default this one: ranks above 5 are seen as three axes.
+        stack: multiplies stacks of matrices: ranks above 5 are seen as one stack.
         elementwise: looks at each element alone, whatever the axes: ranks above 5 are collapsed for it.
         note: limits, for the table in the docs.
         domain: "" is ONNX's own.
@@ -49,5 +51,7 @@ class Row:
     ios: int = 15
     high_rank: bool = False
     elementwise: bool = False
+    along: int | None = None
+    stack: bool = False
     note: str = ""
     domain: str = ""

@@ -75,6 +75,9 @@ class EvaluatedProgram:
         return dropped
 
     def _run_one(self, op: Any, values: dict[str, Any]) -> None:
+        if op.type == "classify":
+            self._classify(op, values)
+            return
         function = _function(op)
         arguments = {key: self._argument(argument, values) for key, argument in op.inputs.items()}
         arguments |= {key: _wide(self._weights.value(value)) for key, value in op.attributes.items() if key != "name"}
@@ -94,6 +97,15 @@ class EvaluatedProgram:
         with np.errstate(all="ignore"):
             for output, dtype, array in zip(op.outputs, declared, results, strict=True):
                 values[output.name] = np.asarray(array).astype(dtype)
+
+    def _classify(self, op: Any, values: dict[str, Any]) -> None:
+        """The label of the greatest probability, and each label's: outputs that are no tensors."""
+        labels = list(op.inputs["classes"].arguments[0].value.immediateValue.list.values)
+        texts = [label.immediateValue.tensor.strings.values[0] for label in labels]
+        found = np.ravel(self._argument(op.inputs["probabilities"], values))
+        label, each = op.outputs
+        values[label.name] = texts[int(np.argmax(found))]
+        values[each.name] = np.array(dict(zip(texts, found.tolist(), strict=True)), dtype=object)
 
     def _argument(self, argument: Any, values: dict[str, Any]) -> Any:
         found = [

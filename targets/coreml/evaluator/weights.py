@@ -19,6 +19,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32)},
     "INT4": np.dtype(ml_dtypes.int4),
     "UINT4": np.dtype(ml_dtypes.uint4),
+    # Numbers of so few bits have a byte each once they are read.
+    **{f"UINT{bits}": np.dtype(np.uint8) for bits in (1, 2, 3, 6)},
 }
 _READERS = {"FLOAT32": "float", "FLOAT16": "fp16"}
 

@@ -146,6 +146,6 @@ ROWS = (
     Row("Mish", _mish, dtypes=FLOATS, elementwise=True),
     Row("Swish", _swish, dtypes=FLOATS, elementwise=True),
     Row("ThresholdedRelu", _thresholded, dtypes=FLOATS, elementwise=True),
-    Row("Softmax", _softmax, _check_softmax, dtypes=FLOATS),
-    Row("LogSoftmax", _log_softmax, _check_softmax, dtypes=FLOATS),
+    Row("Softmax", _softmax, _check_softmax, dtypes=FLOATS, along=-1),
+    Row("LogSoftmax", _log_softmax, _check_softmax, dtypes=FLOATS, along=-1),
 )

@@ -57,7 +57,7 @@ def _conv(b: Building) -> Any:
     place = window(b, tuple(int(dim or 0) for dim in weight[2:]))
     return b.mb.conv(
         x=b.x(0),
-        weight=b.x(1),
+        weight=b.weight(1, 0),
         bias=_bias(b, int(weight[0] or 0)) if b.given(2) else None,
         strides=list(place.strides),
         dilations=list(place.dilations),
@@ -78,7 +78,7 @@ def _conv_transpose(b: Building) -> Any:
     bias = _bias(b, int(weight[1] or 0) * groups) if b.given(2) else None
     y = b.mb.conv_transpose(
         x=b.x(0),
-        weight=b.x(1),
+        weight=b.weight(1, 1),
         bias=None if any(beyond) else bias,
         strides=list(place.strides),
         dilations=list(place.dilations),

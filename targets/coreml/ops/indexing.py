@@ -44,7 +44,8 @@ def _gather(b: Building) -> Any:
         return _one(b, axis, int(known) % int(b.dims(0)[axis] or 1))
     if len(b.out_shape() or ()) > MAX_RANK:
         return _tall(b, axis)
-    return b.same(b.mb.gather(x=b.number(), indices=_positive(b, 1, [axis]), axis=axis))
+    table = b.weight(0, 0) if b.is_float() else b.number()
+    return b.same(b.mb.gather(x=table, indices=_positive(b, 1, [axis]), axis=axis))
 
 
 def _tall(b: Building, axis: int) -> Any:

@@ -23,14 +23,16 @@ def _weight(b: Building, index: int, transpose: bool, factor: float = 1.0) -> An
     if array is None:  # a weight that was moved about after DequantizeLinear
         return b.mb.transpose(x=b.x(index), perm=[1, 0]) if transpose else b.x(index)
     array = array.T if transpose else array
-    return b.array(array if factor == 1 else array * array.dtype.type(factor))
+    array = np.ascontiguousarray(array if factor == 1 else array * array.dtype.type(factor))
+    return b.values.weight(array, b.label, 0)
 
 
 def _matmul(b: Building) -> Any:
     """Constant weights on the right and up to three ranks on the left are what MIL's ``linear`` is."""
     if b.is_float() and is_weight(b.value(1)) and b.rank(1) == 2 and b.rank(0) in _LINEAR_RANKS:
         return b.mb.linear(x=b.x(0), weight=_weight(b, 1, transpose=True))
-    return b.mb.matmul(x=b.x(0), y=b.x(1))
+    y = b.weight(1, 1) if b.is_float() and b.rank(1) == 2 else b.x(1)
+    return b.mb.matmul(x=b.x(0), y=y)
 
 
 def _fits_linear(b: Building) -> bool:
@@ -69,4 +71,4 @@ def _check_gemm(node: NodeView) -> Refusal | None:
     return None
 
 
-ROWS = (Row("MatMul", _matmul, dtypes=NUMBERS), Row("Gemm", _gemm, _check_gemm, dtypes=FLOATS))
+ROWS = (Row("MatMul", _matmul, dtypes=NUMBERS, stack=True), Row("Gemm", _gemm, _check_gemm, dtypes=FLOATS))

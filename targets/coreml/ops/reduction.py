@@ -60,7 +60,7 @@ def _topk(b: Building) -> Any:
 
 ROWS = (
     *(
-        Row(f"Reduce{name}", _reduce(f"reduce_{operation}"), static=(1,), dtypes=dtypes)
+        Row(f"Reduce{name}", _reduce(f"reduce_{operation}"), static=(1,), dtypes=dtypes, along=0)
         for name, operation, dtypes in (
             ("Mean", "mean", FLOATS),
             ("Sum", "sum", NUMBERS),

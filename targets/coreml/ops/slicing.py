@@ -154,8 +154,8 @@ def _count(b: Building, axis: int) -> Any:
 
 ROWS = (
     Row("Slice", _slice, _check_slice, static=(3, 4), clamped=(1, 2), dtypes=ANY),
-    Row("Split", _split, _not_empty, static=(1,), dtypes=ANY),
-    Row("Concat", _concat, dtypes=ANY),
+    Row("Split", _split, _not_empty, static=(1,), dtypes=ANY, along=0),
+    Row("Concat", _concat, dtypes=ANY, along=0),
     Row("Expand", _expand, dtypes=ANY),
     Row("Tile", _tile, dtypes=ANY),
     Row("Trilu", _trilu, static=(1,), dtypes=NUMBERS | {"bool"}),

@@ -100,11 +100,20 @@ def _conv_transpose(
     return y if bias is None else y + np.reshape(bias, (1, -1) + (1,) * count)
 
 
-def _pooled_pads(x: Any, kernel: Any, strides: Any, pad_type: str, pad: Any, ceil_mode: Any) -> Pads:
+def _pooled_pads(x: Any, kernel: Any, strides: Any, pad_type: str, pad: Any, ceil_mode: Any) -> tuple[Pads, list[int]]:
+    """The padding, and what ``ceil_mode`` adds at each end: room for a last window, unless it would start in the padding."""
     pads = _pads(x, kernel, strides, [1] * (x.ndim - 2), pad_type, pad)
-    if ceil_mode:
-        raise ValueError("ceil_mode, which the converter never writes")
-    return pads
+    extra = [0] * len(pads)
+    for axis, ((before, after), k, s) in enumerate(zip(pads, kernel, strides, strict=True) if ceil_mode else ()):
+        size = x.shape[2 + axis]
+        count = -(-(size + before + after - int(k)) // int(s)) + 1
+        count -= (count - 1) * int(s) >= size + before
+        extra[axis] = max(0, (count - 1) * int(s) + int(k) - size - before - after)
+    return pads, extra
+
+
+def _longer(pads: Pads, extra: list[int]) -> Pads:
+    return [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
 
 
 def _max_pool(
@@ -117,7 +126,8 @@ def _max_pool(
     **_: Any,
 ) -> Any:
     strides = _ones(strides, x.ndim - 2)
-    x = _padded(x, _pooled_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode), -np.inf)
+    pads, extra = _pooled_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    x = _padded(x, _longer(pads, extra), -np.inf)
     _sizes, taps = _taps(x, kernel_sizes, strides, [1] * (x.ndim - 2))
     best = None
     for _place, part in taps:
@@ -129,13 +139,18 @@ def _avg_pool(
     x: Any, kernel_sizes: Any, strides: Any = None, pad_type: str = "valid", pad: Any = None,
     exclude_padding_from_average: Any = False, ceil_mode: Any = False, **_: Any,
 ) -> Any:  # fmt: skip
+    """Padding counts in the average unless it is excluded; what ``ceil_mode`` adds never does."""
     strides = _ones(strides, x.ndim - 2)
-    pads = _pooled_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    pads, extra = _pooled_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     ones = [1] * (x.ndim - 2)
-    total = sum(part for _place, part in _taps(_padded(x, pads, 0), kernel_sizes, strides, ones)[1])
-    if not exclude_padding_from_average:
+    total = sum(part for _place, part in _taps(_padded(x, _longer(pads, extra), 0), kernel_sizes, strides, ones)[1])
+    if not exclude_padding_from_average and not any(extra):
         return total / np.float32(np.prod(kernel_sizes))
-    real = _padded(np.ones((1, 1, *x.shape[2:]), np.float32), pads, 0)
+    counted = np.ones((1, 1, *x.shape[2:]), np.float32)
+    if not exclude_padding_from_average:
+        counted = _padded(counted, pads, 1)
+        pads = [(0, 0)] * len(pads)
+    real = _padded(counted, _longer(pads, extra), 0)
     return total / sum(part for _place, part in _taps(real, kernel_sizes, strides, ones)[1])
 
 
