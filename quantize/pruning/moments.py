@@ -80,17 +80,22 @@ class Moments:
             return f"too few samples: {self.rows} rows of calibration data for {width} weights per output"
         return "" if np.trace(self.second.sum(axis=0)) > 0 else "it reads zeros only, on every calibration sample"
 
-    def problem(self, group: int, dense: Matrix, centred: bool) -> tuple[Matrix, Matrix]:
+    def problem(
+        self, group: int, dense: Matrix, centred: bool, kept: NDArray[np.intp] | None = None
+    ) -> tuple[Matrix, Matrix]:
         """The Hessian H and the target T of one group: the weights W that come nearest to the dense outputs have W·H = T.
 
         Args:
             group: of the convolution.
             dense: the dense weights, float64 [outputs, columns].
             centred: leave the means to the bias.
+            kept: which of the dense columns the layer still reads; None: all of them.
         """
         second, cross = self.second[group], self.cross[group]
         if centred:
             second = second - self.rows * np.outer(self.mean[group], self.mean[group])
             cross = cross - self.rows * np.outer(self.mean[group], self.dense_mean[group])
         damping = _DAMPING * float(np.mean(np.diag(self.second[group])))
-        return second + damping * np.eye(len(second)), dense @ cross.T + damping * dense
+        return second + damping * np.eye(len(second)), dense @ cross.T + damping * (
+            dense if kept is None else dense[:, kept]
+        )

@@ -13,7 +13,6 @@ import onnx_ir as ir
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.prepare import prepare
-from edgewise.quantize.pruning.channels import remove_channels
 from edgewise.quantize.pruning.criteria import DATA_FREE, find_criterion
 from edgewise.quantize.pruning.densities import RULES, SENSITIVITY, check_densities
 from edgewise.quantize.pruning.latency import LatencyTable
@@ -23,12 +22,12 @@ from edgewise.quantize.pruning.pruner import Pruner, item_of, size_of
 from edgewise.quantize.pruning.reconstruct import Reconstruction
 from edgewise.quantize.pruning.selection import check_names, select
 from edgewise.quantize.rewritten import Rewritten
+from edgewise.quantize.shrinking.structures import check_structure, find_structure
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
-CHANNEL = "channel"
 SAMPLES = 512
 
 
@@ -63,8 +62,8 @@ def prune(
     Args:
         model: a float32 network; not changed.
         pattern: ``unstructured``; ``block:RxC``, R consecutive inputs by C consecutive outputs; ``N:M``, at most N of M
-            consecutive inputs; ``channel``, whole output channels, so that tensors shrink.
-        sparsity: the fraction of each layer's weights (of its channels for ``channel``) to remove, 0 to below 1.
+            consecutive inputs; ``channel``, ``width`` and ``head``, so that tensors shrink (``shrinking/remove.py``).
+        sparsity: the fraction of each layer's weights (of its units where tensors shrink) to remove, 0 to below 1.
         skip: names of layers to leave alone.
         criterion: ``magnitude``; ``wanda``; ``second_order`` (see ``criteria.py``). The last two need data.
         data: calibration samples; labels are not looked at.
@@ -92,8 +91,9 @@ def prune(
     check_names(graph, skip)
     before, dense = _count(graph), model.clone()
     refused: list[dict[str, str]] = []
-    if pattern == CHANNEL:
-        done = remove_channels(graph, sparsity, skip, refused)
+    structure = find_structure(pattern)
+    if structure is not None:
+        done = structure.remove(model, sparsity, skip, refused, data=calibration, progress=progress)
     else:
         done = _prune_layers(model, asked, calibration, refused, progress)
     if not done:
@@ -135,13 +135,10 @@ class _Asked:
     def check(self) -> None:
         """Raise QuantizeError for what cannot be."""
         find_criterion(self.criterion)
-        chosen = parse_pattern("unstructured" if self.pattern == CHANNEL else self.pattern, self.sparsity)
-        check_densities(self.densities, chosen)
-        if self.pattern == CHANNEL and (self.looks or self.reconstruct or self.densities != "uniform"):
-            found = f"criterion {self.criterion}, densities {self.densities}, reconstruct {self.reconstruct}"
-            raise _no_use(
-                f"{found} with the pattern channel", "magnitude, uniform, no reconstruction", "Leave them out"
-            )
+        structure = find_structure(self.pattern)
+        check_densities(self.densities, parse_pattern("unstructured" if structure else self.pattern, self.sparsity))
+        if structure is not None:
+            check_structure(structure, self.criterion, self.densities, self.reconstruct)
         if self.costs is not None and self.densities != SENSITIVITY:
             raise _no_use(f"a table of costs with densities {self.densities}", SENSITIVITY, "Ask for it")
 

@@ -248,7 +248,10 @@ RandomCalibration = Annotated[
 Pattern = Annotated[
     str | None,
     typer.Option(
-        "--pattern", metavar="PATTERN", rich_help_panel=_PRUNE, help="block:RxC, 2:4, N:M, channel or unstructured."
+        "--pattern",
+        metavar="PATTERN",
+        rich_help_panel=_PRUNE,
+        help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width.",
     ),
 ]
 Sparsity = Annotated[

@@ -12,7 +12,10 @@ from edgewise.cli.show import show_prune
 from edgewise.cli.work import perform
 
 Pattern = Annotated[
-    str, typer.Option("--pattern", metavar="PATTERN", help="block:RxC, 2:4, N:M, channel or unstructured.")
+    str,
+    typer.Option(
+        "--pattern", metavar="PATTERN", help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width."
+    ),
 ]
 Sparsity = Annotated[
     float, typer.Option("--sparsity", metavar="FRACTION", help="The fraction of weights to remove.", min=0, max=1)

@@ -39,7 +39,7 @@ def prune(
     Args:
         model: the ONNX file.
         output: the ONNX file to write, whole or not at all.
-        pattern: ``block:RxC``, ``2:4``, ``N:M``, ``channel`` or ``unstructured``.
+        pattern: ``block:RxC``, ``2:4``, ``N:M``, ``unstructured``; or, for smaller tensors, ``channel``, ``head`` or ``width``.
         sparsity: the fraction of weights to remove.
         skip: names of layers to leave alone.
         criterion: ``magnitude``, ``wanda`` or ``second_order``; the last two need ``calib``.

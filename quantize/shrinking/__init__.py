@@ -1,0 +1,1 @@
+"""Removing whole parts of a network, so that its tensors shrink."""

@@ -1,0 +1,132 @@
+"""Readers of what was removed make good for it: least squares towards what they gave before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgewise.quantize.layers import Layer, attribute, constant_of
+from edgewise.quantize.pruning.biases import bias_of, shift_bias
+from edgewise.quantize.pruning.columns import columns_refusal
+from edgewise.quantize.pruning.matrices import as_matrices, from_matrices, weight_value, weighted_layers
+from edgewise.quantize.pruning.moments import Moments
+from edgewise.quantize.pruning.walk import activations
+from edgewise.quantize.shrinking.choosing import Reader
+from edgewise.quantize.shrinking.groups import Group, Indices
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Dataset
+
+
+def readers_of(graph: ir.Graph, group: Group) -> list[Layer]:
+    """The layers that multiply what the units carry; empty when one of them has no least squares."""
+    found = []
+    for layer in weighted_layers(graph):
+        if (weight_value(layer), _input_axis(layer)) in group.units[0]:
+            grouped = layer.node.op_type == "Conv" and attribute(layer.node, "group", 1) > 1
+            if grouped or columns_refusal(layer) or len(list(weight_value(layer).uses())) > 1:
+                return []
+            found.append(layer)
+    return found
+
+
+def problems(
+    model: ir.Model, groups: list[tuple[Group, list[Layer]]], data: Dataset, progress: Progress
+) -> list[list[Reader]]:
+    """For every group its readers, from one run over the data; memory does not grow with the samples."""
+    layers = list({layer.node: layer for _, readers in groups for layer in readers}.values())
+    moments = {layer.node: Moments(layer) for layer in layers}
+    wanted = {layer.node: str(_read(layer).name) for layer in layers}
+    runner = OnnxRunner(model, outputs=list(dict.fromkeys(wanted.values())))
+    for number, sample in enumerate(data, start=1):
+        found = runner.run(sample.inputs)
+        for layer in layers:
+            array = found[wanted[layer.node]]
+            moments[layer.node].update(array, array)
+        progress("look at what layers read", number, len(data))
+    return [[_reader(layer, group, moments[layer.node]) for layer in readers] for group, readers in groups]
+
+
+def _reader(layer: Layer, group: Group, moments: Moments) -> Reader:
+    matrices = _weights(layer)
+    dense = matrices.astype(np.float64).reshape(len(matrices), -1)
+    hessian, _ = moments.problem(0, dense, bias_of(layer, len(matrices)) is not None)
+    span = (weight_value(layer), _input_axis(layer))
+    return Reader(hessian, dense, [_columns(matrices, unit[span]) for unit in group.units])
+
+
+def _columns(matrices: NDArray[np.float32], inputs: Indices) -> Indices:
+    """The columns of some inputs, at every kernel position."""
+    _, positions, count = matrices.shape
+    return (np.arange(positions)[:, None] * count + inputs).reshape(-1)
+
+
+def refit(
+    model: ir.Model, dense: ir.Model, removed: dict[ir.Node, Indices], data: Dataset, progress: Progress
+) -> list[str]:
+    """Solve the readers anew, in the order of the graph, in the network that was cut.
+
+    Args:
+        model: the network that was cut; changed in place.
+        dense: as it was.
+        removed: per reader of ``model`` the inputs that it lost.
+        data: calibration samples.
+        progress: told how far it is.
+
+    Returns:
+        The names of the layers that were solved; a layer with fewer rows of data than weights per output is not.
+    """
+    before = {str(value.name): value for value in dense.graph.initializers.values()}
+    done = []
+    for number, (node, inputs) in enumerate(removed.items(), start=1):
+        layer = next(each for each in weighted_layers(model.graph) if each.node is node)
+        own = next(
+            each for each in weighted_layers(dense.graph) if weight_value(each) is before[str(weight_value(layer).name)]
+        )
+        moments = Moments(layer)
+        for now, then in activations(model, dense, str(_read(layer).name), data):
+            moments.update(now, then)
+        if not moments.refusal():
+            _solve(layer, own, inputs, moments)
+            done.append(str(node.name))
+        progress("refit", number, len(removed))
+    return done
+
+
+def _solve(layer: Layer, own: Layer, inputs: Indices, moments: Moments) -> None:
+    wide = _weights(own)
+    dense = wide.astype(np.float64).reshape(len(wide), -1)
+    kept = np.setdiff1d(np.arange(dense.shape[1]), _columns(wide, inputs))
+    shape = as_matrices(layer, _array(layer)).shape
+    bias = bias_of(layer, shape[0])
+    hessian, target = moments.problem(0, dense, bias is not None, kept)
+    solved = np.linalg.solve(hessian, target.T).T
+    value = weight_value(layer)
+    made = from_matrices(layer, solved.astype(np.float32).reshape(shape), _array(layer).shape)
+    value.const_value = ir.tensor(np.ascontiguousarray(made), name=value.name)
+    if bias is not None:
+        shift_bias(bias, dense @ moments.dense_mean[0] - solved @ moments.mean[0])
+
+
+def _read(layer: Layer) -> ir.Value:
+    value = layer.node.inputs[layer.activations[0]]
+    if value is None:
+        raise ValueError(layer.node.name)
+    return value
+
+
+def _input_axis(layer: Layer) -> int:
+    return 1 if layer.node.op_type == "Conv" else 1 - (layer.channel_axis or 0)
+
+
+def _array(layer: Layer) -> NDArray[np.float32]:
+    return np.asarray(constant_of(weight_value(layer)), np.float32)
+
+
+def _weights(layer: Layer) -> NDArray[np.float32]:
+    return as_matrices(layer, _array(layer))

@@ -1,0 +1,115 @@
+"""Removing channels, attention heads and hidden widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.quantize.layers import Layer
+from edgewise.quantize.pruning.matrices import weight_value
+from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
+from edgewise.quantize.shrinking.cutting import cut
+from edgewise.quantize.shrinking.groups import Group, Indices, find_groups
+from edgewise.quantize.shrinking.refit import problems, readers_of, refit
+from edgewise.runtime.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Dataset
+
+
+def remove_units(
+    model: ir.Model,
+    sparsity: float,
+    skip: Sequence[str],
+    refused: list[dict[str, str]],
+    *,
+    kind: str,
+    data: Dataset | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Remove a share of the units of every group, in place, so that tensors shrink.
+
+    Before::
+
+        Conv[8 ← 3] ─┬─► Conv[8 ← 8] ─► Add ─► Relu ─► Conv[16 ← 8]
+                     └──────────────────►┘
+
+    After, half of the channels; those of the two convolutions that meet in the Add go together::
+
+        Conv[4 ← 3] ─┬─► Conv[4 ← 4] ─► Add ─► Relu ─► Conv[16 ← 4]
+                     └──────────────────►┘
+
+    Before, ``head``::
+
+        MatMul q, k, v [384 ← 128] ─► Reshape[4, 32] ─► attention ─► Reshape[128] ─► MatMul [128 ← 128]
+
+    After, half of the heads (P. Michel et al., "Are Sixteen Heads Really Better than One?", NeurIPS 2019)::
+
+        MatMul q, k, v [192 ← 128] ─► Reshape[2, 32] ─► attention ─► Reshape[64] ─► MatMul [128 ← 64]
+
+    ``width`` is the hidden width of MLPs and of residual blocks: what no residual addition holds.
+
+    Without data the units with the smallest norms go, and no weight changes. With data those go whose loss the readers can
+    best make good for, and the readers' weights are then the least squares towards what they gave in the dense network;
+    groups that a grouped convolution or a shared layer reads are judged by norm still.
+
+    Args:
+        model: prepared; changed in place.
+        sparsity: the share of each group to remove.
+        skip: names of layers that keep their outputs.
+        refused: lines of the report are added here.
+        kind: ``channel``, ``head`` or ``width``.
+        data: calibration samples.
+        progress: told how far it is.
+
+    Returns:
+        ``name, op, weight, density, by`` for every layer that makes fewer outputs.
+    """
+    groups = [group for group in find_groups(model.graph, kind, skip, refused) if removed_count(group, sparsity)]
+    dense = model.clone()
+    read = [(group, readers_of(model.graph, group)) for group in groups]
+    solvable = [(group, readers) for group, readers in read if readers] if data is not None else []
+    chosen: dict[int, list[int]] = {}
+    if data is not None and solvable:
+        for (group, _), problem in zip(solvable, problems(model, solvable, data, progress), strict=True):
+            chosen[id(group)] = by_error(problem, removed_count(group, sparsity))
+    return _carry_out(model, dense, read, chosen, sparsity, data, progress)
+
+
+def _carry_out(
+    model: ir.Model,
+    dense: ir.Model,
+    read: Sequence[tuple[Group, list[Layer]]],
+    chosen: dict[int, list[int]],
+    sparsity: float,
+    data: Dataset | None,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    lost: dict[ir.Node, list[Indices]] = {}
+    rows, units = [], []
+    for group, readers in read:
+        gone = chosen.get(id(group))
+        by = "norm" if gone is None else "error"
+        if gone is None:
+            gone = np.argsort(by_norm(group), kind="stable")[: removed_count(group, sparsity)].tolist()
+        units += [group.units[unit] for unit in gone]
+        for layer in readers if by == "error" else ():
+            span = next(
+                span for span in group.units[0] if span[0] is weight_value(layer) and span[1] != layer.channel_axis
+            )
+            lost.setdefault(layer.node, []).extend(group.units[unit][span] for unit in gone)
+        rows += [_row(maker, 1 - len(gone) / len(group.units), by) for maker in group.makers]
+    cut(model.graph, units)
+    if data is not None and lost:
+        order = {node: place for place, node in enumerate(model.graph)}
+        removed = {node: np.concatenate(lost[node]) for node in sorted(lost, key=order.__getitem__)}
+        refit(model, dense, removed, data, progress)
+    return rows
+
+
+def _row(maker: Layer, density: float, by: str) -> dict[str, Any]:
+    name = weight_value(maker).name
+    return {"name": maker.node.name, "op": maker.node.op_type, "weight": name, "density": density, "by": by}

@@ -1,0 +1,85 @@
+"""The patterns that make tensors smaller, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import onnx_ir as ir
+
+from edgewise.quantize.errors import QuantizeError
+from edgewise.quantize.shrinking.groups import CHANNEL, HEADS, WIDTH
+from edgewise.quantize.shrinking.remove import remove_units
+from edgewise.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Dataset
+
+
+class Remove(Protocol):
+    """Makes a prepared model smaller in place and gives the report's ``layers``."""
+
+    def __call__(
+        self,
+        model: ir.Model,
+        sparsity: float,
+        skip: Sequence[str],
+        refused: list[dict[str, str]],
+        *,
+        data: Dataset | None,
+        progress: Progress,
+    ) -> list[dict[str, Any]]:
+        """Remove this share; ``data`` is there when the criterion looks at it."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A pattern.
+
+    Attributes:
+        name: what ``--pattern`` takes.
+        remove: what carries it out.
+        criteria: those that it knows.
+        keeps_parts: tensors between residual blocks keep their shapes, so ``reconstruct`` can compare them.
+    """
+
+    name: str
+    remove: Remove
+    criteria: tuple[str, ...] = ("magnitude", "second_order")
+    keeps_parts: bool = False
+
+
+STRUCTURES = (
+    Structure(CHANNEL, partial(remove_units, kind=CHANNEL)),
+    Structure(HEADS, partial(remove_units, kind=HEADS), keeps_parts=True),
+    Structure(WIDTH, partial(remove_units, kind=WIDTH), keeps_parts=True),
+)
+
+
+def find_structure(name: str) -> Structure | None:
+    """The pattern of a name; None when it is none of these."""
+    return next((each for each in STRUCTURES if each.name == name), None)
+
+
+def check_structure(structure: Structure, criterion: str, densities: str, reconstruct: bool) -> None:
+    """Refuse what a pattern cannot have.
+
+    Raises:
+        QuantizeError: another criterion, densities of layers, or a reconstruction where tensors change their shapes.
+    """
+    checks = (
+        ("criterion", criterion, criterion in structure.criteria, " or ".join(structure.criteria)),
+        ("densities", densities, densities == "uniform", "uniform"),
+        ("reconstruct", str(reconstruct), structure.keeps_parts or not reconstruct, "no reconstruction"),
+    )
+    for what, found, fits, expected in checks:
+        if not fits:
+            raise QuantizeError(
+                "cannot prune as asked",
+                where=f"pattern {structure.name}",
+                found=f"{what} {found}",
+                expected=expected,
+                fix="Leave it out, or choose another pattern",
+            )

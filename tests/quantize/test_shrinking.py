@@ -1,0 +1,216 @@
+"""Heads, widths and channels through Concat, Split and Pad: dead units leave without a trace, and readers make good for live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgewise.quantize import QuantizeError, prune
+from edgewise.runtime.data import Dataset
+from edgewise.runtime.onnx_runner import OnnxRunner
+
+Normal = Callable[..., Dataset]
+
+
+class Joint(nn.Module):
+    """Attention as in timm: one product for queries, keys and values, picked apart after a transposition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Linear(12, 24), nn.LayerNorm(24)
+        self.qkv, self.proj = nn.Linear(24, 72), nn.Linear(24, 24)
+        self.fc1, self.fc2, self.head = nn.Linear(24, 40), nn.Linear(40, 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.norm(x)
+        q, k, v = self.qkv(y).reshape(len(y), -1, 3, 6, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        found = ((q @ k.transpose(-2, -1)) / 2).softmax(-1) @ v
+        x = x + self.proj(found.transpose(1, 2).reshape(len(y), -1, 24))
+        x = x + self.fc2(functional.gelu(self.fc1(x)))
+        return self.head(x.mean(1))
+
+
+class Apart(Joint):
+    """The same with a product for each of the three, as in BERT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(24, 24) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.norm(x)
+        q, k, v = (part(y).view(len(y), -1, 6, 4).transpose(1, 2) for part in self.parts)
+        found = ((q @ k.transpose(-2, -1)) / 2).softmax(-1) @ v
+        x = x + self.proj(found.transpose(1, 2).reshape(len(y), -1, 24))
+        return self.head((x + self.fc2(functional.gelu(self.fc1(x)))).mean(1))
+
+
+class Branches(nn.Module):
+    """Two branches that are concatenated, a depthwise convolution over both, a split, and a shortcut padded with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.depthwise = nn.Conv2d(12, 24, 3, padding=1, groups=12)
+        self.c, self.d = nn.Conv2d(12, 16, 1), nn.Conv2d(12, 16, 1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = functional.relu(torch.cat([self.a(x), self.b(x)], 1))
+        left, right = functional.relu(self.depthwise(whole)).chunk(2, 1)
+        wide = functional.pad(left, (0, 0, 0, 0, 2, 2))
+        return self.head((self.c(left) + self.d(right) + wide).mean((2, 3)))
+
+
+def exported(module: nn.Module, *shape: int) -> ir.Model:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    program = torch.onnx.export(module.eval(), (torch.zeros(*shape),), dynamo=True, verbose=False)
+    assert program is not None
+    model = ir.from_proto(program.model_proto)
+    model.graph.inputs[0].name = "x"
+    for name, parameter in module.named_parameters():  # the exporter forgets the names of what it transposes
+        for value in list(model.graph.initializers.values()):
+            found = value.const_value.numpy()  # type: ignore[union-attr]
+            for wanted in (parameter.detach().numpy(), parameter.detach().numpy().T):
+                if found.shape == wanted.shape and np.array_equal(found, wanted):
+                    value.name = name
+    return model
+
+
+def array(model: ir.Model, name: str) -> np.ndarray:
+    return model.graph.initializers[name].const_value.numpy()  # type: ignore[union-attr]
+
+
+def maker(model: ir.Model, weight: str) -> str:
+    """The name of the node that reads a weight."""
+    (use,) = model.graph.initializers[weight].uses()
+    return str(use.node.name)
+
+
+def kill(model: ir.Model, name: str, axis: int, entries: list[int]) -> None:
+    value = model.graph.initializers[name]
+    changed = np.moveaxis(np.array(array(model, name)), axis, 0)
+    changed[entries] = 0
+    value.const_value = ir.tensor(np.moveaxis(changed, 0, axis), name=name)
+
+
+def outputs(model: ir.Model, shape: tuple[int, ...], seed: int = 3) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return next(iter(OnnxRunner(model).run({"x": x}).values()))
+
+
+def same(one: ir.Model, other: ir.Model, *shape: int) -> None:
+    np.testing.assert_allclose(outputs(one, shape), outputs(other, shape), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_dead_heads_go_without_a_trace(joint: bool) -> None:
+    """Heads 1, 2 and 4 are zero in queries, keys and values: the smallest ones, and nobody misses them."""
+    model = exported(Joint() if joint else Apart(), 1, 7, 12)
+    names = [("qkv", 72)] if joint else [(f"parts.{part}", 24) for part in range(3)]
+    for name, width in names:
+        for start in range(0, width, 24):
+            dead = [start + head * 4 + entry for head in (1, 2, 4) for entry in range(4)]
+            kill(model, f"{name}.weight", 1, dead)
+            kill(model, f"{name}.bias", 0, dead)
+    made = prune(model, pattern="head", sparsity=0.5)
+    same(model, made.model, 1, 7, 12)
+    assert array(made.model, "proj.weight").shape == (12, 24)
+    for name, width in names:
+        assert array(made.model, f"{name}.weight").shape == (24, width // 2)
+    assert {entry["density"] for entry in made.report["layers"]} == {0.5}
+    reasons = {entry["node"]: entry["reason"] for entry in made.report["refused"]}
+    assert "no attention heads" in reasons[maker(model, "fc1.weight")]
+
+
+def test_a_dead_width_goes_and_the_stream_stays() -> None:
+    model = exported(Joint(), 1, 7, 12)
+    dead = list(range(0, 40, 2))
+    kill(model, "fc2.weight", 0, dead)  # nobody listens to them
+    kill(model, "fc1.weight", 1, dead)
+    made = prune(model, pattern="width", sparsity=0.5)
+    same(model, made.model, 1, 7, 12)
+    assert array(made.model, "fc1.weight").shape == (24, 20)
+    assert [entry["weight"] for entry in made.report["layers"]] == ["fc1.weight"]
+    reasons = {entry["node"]: entry["reason"] for entry in made.report["refused"]}
+    assert "the pattern head removes them" in reasons[maker(model, "qkv.weight")]
+
+
+def test_channels_go_through_concat_depthwise_split_and_pad() -> None:
+    model = exported(Branches(), 1, 3, 8, 8)
+    made = prune(model, pattern="channel", sparsity=0.25)
+    assert outputs(made.model, (1, 3, 8, 8)).shape == (1, 5)
+    # Left and right halves of what the depthwise convolution makes of an input channel go with it.
+    a, b, wide = (array(made.model, f"{name}.weight") for name in ("a", "b", "depthwise"))
+    assert len(a) + len(b) == 9
+    assert len(wide) == 18
+    assert array(made.model, "c.weight").shape[1] + array(made.model, "d.weight").shape[1] == 18
+
+
+def test_dead_channels_of_a_concat_go_without_a_trace() -> None:
+    model = exported(Branches(), 1, 3, 8, 8)
+    kill(model, "a.weight", 0, [1, 5])
+    kill(model, "a.bias", 0, [1, 5])
+    kill(model, "b.weight", 0, [3])
+    kill(model, "b.bias", 0, [3])
+    dead = [2, 3, 10, 11, 22, 23]  # what depthwise makes of the inputs 1, 5 and 11
+    kill(model, "depthwise.weight", 0, dead)
+    kill(model, "depthwise.bias", 0, dead)
+    # Left channel 3 lies on channel 5 of the sum, behind the padding, and so on: these cannot be heard either.
+    for name in ("c", "d"):
+        kill(model, f"{name}.weight", 0, [4, 5, 12, 13, 14])
+        kill(model, f"{name}.bias", 0, [4, 5, 12, 13, 14])
+    made = prune(model, pattern="channel", sparsity=0.25)
+    same(model, made.model, 1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("pattern", "weight"), [("head", "proj.weight"), ("width", "fc2.weight")])
+def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: str) -> None:
+    model = exported(Joint(), 1, 7, 12)
+    data = normal(64, (1, 7, 12))
+    plain = prune(model, pattern=pattern, sparsity=0.5)
+    made = prune(model, pattern=pattern, sparsity=0.5, criterion="second_order", data=data)
+    assert array(made.model, weight).shape == array(plain.model, weight).shape
+    want = outputs(model, (1, 7, 12), 99)
+    errors = [float(np.square(outputs(each.model, (1, 7, 12), 99) - want).sum()) for each in (made, plain)]
+    assert errors[0] < 0.7 * errors[1]
+    assert {entry["by"] for entry in made.report["layers"]} == {"error"}
+
+
+def test_nothing_goes_at_sparsity_zero() -> None:
+    model = exported(Joint(), 1, 7, 12)
+    with pytest.raises(QuantizeError, match="nothing to prune"):
+        prune(model, pattern="head", sparsity=0.0)
+
+
+def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
+    model = exported(Branches(), 1, 3, 8, 8)
+    kept = maker(model, "c.weight")
+    made = prune(model, pattern="channel", sparsity=0.25, skip=[kept])
+    reasons = {entry["node"]: entry["reason"] for entry in made.report["refused"]}
+    assert reasons[kept] == "asked for"
+    assert reasons[maker(model, "d.weight")] == f"its channels are bound to those of {kept!r}, which stays: asked for"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"criterion": "wanda"}, "found criterion wanda; expected magnitude or second_order"),
+        ({"densities": "erk"}, "found densities erk; expected uniform"),
+        ({"criterion": "second_order"}, "no calibration data"),
+    ],
+)
+def test_what_heads_cannot_have(options: dict[str, str], message: str) -> None:
+    with pytest.raises(QuantizeError) as error:
+        prune(exported(Joint(), 1, 7, 12), pattern="head", sparsity=0.5, **options)  # type: ignore[arg-type]
+    assert message in str(error.value)
