@@ -90,6 +90,47 @@ def test_drawn_shapes(run_plan, isa, case, threads):
     check(run_plan, case, isa, threads)
 
 
+@st.composite
+def planes(draw) -> Case:
+    """What kernels of whole planes take: one stride, no dilation; 8 bits to 8 bits, or float32 with anything behind it."""
+    kernel = [draw(st.sampled_from([3, 5, 7])), draw(st.integers(1, 9))]
+    stride, pads = draw(st.sampled_from([1, 2])), [draw(st.integers(0, 4)) for _ in range(4)]
+    sizes = [draw(st.integers(max(1, kernel[i] - pads[i] - pads[2 + i]), 70)) for i in range(2)]
+    channels, multiplier = draw(st.integers(1, 6)), draw(st.sampled_from([1, 1, 2, 4]))
+    make = draw(st.sampled_from([int_case, float_case]))
+    case = make(
+        (draw(st.integers(1, 2)), channels, *sizes),
+        (channels * multiplier, *kernel),
+        draw(st.integers(0, 1000)),
+        strides=[stride] * 2,
+        pads=pads,
+        op="depthwise",
+        attributes={"x_zero_point": draw(st.integers(0, 255))} if make is int_case else {},
+    )
+    rng = np.random.default_rng(4)
+    case.bias = rng.standard_normal(channels * multiplier).astype(np.float32)
+    case.attributes["activation"] = draw(st.sampled_from(["", "relu"] if make is int_case else ["", "relu", "silu"]))
+    if make is int_case:
+        case.y = np.dtype(draw(st.sampled_from(["uint8", "int8"])))
+        case.scale = rng.uniform(1e-4, 1e-3, channels * multiplier).astype(np.float32)
+        case.attributes |= {"y_scale": 0.2, "y_zero_point": 11}
+    elif draw(st.booleans()):
+        case.residual = rng.standard_normal(case.y_dims, np.float32)
+    return case
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=planes(), threads=st.sampled_from([1, 3]))
+def test_drawn_planes(run_plan, isa, case, threads):
+    functions = {
+        "": lambda v: v,
+        "relu": lambda v: np.maximum(v, 0),
+        "silu": lambda v: v / (1 + np.exp(-v)),
+    }
+    check(run_plan, case, isa, threads, activation=functions[case.attributes["activation"]])
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

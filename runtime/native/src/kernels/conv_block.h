@@ -41,7 +41,7 @@ EW_INLINE void keep(const typename Op::Sum (&sums)[kOutputs][kVectors], void* to
     }
 }
 
-// kOutputs sums (a multiple of 4) in registers, to the end.
+// kOutputs sums (a multiple of 4) in registers, to the end; there may be fewer outputs.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, const typename Op::Sum (&sums)[kOutputs][kVectors],
                            const ConvStretch& stretch) {
@@ -50,6 +50,7 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
     if (!finish.direct) keep<Op>(sums, block.sums);
 #pragma GCC unroll 4
     for (int first = 0; first < kOutputs; first += 4) {
+        if (first > 0 && quad.outputs <= 0) return;
         if (finish.direct) {
 #pragma GCC unroll 8
             for (int t = 0; t < kVectors; ++t) {
@@ -91,23 +92,15 @@ EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, con
     else keep<Op>(sums, partial);
 }
 
-// As many outputs at once as there are registers for sums, so that few vectors of pixels are not loaded again and again.
+// As many outputs at once as there are registers for sums, so that few vectors of pixels are not loaded again and again. Lines
+// are whole: beyond the last output there are zeros.
 template <typename Op, int kVectors>
 void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     constexpr int kWide = Op::wide(kVectors);
     ConvStretch rest = stretch;
-    for (int64_t done = 0; done < stretch.outputs;) {
+    for (int64_t done = 0; done < stretch.outputs; done += kWide, rest.advance(finish, kWide)) {
         const uint8_t* w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
-        uint8_t* partial = block.partial + done * kVectors * Op::kLanes * 4;
-        if (kWide > 4 && rest.outputs > kWide - 4) {
-            dense_block<Op, kVectors, kWide>(finish, block, w, partial, rest);
-            done += kWide;
-            rest.advance(finish, kWide);
-        } else {
-            dense_block<Op, kVectors, 4>(finish, block, w, partial, rest);
-            done += 4;
-            rest.advance(finish, 4);
-        }
+        dense_block<Op, kVectors, kWide>(finish, block, w, block.partial + done * kVectors * Op::kLanes * 4, rest);
     }
 }
 

@@ -33,7 +33,7 @@ EW_INLINE void apply_to(V (&v)[4], float alpha, float beta) {
 }
 
 template <typename V>
-EW_INLINE void activate(const ConvFinish& finish, V (&v)[4]) {
+EW_ONCE void activate(const ConvFinish& finish, V (&v)[4]) {
 #define EW_CASE(f) \
     case Function::f: return apply_to<Function::f>(v, finish.alpha, finish.beta)
     switch (finish.activation) {
@@ -127,7 +127,7 @@ EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t ro
             continue;
         }
         if (stretch.residual && finish.residual_first) add_residual<Op>(finish, stretch, at, v);
-        activate(finish, v);
+        if (finish.activation != Function::kNone) activate(finish, v);
         if (stretch.residual && !finish.residual_first) add_residual<Op>(finish, stretch, at, v);
         store<Op>(finish, stretch, at, v);
     }

@@ -17,6 +17,23 @@ struct DepthwiseRow {
     const uint8_t* channels;     // 8-bit: which byte of a pixel each of the 4 outputs reads
 };
 
+// Some rows of outputs of a plane of x (8-bit: of four channels) as it lies in memory.
+struct DepthwisePlane {
+    const uint8_t* x;
+    int64_t in_rows, in_columns;
+    int64_t pad_row, pad_column;
+    const uint8_t* weights;      // [rows of the kernel][taps], a tap's being 16 bytes (8-bit; of 4 positions) or 4 (float32)
+    int64_t taps;                // of a row of the kernel
+    const uint8_t* channels;     // as above
+    uint32_t fill;               // 8-bit: what padding holds
+    int64_t first_row, rows, columns;  // of outputs
+    const ConvFinish* finish;    // direct
+    const float *scale, *bias;
+    uint8_t* y;                  // at first_row
+};
+
+using DepthwisePlaneFunction = void (*)(const DepthwisePlane&);
+
 struct DepthwiseKernel {
     const char* name;
     int64_t lanes;
@@ -25,8 +42,12 @@ struct DepthwiseKernel {
     // 8-bit, where ConvFinish::direct: to the output's bytes at once; null when there is no such kernel.
     void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
                    uint8_t* y);
+    // What computes planes at once, for a kernel's rows and a stride (of both dims, without dilation); null: nothing does.
+    DepthwisePlaneFunction (*plane)(int64_t kernel_rows, int64_t stride) = nullptr;
 };
 
+constexpr int kDepthwiseRows = 7;  // of outputs that plane() makes at once: planes of 7, 14, 28... pixels a side are common
+constexpr int64_t kMostDepthwiseColumns = 16;  // of a kernel that plane() takes
 constexpr int64_t kDepthwiseSlack = 2 * 64 + 16;  // bytes that may be read behind the last row
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs);

@@ -1,8 +1,6 @@
 // depthwise in float32 with AVX-512.
 #if defined(__AVX512F__)
-#include <immintrin.h>
-
-#include "depthwise.h"
+#include "depthwise_planes.h"
 
 namespace ew {
 namespace {
@@ -33,10 +31,51 @@ void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
     }
 }
 
+// A tap is one position of the kernel.
+struct FloatPlane {
+    static constexpr int kLoads = 1;
+    static constexpr bool kFills = false;  // with what adds nothing
+    using Sum = __m512;
+    using X = __m512;
+
+    __m512 scale, bias, low, high;
+    bool clamps;
+
+    explicit FloatPlane(const DepthwisePlane& plane)
+        : scale(_mm512_set1_ps(*plane.scale)), bias(_mm512_set1_ps(*plane.bias)), low(_mm512_set1_ps(plane.finish->alpha)),
+          high(_mm512_set1_ps(plane.finish->beta)), clamps(plane.finish->clamps) {}
+
+    static constexpr int64_t load_pixels(int stride) { return 16 * stride; }
+    static constexpr int64_t load_column(int, int64_t tap, int64_t) { return tap; }
+    static EW_INLINE Sum zero() { return _mm512_setzero_ps(); }
+    static EW_INLINE X weight(const uint8_t* weights, int64_t tap) {
+        return _mm512_set1_ps(reinterpret_cast<const float*>(weights)[tap]);
+    }
+    static EW_INLINE Sum add(Sum sum, X x, X w) { return _mm512_fmadd_ps(x, w, sum); }
+    EW_INLINE X fill() const { return _mm512_setzero_ps(); }
+
+    // Sixteen pixels of x, or every second of 32.
+    template <int kStride>
+    EW_INLINE X load(const uint8_t* from, uint32_t mask) const {
+        const __m512 first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+        if (kStride == 1) return first;
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        return _mm512_permutex2var_ps(first, even, _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 64));
+    }
+
+    template <int>
+    EW_INLINE void store(const Sum (&sums)[1], uint8_t* y, int64_t count) const {
+        __m512 v = _mm512_fmadd_ps(sums[0], scale, bias);
+        if (clamps) v = _mm512_min_ps(high, _mm512_max_ps(low, v));
+        if (count >= 16) _mm512_storeu_ps(y, v);
+        else _mm512_mask_storeu_ps(y, F32x16::first(count), v);
+    }
+};
+
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseF32Avx512;
-const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr};
+const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr, plane_of<FloatPlane>};
 
 }  // namespace ew
 #endif

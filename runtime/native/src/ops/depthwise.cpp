@@ -42,11 +42,13 @@ public:
         const ConvKernel& conv = conv_kernel(setup.isa, integer_, safe);
         finish_block_ = conv.finish, pack_ = conv.pack;
         setup.kernel = kernel_->name;
-        return lay_strips(setup);
+        plane_function_ = find_plane_function();
+        return plane_function_ ? lay_planes(setup) : lay_strips(setup);
     }
 
     void run(const Run& run) override {
         if (g_.batch == 0) return;
+        if (plane_function_) return run_planes(run);
         const int64_t quads = (g_.out_channels + 3) / 4, places = g_.out[0] * strips_;
         // Channels follow each other: the padding around a strip is the same for all.
         run.pool.parallel(g_.batch * places * quads, 1, [&](int64_t begin, int64_t end, int32_t thread) {
@@ -70,6 +72,105 @@ private:
             return setup.refuse("wants constant weights of the dtype that fits x");
         if (g_.out_channels > 0 && g_.positions > room / g_.out_channels) return setup.refuse("has too few weights");
         return {};
+    }
+
+    // A strip of output rows of one sample, four channels, and one slice of the third dim.
+    struct Part {
+        int64_t sample, quad, slice, first_row, rows;
+    };
+
+    ConvStretch stretch_of(const Run& run, const Part& part) const {
+        const Tensor& y = *run.outputs[0];
+        const int64_t plane = g_.out_pixels * 4, at = ((part.slice * g_.out[1] + part.first_row) * g_.out[2]) * 4;
+        ConvStretch stretch{};
+        stretch.outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
+        stretch.scale = scales_.scale.data() + part.quad * 4, stretch.bias = scales_.bias.data() + part.quad * 4;
+        stretch.y = y.data + (part.sample * planes_of(y) + first_plane(finish_.y, part.quad)) * plane + at;
+        stretch.y_plane = stretch.residual_plane = plane;
+        if (residual_) {
+            const Tensor& from = *run.inputs[4];
+            stretch.residual =
+                from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
+        }
+        return stretch;
+    }
+
+    DepthwisePlaneFunction find_plane_function() const {
+        const bool flat = g_.in[0] == 1 && g_.kernel[0] == 1 && g_.pad[0] == 0;
+        const bool square = g_.stride[1] == g_.stride[2] && g_.dilation[1] == 1 && g_.dilation[2] == 1;
+        const bool bytes = !integer_ || (finish_.direct && finish_.y != EW_F32 && !residual_);
+        if (!kernel_->plane || !flat || !square || !bytes || g_.kernel[2] > kMostDepthwiseColumns) return nullptr;
+        return kernel_->plane(g_.kernel[1], g_.stride[2]);
+    }
+
+    // float32 y that wants more than a clamp is made from sums in scratch memory, of as many rows as stay in the first cache.
+    Status lay_planes(Setup& setup) {
+        const int64_t row_bytes = 16 * std::max<int64_t>(g_.out[2], 1);
+        through_sums_ = !integer_ && (!finish_.direct || residual_);
+        const int64_t steps = through_sums_ ? kStripBytes / row_bytes / kDepthwiseRows : 4;
+        strip_rows_ = std::clamp<int64_t>(steps, 1, 4) * kDepthwiseRows;
+        strips_ = (g_.out[1] + strip_rows_ - 1) / strip_rows_;
+        sums_row_ = (strip_rows_ * g_.out[2] + 15) / 16 * 16;
+        int64_t all = 0;
+        scratch_bytes_ = through_sums_ ? sums_row_ * 16 : 0;
+        if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
+        setup.scratch_bytes = static_cast<size_t>(all);
+        row_taps_ = integer_ ? (g_.kernel[2] + 3) / 4 : g_.kernel[2];
+        packed_.clear();
+        if (integer_) pack_planes(*setup.input(1));
+        return {};
+    }
+
+    // [quads][rows of the kernel][taps][4 outputs][4 positions]
+    void pack_planes(const Tensor& weights) {
+        packed_.resize(static_cast<size_t>((g_.out_channels + 3) / 4 * g_.kernel[1] * row_taps_ * 16));
+        for (int64_t m = 0; m < g_.out_channels; ++m) {
+            for (int64_t p = 0; p < g_.positions; ++p) {
+                const int64_t row = m / 4 * g_.kernel[1] + p / g_.kernel[2], column = p % g_.kernel[2];
+                const int64_t at = ((row * row_taps_ + column / 4) * 4 + m % 4) * 4 + column % 4;
+                packed_[static_cast<size_t>(at)] = weights.data[m * g_.positions + p];
+            }
+        }
+    }
+
+    void run_planes(const Run& run) const {
+        const int64_t quads = (g_.out_channels + 3) / 4;
+        run.pool.parallel(g_.batch * quads * strips_, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+            for (int64_t item = begin; item < end; ++item) {
+                const int64_t first = item % strips_ * strip_rows_;
+                const Part part{item / strips_ / quads, item / strips_ % quads, 0, first,
+                                std::min(strip_rows_, g_.out[1] - first)};
+                compute_plane(run, part, run.scratch + thread * scratch_bytes_);
+            }
+        });
+    }
+
+    void compute_plane(const Run& run, const Part& part, uint8_t* scratch) const {
+        static constexpr float kOne = 1, kZero = 0;
+        const Tensor& x = *run.inputs[0];
+        ConvStretch stretch = stretch_of(run, part);
+        stretch.pixels = part.rows * g_.out[2];
+        ConvFinish plain;
+        plain.direct = true;
+        for (int64_t i = 0; i < (integer_ ? 1 : stretch.outputs); ++i) {
+            const int64_t channel = part.quad * 4 + i, from = (integer_ ? part.quad : channel) / multiplier_;
+            DepthwisePlane plane{};
+            plane.x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
+            plane.in_rows = g_.in[1], plane.in_columns = g_.in[2];
+            plane.pad_row = g_.pad[1], plane.pad_column = g_.pad[2];
+            plane.weights = integer_ ? packed_.data() + part.quad * g_.kernel[1] * row_taps_ * 16
+                                     : run.inputs[1]->data + channel * g_.positions * 4;
+            plane.taps = row_taps_;
+            plane.channels = channels_ + (part.quad % multiplier_) * 4;
+            plane.fill = fill_;
+            plane.first_row = part.first_row, plane.rows = part.rows, plane.columns = g_.out[2];
+            plane.finish = through_sums_ ? &plain : &finish_;
+            plane.scale = through_sums_ ? &kOne : stretch.scale + i;
+            plane.bias = through_sums_ ? &kZero : stretch.bias + i;
+            plane.y = through_sums_ ? scratch + i * sums_row_ * 4 : stretch.y + i * stretch.y_plane;
+            plane_function_(plane);
+        }
+        if (through_sums_) finish_block_(finish_, scratch, sums_row_, stretch);
     }
 
     // Columns of a padded row, then where each tap lies, then how many rows fit a strip.
@@ -143,26 +244,10 @@ private:
         }
     }
 
-    // A strip of output rows of one sample, four channels, and one slice of the third dim.
-    struct Part {
-        int64_t sample, quad, slice, first_row, rows;
-    };
-
     void compute(const Run& run, const Part& part, int64_t copies, uint8_t* scratch) const {
-        const int64_t outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
-        const Tensor &x = *run.inputs[0], &y = *run.outputs[0];
-        const int64_t plane = g_.out_pixels * 4, at = ((part.slice * g_.out[1] + part.first_row) * g_.out[2]) * 4;
-        ConvStretch stretch{};
-        stretch.outputs = outputs;
-        stretch.scale = scales_.scale.data() + part.quad * 4, stretch.bias = scales_.bias.data() + part.quad * 4;
-        stretch.y = y.data + (part.sample * planes_of(y) + first_plane(finish_.y, part.quad)) * plane + at;
-        stretch.y_plane = stretch.residual_plane = plane;
-        if (residual_) {
-            const Tensor& from = *run.inputs[4];
-            stretch.residual =
-                from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
-        }
-        const int64_t planes = integer_ ? 1 : outputs;
+        const Tensor& x = *run.inputs[0];
+        ConvStretch stretch = stretch_of(run, part);
+        const int64_t planes = integer_ ? 1 : stretch.outputs;
         for (int64_t i = 0; i < planes; ++i) {
             const int64_t from = integer_ ? part.quad / multiplier_ : (part.quad * 4 + i) / multiplier_;
             const uint8_t* plane_x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
@@ -276,14 +361,16 @@ private:
     const DepthwiseKernel* kernel_ = nullptr;
     void (*finish_block_)(const ConvFinish&, const void*, int64_t, const ConvStretch&) = nullptr;
     void (*pack_)(const ConvPack&) = nullptr;
+    DepthwisePlaneFunction plane_function_ = nullptr;
     std::vector<int64_t> offsets_;   // of the taps
-    std::vector<uint8_t> packed_;    // 8-bit: [quads][taps][4 outputs][4]
+    std::vector<uint8_t> packed_;    // 8-bit: [quads][taps][4 outputs][4], or as pack_planes() says
     uint8_t channels_[16] = {};      // 8-bit: the bytes that each of 4 outputs reads, for each quad of one plane
     int64_t multiplier_ = 1;
     int64_t phase_pixels_ = 0, row_bytes_ = 0, in_rows_ = 0, strip_rows_ = 0, strips_ = 0;
     int64_t x_planes_ = 1, x_bytes_ = 0, flat_plane_ = 0, runs_bytes_ = 0, scratch_bytes_ = 0;
+    int64_t row_taps_ = 0, sums_row_ = 0;  // with plane_function_
     uint32_t fill_ = 0;
-    bool integer_ = false, residual_ = false, flat_ = false;
+    bool integer_ = false, residual_ = false, flat_ = false, through_sums_ = false;
 };
 
 }  // namespace
