@@ -132,7 +132,7 @@ def parse_pattern(text: str, sparsity: float) -> Pattern:
         "unknown pattern",
         where="pattern",
         found=repr(text),
-        expected="unstructured, channel, head, width, block:RxC (R inputs by C outputs) or N:M with N below M, such as 2:4",
+        expected="unstructured, channel, head, width, low-rank, slice, block:RxC (R inputs by C outputs) or N:M with N below M, such as 2:4",
         fix="Use one of these",
     )
 

@@ -62,7 +62,8 @@ def prune(
     Args:
         model: a float32 network; not changed.
         pattern: ``unstructured``; ``block:RxC``, R consecutive inputs by C consecutive outputs; ``N:M``, at most N of M
-            consecutive inputs; ``channel``, ``width`` and ``head``, so that tensors shrink (``shrinking/remove.py``).
+            consecutive inputs; ``channel``, ``width``, ``head``, ``low-rank`` and ``slice``, so that tensors shrink
+            (``shrinking/structures.py``).
         sparsity: the fraction of each layer's weights (of its units where tensors shrink) to remove, 0 to below 1.
         skip: names of layers to leave alone.
         criterion: ``magnitude``; ``wanda``; ``second_order`` (see ``criteria.py``). The last two need data.

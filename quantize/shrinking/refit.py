@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgewise.quantize.pruning.moments import Moments
 from edgewise.quantize.pruning.walk import activations
 from edgewise.quantize.shrinking.choosing import Reader
 from edgewise.quantize.shrinking.groups import Group, Indices
-from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.quantize.streaming import watch
 from edgewise.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,16 +41,28 @@ def problems(
 ) -> list[list[Reader]]:
     """For every group its readers, from one run over the data; memory does not grow with the samples."""
     layers = list({layer.node: layer for _, readers in groups for layer in readers}.values())
-    moments = {layer.node: Moments(layer) for layer in layers}
-    wanted = {layer.node: str(_read(layer).name) for layer in layers}
-    runner = OnnxRunner(model, outputs=list(dict.fromkeys(wanted.values())))
-    for number, sample in enumerate(data, start=1):
-        found = runner.run(sample.inputs)
-        for layer in layers:
-            array = found[wanted[layer.node]]
-            moments[layer.node].update(array, array)
-        progress("look at what layers read", number, len(data))
+    moments = {layer.node: each for layer, each in gather(model, layers, data, progress).items()}
     return [[_reader(layer, group, moments[layer.node]) for layer in readers] for group, readers in groups]
+
+
+def gather(model: ir.Model, layers: Sequence[Layer], data: Dataset, progress: Progress) -> dict[Layer, Moments]:
+    """The moments of what layers of a network read, from one run over the data.
+
+    Raises:
+        QuantizeError: NaN or infinity in the data or in what a layer reads.
+    """
+    moments = {str(weight_value(layer).name): Moments(layer) for layer in layers}
+    wanted = {str(weight_value(layer).name): _read(layer) for layer in layers}
+    readers: dict[ir.Value, list[Moments]] = {}
+    for name, value in wanted.items():
+        readers.setdefault(value, []).append(moments[name])
+
+    def watcher(found: list[Moments]) -> Callable[[NDArray[np.float32]], None]:
+        return lambda array: [each.update(array, array) for each in found] and None
+
+    task = "look at what layers read"
+    watch(model, {value: watcher(found) for value, found in readers.items()}, data, task=task, progress=progress)
+    return {layer: moments[str(weight_value(layer).name)] for layer in layers}
 
 
 def _reader(layer: Layer, group: Group, moments: Moments) -> Reader:

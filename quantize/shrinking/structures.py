@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.shrinking.groups import CHANNEL, HEADS, WIDTH
+from edgewise.quantize.shrinking.low_rank import factorise
 from edgewise.quantize.shrinking.remove import remove_units
+from edgewise.quantize.shrinking.slicing import slice_stream
 from edgewise.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ STRUCTURES = (
     Structure(CHANNEL, partial(remove_units, kind=CHANNEL)),
     Structure(HEADS, partial(remove_units, kind=HEADS), keeps_parts=True),
     Structure(WIDTH, partial(remove_units, kind=WIDTH), keeps_parts=True),
+    Structure("low-rank", factorise, keeps_parts=True),
+    Structure("slice", slice_stream, criteria=("second_order",)),
 )
 
 

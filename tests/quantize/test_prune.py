@@ -168,7 +168,7 @@ def test_channels_that_an_addition_shares_stay() -> None:
 @pytest.mark.parametrize(
     ("pattern", "sparsity", "message"),
     [
-        ("blocks", 0.5, "found 'blocks'; expected unstructured, channel, head, width, block:RxC"),
+        ("blocks", 0.5, "found 'blocks'; expected unstructured, channel, head, width, low-rank, slice, block:RxC"),
         ("4:2", 0.5, "unknown pattern"),
         ("2:4", 0.7, "found 0.7; expected 0.5, which is what 2:4 leaves out"),
         ("unstructured", 1.0, "expected a fraction from 0 to below 1"),

@@ -251,7 +251,7 @@ Pattern = Annotated[
         "--pattern",
         metavar="PATTERN",
         rich_help_panel=_PRUNE,
-        help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width.",
+        help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width, low-rank, slice.",
     ),
 ]
 Sparsity = Annotated[

@@ -14,7 +14,9 @@ from edgewise.cli.work import perform
 Pattern = Annotated[
     str,
     typer.Option(
-        "--pattern", metavar="PATTERN", help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width."
+        "--pattern",
+        metavar="PATTERN",
+        help="block:RxC, 2:4, N:M, unstructured; smaller tensors: channel, head, width, low-rank, slice.",
     ),
 ]
 Sparsity = Annotated[

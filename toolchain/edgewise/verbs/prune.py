@@ -39,7 +39,8 @@ def prune(
     Args:
         model: the ONNX file.
         output: the ONNX file to write, whole or not at all.
-        pattern: ``block:RxC``, ``2:4``, ``N:M``, ``unstructured``; or, for smaller tensors, ``channel``, ``head`` or ``width``.
+        pattern: ``block:RxC``, ``2:4``, ``N:M``, ``unstructured``; or, for smaller tensors, ``channel``, ``head``, ``width``,
+            ``low-rank`` or ``slice``.
         sparsity: the fraction of weights to remove.
         skip: names of layers to leave alone.
         criterion: ``magnitude``, ``wanda`` or ``second_order``; the last two need ``calib``.
