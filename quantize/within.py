@@ -51,7 +51,7 @@ def quantize_within(
         QuantizeError: even with all of these layers put back the metric falls by more; or what ``quantize`` raises.
     """
     goal = metric(model) - max_drop
-    made = quantize(model, spec, data, keep_float=keep_float, wide=wide, analyze=True, **options)
+    made = quantize(model, spec, data, keep_float=keep_float, wide=wide, **options | {"analyze": True})
     order = [str(row["name"]) for row in made.report["sensitivity"]]
     found = metric(made.model)
     trials: list[dict[str, Any]] = [{"wide": 0, "float": 0, "metric": found}]

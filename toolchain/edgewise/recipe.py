@@ -33,7 +33,10 @@ _KINDS: dict[str, type[Any]] = {
     "verify": VerifySettings,
     "profile": ProfileSettings,
 }
-_PLACES = (("export", "data"), ("prune", "calib"), ("prune", "costs"), ("quantize", "calib"), ("verify", "data"))
+_PLACES = (
+    ("export", "data"), ("prune", "calib"), ("prune", "costs"), ("quantize", "calib"), ("quantize", "judge"),
+    ("verify", "data"),
+)  # fmt: skip
 _HEAD: dict[str, Any] = {
     "source": str | None,
     "name": str | None,

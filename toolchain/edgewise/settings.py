@@ -44,7 +44,11 @@ class PruneSettings:
 
 @dataclass(frozen=True)
 class QuantizeSettings:
-    """``calib`` is DATA; random data instead of it must be allowed by name. ``wide`` names layers that get 8 bits."""
+    """``calib`` is DATA; random data instead of it must be allowed by name. ``wide`` names layers that get 8 bits.
+
+    With ``max_drop`` (a fraction) layers are put back until ``metric`` falls by no more on ``judge``, labelled DATA apart
+    from ``calib``.
+    """
 
     scheme: str = "int8"
     method: str = "mse"
@@ -57,6 +61,9 @@ class QuantizeSettings:
     correct_biases: bool = False
     allow_random_calibration: bool = False
     seed: int = 0
+    max_drop: float | None = None
+    judge: str | None = None
+    metric: str = "top1"
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,15 @@ Analyze = Annotated[
         help="Also measure what each layer costs when it alone is quantized, and list the worst first.",
     ),
 ]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="DATA",
+        rich_help_panel=_QUANTIZE,
+        help="Labelled samples, apart from --calib: put back as few layers as keep --metric within --max-drop on them.",
+    ),
+]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option(

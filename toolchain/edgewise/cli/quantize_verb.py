@@ -25,6 +25,9 @@ def run(
     rounding: o.Rounding = None,
     analyze: o.Analyze = False,
     allow_random_calibration: o.RandomCalibration = False,
+    max_drop: o.MaxDrop = None,
+    judge: o.Judge = None,
+    metric: o.Metric = "top1",
     as_json: o.Json = False,
 ) -> None:
     """Quantize an ONNX file after training, in the form that a target turns into integer kernels."""
@@ -34,6 +37,6 @@ def run(
         quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
         preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
         wide=wide or (), rounding=rounding or "auto", analyze=analyze,
-        allow_random_calibration=allow_random_calibration,
+        allow_random_calibration=allow_random_calibration, max_drop=max_drop, judge=judge, metric=metric or "top1",
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

@@ -62,6 +62,10 @@ def show_quantize(result: Result, console: Console) -> None:
         for e in report.get("sensitivity", [])
     ]
     table(console, "What each layer costs alone", ("layer", "op", "weights", "outputs, SQNR"), costs, right=2)
+    if search := report.get("search"):
+        tried = [(e.get("wide", 0), e.get("float", 0), f"{e['metric']:.4f}") for e in search["trials"]]
+        title = f"What was tried; the float network has {search['float_metric']:.4f}"
+        table(console, title, ("layers put to 8 bits", "layers put to float", "metric"), tried, right=3)
     _warnings(console, report.get("notes", []))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import ToolchainError
@@ -14,14 +16,17 @@ from edgewise.stages.inputs import find_data
 from edgewise.stages.network import Network
 
 if TYPE_CHECKING:
-    from edgewise.quantize import QuantSpec
+    from onnx_ir import Model
+
+    from edgewise.quantize import QuantSpec, Rewritten
     from edgewise.runtime.data import Dataset
 
 
 def quantize_parts(settings: QuantizeSettings, spec: QuantSpec, preprocess: str | None) -> dict[str, Any]:
     """What the stage's result depends on, besides the network: targets that want the same share it."""
-    data = place_digest(settings.calib)
-    return {"settings": replace(settings, calib=None), "spec": asdict(spec), "data": data, "preprocess": preprocess}
+    data = [place_digest(place) for place in (settings.calib, settings.judge, settings.metric)]
+    told = replace(settings, calib=None, judge=None)
+    return {"settings": told, "spec": asdict(spec), "data": data, "preprocess": preprocess}
 
 
 def quantize_stage(
@@ -35,13 +40,17 @@ def quantize_stage(
     """Quantize after training.
 
     Raises:
-        ToolchainError: no calibration data, and random data not allowed.
-        QuantizeError: the graph or the data does not serve.
+        ToolchainError: no calibration data, and random data not allowed; ``max_drop`` without data of its own to judge by.
+        QuantizeError: the graph or the data does not serve, or ``max_drop`` cannot be kept.
     """
-    from edgewise.quantize import quantize
+    from edgewise.quantize import quantize, quantize_within
 
     data = calibration_data(network, settings, preprocess)
-    made = quantize(
+    work: Callable[..., Rewritten] = quantize
+    if settings.max_drop is not None:
+        metric = _metric(network, settings, preprocess)
+        work = partial(quantize_within, metric=metric, max_drop=settings.max_drop)
+    made = work(
         network.model,
         spec,
         data,
@@ -61,6 +70,27 @@ def quantize_stage(
         "data": {"source": place_name(data.source), "random": data.random},
     }
     return network.after(made.model, quantize={**told, **made.report})
+
+
+def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[[Model], float]:
+    """The metric's value for a model, on the data that is there to judge by."""
+    from edgewise.runtime.metrics import evaluate
+    from edgewise.runtime.onnx_runner import OnnxRunner
+
+    if not settings.judge or place_digest(settings.judge) == place_digest(settings.calib):
+        raise ToolchainError(
+            "cannot keep to the allowed drop",
+            where=f"quantize, max_drop {settings.max_drop:g}",
+            found="the calibration data again" if settings.judge else "no data to judge by",
+            expected="labelled samples apart from those that are calibrated on, and from the test set",
+            fix="Pass --judge DATA (in a recipe `judge: DATA`), or leave --max-drop out",
+        )
+    judged = find_data(settings.judge, network.inputs, preprocess)
+
+    def value(model: Model) -> float:
+        return float(evaluate(OnnxRunner(model, optimize=False).run, judged, settings.metric)["value"])
+
+    return value
 
 
 def calibration_data(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Dataset:

@@ -31,6 +31,9 @@ def quantize(
     analyze: bool = False,
     allow_random_calibration: bool = False,
     seed: int = 0,
+    max_drop: float | None = None,
+    judge: str | None = None,
+    metric: str = "top1",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Quantize an ONNX file after training, in the form that a target turns into integer kernels.
@@ -51,13 +54,16 @@ def quantize(
         analyze: also measure what each layer costs alone; the report's ``sensitivity``, the worst first.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
+        max_drop: put back as few layers as keep ``metric`` within this fraction of the float network's on ``judge``.
+        judge: labelled DATA to judge by: apart from ``calib``, and from the test set.
+        metric: ``top1``, ``top5`` or ``module:function``.
         progress: told how far the work is.
 
     Returns:
         ``schema_version, output, sha256, report`` (layers with their precision, what stays in float and why).
 
     Raises:
-        ToolchainError: no calibration data.
+        ToolchainError: no calibration data, or ``max_drop`` without other data to judge by.
         TargetError: an unknown target, or one without that scheme.
         QuantizeError: nothing to quantize, unusable data.
     """
@@ -76,6 +82,9 @@ def quantize(
         analyze=analyze,
         allow_random_calibration=allow_random_calibration,
         seed=seed,
+        max_drop=max_drop,
+        judge=judge,
+        metric=metric,
     )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
