@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgewise.quantize.calibrate import calibrate
+from edgewise.quantize.casting import cast
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
 from edgewise.quantize.passes.balance_channels import BalanceChannels
@@ -31,7 +32,7 @@ from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.sensitivity import sensitivities
-from edgewise.quantize.spec import QuantSpec, check_spec
+from edgewise.quantize.spec import FLOAT, QuantSpec, check_spec
 from edgewise.quantize.walking import kept_samples
 from edgewise.runtime.progress import Progress, silent
 
@@ -83,6 +84,8 @@ def quantize(
     find_observer(method)
     rounding = find_rounding(rounding, spec)
     _check_data(data, samples, allow_random)
+    if spec.float_dtype != FLOAT:
+        return cast(model, spec, data.take(samples), keep_float=keep_float, progress=progress)
     model = prepare(model, spec.opset)
     chosen = data.take(samples)
     balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)

@@ -6,10 +6,11 @@ import re
 from dataclasses import replace
 
 from edgewise.quantize.errors import QuantizeError
-from edgewise.quantize.spec import FLOAT, QuantSpec
+from edgewise.quantize.spec import FLOAT, FP8, QuantSpec
 
 _NAME = re.compile(r"w(?P<weights>\d)(a(?P<activations>\d+))?(g(?P<group>\d+))?")
 _PALETTE = re.compile(r"palette(?P<bits>[1-8])(g(?P<group>[1-9]\d*))?(v(?P<vector>[248]))?")
+SHORT_FLOATS = {"fp16": "float16", "bf16": "bfloat16", "fp8": FP8}
 
 
 def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> QuantSpec:
@@ -22,7 +23,7 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
 
     Args:
         base: the target's spec for ``int8``.
-        name: ``int8`` or a name as above.
+        name: ``int8``, ``fp16``, ``bf16``, ``fp8`` or a name as above.
         stores_int4: the target takes INT4 tensors; else 4-bit weights are stored as int8.
 
     Raises:
@@ -35,13 +36,15 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
         table = {"palette_bits": bits, "palette_group": group, "palette_vector": vector}
         floats = {"activation_dtype": FLOAT, "quantize_bias": False, "quantize_outputs": (), "attention": False}
         return replace(base, **floats, **table, balance=False)
+    if name in SHORT_FLOATS:
+        return replace(base, float_dtype=SHORT_FLOATS[name])
     parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
     if parts is None or parts["activations"] not in (None, "4", "8", "16"):
         raise QuantizeError(
             "unknown quantization scheme",
             where=f"--scheme {name}",
             found=repr(name),
-            expected="int8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32; or palette4",
+            expected="int8, fp16, bf16, fp8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32; or palette4",
             fix="Choose one that the target has: `edgewise devices` lists them",
         )
     bits, group = int(parts["weights"]), int(parts["group"] or 0)

@@ -9,6 +9,7 @@ from typing import Any
 from edgewise.quantize.errors import QuantizeError
 
 FLOAT = "float32"
+FP8 = "float8e4m3fn"
 # Least and greatest integer of each dtype that activations are rounded to.
 LIMITS = {
     f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -43,6 +44,7 @@ class QuantSpec:
         palette_bits: above 0: weights stay floats, of 2^palette_bits different values per tensor; nothing is made integer.
         palette_group: this many output channels (or vectors of them) share a table; 0: one table per tensor.
         palette_vector: a table's entry stands for this many neighbouring output channels.
+        float_dtype: ``float16``, ``bfloat16`` or ``float8e4m3fn``: short floats instead of integers, and nothing above counts.
         fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
@@ -70,6 +72,7 @@ class QuantSpec:
     attention: bool = True
     balance: bool = True
     fused_activations: tuple[str, ...] = ("Relu", "Clip")
+    float_dtype: str = FLOAT
     palette_bits: int = 0
     palette_group: int = 0
     palette_vector: int = 1
@@ -86,7 +89,9 @@ class QuantSpec:
 
     @property
     def opset(self) -> int:
-        """The least opset that can say it: 13 for scales per channel, 21 for 4 bits, 16 bits and groups."""
+        """The least opset that can say it: 13 for scales per channel, 19 for FP8, 21 for 4 bits, 16 bits and groups."""
+        if self.float_dtype == FP8:
+            return 19
         later = self.weight_dtype == "int4" or self.weight_group or self.activation_dtype[-1:] in "46"  # …4, …16
         return 21 if later else 13
 
@@ -99,6 +104,7 @@ def check_spec(spec: QuantSpec) -> None:
     """
     checks: tuple[tuple[str, list[Any], Sequence[Any]], ...] = (
         ("activation_dtype", [spec.activation_dtype], (*LIMITS, FLOAT)),
+        ("float_dtype", [spec.float_dtype], (FLOAT, "float16", "bfloat16", FP8)),
         ("weight_dtype", [spec.weight_dtype], ("int8", "int4")),
         ("weight_bits", [spec.weight_bits], (2, 3, 4) if spec.weight_dtype == "int4" else range(2, 9)),
         ("weight_group", [spec.weight_group], (0, 16, 32, 64, 128, 256)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ def readers_of(graph: ir.Graph, group: Group) -> list[Layer]:
     """The layers that multiply what the units carry; empty when one of them has no least squares."""
     found = []
     for layer in weighted_layers(graph):
-        if (weight_value(layer), _input_axis(layer)) in group.units[0]:
+        if (weight_value(layer), input_axis(layer)) in group.units[0]:
             grouped = layer.node.op_type == "Conv" and attribute(layer.node, "group", 1) > 1
             if grouped or columns_refusal(layer) or len(list(weight_value(layer).uses())) > 1:
                 return []
@@ -69,7 +70,7 @@ def _reader(layer: Layer, group: Group, moments: Moments) -> Reader:
     matrices = _weights(layer)
     dense = matrices.astype(np.float64).reshape(len(matrices), -1)
     hessian, _ = moments.problem(0, dense, bias_of(layer, len(matrices)) is not None)
-    span = (weight_value(layer), _input_axis(layer))
+    span = (weight_value(layer), input_axis(layer))
     return Reader(hessian, dense, [_columns(matrices, unit[span]) for unit in group.units])
 
 
@@ -79,15 +80,23 @@ def _columns(matrices: NDArray[np.float32], inputs: Indices) -> Indices:
     return (np.arange(positions)[:, None] * count + inputs).reshape(-1)
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What a layer lost: indices of inputs, and of outputs that went with another group."""
+
+    inputs: Indices
+    outputs: Indices
+
+
 def refit(
-    model: ir.Model, dense: ir.Model, removed: dict[ir.Node, Indices], data: Dataset, progress: Progress
+    model: ir.Model, dense: ir.Model, removed: dict[ir.Node, Lost], data: Dataset, progress: Progress
 ) -> list[str]:
     """Solve the readers anew, in the order of the graph, in the network that was cut.
 
     Args:
         model: the network that was cut; changed in place.
         dense: as it was.
-        removed: per reader of ``model`` the inputs that it lost.
+        removed: per reader of ``model`` what it lost.
         data: calibration samples.
         progress: told how far it is.
 
@@ -96,7 +105,7 @@ def refit(
     """
     before = {str(value.name): value for value in dense.graph.initializers.values()}
     done = []
-    for number, (node, inputs) in enumerate(removed.items(), start=1):
+    for number, (node, lost) in enumerate(removed.items(), start=1):
         layer = next(each for each in weighted_layers(model.graph) if each.node is node)
         own = next(
             each for each in weighted_layers(dense.graph) if weight_value(each) is before[str(weight_value(layer).name)]
@@ -105,16 +114,16 @@ def refit(
         for now, then in activations(model, dense, str(_read(layer).name), data):
             moments.update(now, then)
         if not moments.refusal():
-            _solve(layer, own, inputs, moments)
+            _solve(layer, own, lost, moments)
             done.append(str(node.name))
         progress("refit", number, len(removed))
     return done
 
 
-def _solve(layer: Layer, own: Layer, inputs: Indices, moments: Moments) -> None:
+def _solve(layer: Layer, own: Layer, lost: Lost, moments: Moments) -> None:
     wide = _weights(own)
-    dense = wide.astype(np.float64).reshape(len(wide), -1)
-    kept = np.setdiff1d(np.arange(dense.shape[1]), _columns(wide, inputs))
+    dense = np.delete(wide.astype(np.float64).reshape(len(wide), -1), lost.outputs, axis=0)
+    kept = np.setdiff1d(np.arange(dense.shape[1]), _columns(wide, lost.inputs))
     shape = as_matrices(layer, _array(layer)).shape
     bias = bias_of(layer, shape[0])
     hessian, target = moments.problem(0, dense, bias is not None, kept)
@@ -133,7 +142,8 @@ def _read(layer: Layer) -> ir.Value:
     return value
 
 
-def _input_axis(layer: Layer) -> int:
+def input_axis(layer: Layer) -> int:
+    """The axis of a layer's weights along which its inputs run."""
     return 1 if layer.node.op_type == "Conv" else 1 - (layer.channel_axis or 0)
 
 

@@ -12,8 +12,8 @@ from edgewise.quantize.layers import Layer
 from edgewise.quantize.pruning.matrices import weight_value
 from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
 from edgewise.quantize.shrinking.cutting import cut
-from edgewise.quantize.shrinking.groups import Group, Indices, find_groups
-from edgewise.quantize.shrinking.refit import problems, readers_of, refit
+from edgewise.quantize.shrinking.groups import Group, Indices, Span, find_groups
+from edgewise.quantize.shrinking.refit import Lost, input_axis, problems, readers_of, refit
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _carry_out(
     data: Dataset | None,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    lost: dict[ir.Node, list[Indices]] = {}
+    solved: dict[ir.Node, Layer] = {}
     rows, units = [], []
     for group, readers in read:
         gone = chosen.get(id(group))
@@ -96,18 +96,24 @@ def _carry_out(
         if gone is None:
             gone = np.argsort(by_norm(group), kind="stable")[: removed_count(group, sparsity)].tolist()
         units += [group.units[unit] for unit in gone]
-        for layer in readers if by == "error" else ():
-            span = next(
-                span for span in group.units[0] if span[0] is weight_value(layer) and span[1] != layer.channel_axis
-            )
-            lost.setdefault(layer.node, []).extend(group.units[unit][span] for unit in gone)
+        solved.update({layer.node: layer for layer in readers if by == "error"})
         rows += [_row(maker, 1 - len(gone) / len(group.units), by) for maker in group.makers]
+    lost = {
+        node: Lost(*(_entries(layer, units, inputs=side) for side in (True, False))) for node, layer in solved.items()
+    }
     cut(model.graph, units)
     if data is not None and lost:
         order = {node: place for place, node in enumerate(model.graph)}
-        removed = {node: np.concatenate(lost[node]) for node in sorted(lost, key=order.__getitem__)}
-        refit(model, dense, removed, data, progress)
+        refit(model, dense, {node: lost[node] for node in sorted(lost, key=order.__getitem__)}, data, progress)
     return rows
+
+
+def _entries(layer: Layer, units: Sequence[dict[Span, Indices]], *, inputs: bool) -> Indices:
+    """Which inputs or outputs of a layer go with the units."""
+    value = weight_value(layer)
+    axis = input_axis(layer) if inputs else layer.channel_axis or 0
+    found = [unit[value, axis] for unit in units if (value, axis) in unit]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.intp)
 
 
 def _row(maker: Layer, density: float, by: str) -> dict[str, Any]:

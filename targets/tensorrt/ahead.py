@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgewise.quantize.passes.cast_floats import kept_summary
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.errors import TargetError
@@ -17,7 +18,6 @@ from edgewise.targets.tensorrt.engine_layers import (
     planned_layers,
     precision_notes,
 )
-from edgewise.targets.tensorrt.half import kept_summary
 from edgewise.targets.tensorrt.prepare import Prepared, prepare
 from edgewise.targets.tensorrt.settings import Settings
 from edgewise.targets.tensorrt.vendor import Parsed, captured, parse, readable, tensorrt_rtx, version

@@ -21,7 +21,7 @@ class RoundExplicitly(ir.passes.InPlacePass):
 
     ONNX Runtime's CPU provider has few float16 kernels; it casts around the other operators by itself, and then takes out
     the casts between two of them, so that a value beyond 65504 passes unnoticed. Casts that the graph holds stay.
-    Only the main graph is treated, as in ``CastToHalf``.
+    Only the main graph is treated, as in ``CastFloats``.
     """
 
     def __init__(self) -> None:

@@ -13,8 +13,8 @@ from onnx_ir.passes.common import (
     ShapeInferencePass,
 )
 
+from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
-from edgewise.targets.tensorrt.half import CastToHalf
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def prepare(model: ir.Model, precision: str, keep_float32: Collection[str] = ())
     copy = normalize(model)
     if precision == "float32":
         return Prepared(copy, {})
-    cast = CastToHalf(keep_float32)
+    cast = CastFloats(keep_float32)
     cast(copy)
     RemoveUnusedNodesPass()(copy)
     return Prepared(copy, cast.kept)

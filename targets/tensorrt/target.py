@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgewise.quantize.schemes import with_scheme
 from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.extras import needs
 from edgewise.targets.base import BuildRequest, BuildResult, Executor, NodeSupport
 from edgewise.targets.devices import DeviceProfile
+from edgewise.targets.errors import TargetError
 from edgewise.targets.refusals import refuse_unsupported, unknown_scheme
 from edgewise.targets.tensorrt.settings import OPTIONS, read_settings, sm_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_LEAST_SM = {"bf16": 80, "fp8": 89}  # Ampere; Ada and Hopper
 
 
 class TensorRTTarget:
@@ -24,7 +28,7 @@ class TensorRTTarget:
     default_device = "rtx-4070"
     options = OPTIONS
     min_opset = 9
-    schemes: tuple[str, ...] = ("int8",)
+    schemes: tuple[str, ...] = ("int8", "fp16", "bf16", "fp8")
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """What TensorRT's ONNX parser says, node by node. Kernels are chosen by the builder, which may still refuse."""
@@ -34,11 +38,22 @@ class TensorRTTarget:
         return node_support(model)
 
     def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
-        """Symmetric int8 without zero points, per channel, at the inputs of layers with weights; biases stay float."""
+        """Symmetric int8 without zero points, per channel, at the inputs of layers with weights; biases stay float.
+
+        ``fp16``, ``bf16`` and ``fp8`` are short floats, where the GPU multiplies them.
+        """
         if scheme not in self.schemes:
             raise unknown_scheme(self, scheme)
-        sm_of(device)
-        return QuantSpec(
+        sm = sm_of(device)
+        if sm < _LEAST_SM.get(scheme, 0):
+            raise TargetError(
+                f"the device does not compute in the scheme {scheme}",
+                where=f"--scheme {scheme}, device {device.name!r}",
+                found=f"compute capability {sm / 10:g}",
+                expected=f"{_LEAST_SM[scheme] / 10:g} or later",
+                fix="Choose int8 or fp16, or another device",
+            )
+        spec = QuantSpec(
             activation_dtype="int8",
             activation_symmetric=True,
             per_channel=True,
@@ -48,6 +63,7 @@ class TensorRTTarget:
             quantize_outputs=(),
             attention=False,
         )
+        return with_scheme(spec, scheme)
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``model.engine`` with ``model.onnx`` beside, or what the device needs to build it. Options: ``settings.OPTIONS``."""

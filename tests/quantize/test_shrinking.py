@@ -187,6 +187,23 @@ def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: s
     assert {entry["by"] for entry in made.report["layers"]} == {"error"}
 
 
+def test_layers_that_lose_inputs_and_outputs_are_solved_too(graph: Callable[..., ir.Model], normal: Normal) -> None:
+    text = (
+        "(float[1, 6, 8, 8] x, float[12, 6, 3, 3] a, float[12] ab, float[16, 12, 3, 3] b, float[16] bb, float[4, 16, 1, 1] c)"
+        " => (float[1, 4, 4, 4] y) { n = Tanh(x) t = Conv(n, a, ab) u = Relu(t) v = Conv(u, b, bb) w = Relu(v) y = Conv(w, c) }"
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a": (12, 6, 3, 3), "ab": (12,), "b": (16, 12, 3, 3), "bb": (16,), "c": (4, 16, 1, 1)}
+    model = graph(text, {name: (rng.normal(size=shape) * 0.2).astype(np.float32) for name, shape in shapes.items()})
+    want = outputs(model, (1, 6, 8, 8))
+    errors = []
+    for options in ({}, {"criterion": "second_order", "data": normal(40, (1, 6, 8, 8))}):
+        made = prune(model, pattern="channel", sparsity=0.25, **options)  # type: ignore[arg-type]
+        assert array(made.model, "b").shape == (12, 9, 3, 3)
+        errors.append(float(np.square(outputs(made.model, (1, 6, 8, 8)) - want).sum()))
+    assert errors[1] < 0.7 * errors[0]
+
+
 def test_nothing_goes_at_sparsity_zero() -> None:
     model = exported(Joint(), 1, 7, 12)
     with pytest.raises(QuantizeError, match="nothing to prune"):

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from edgewise.quantize.passes.cast_floats import CastFloats, kept_summary
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets.tensorrt.emulate import RoundExplicitly
-from edgewise.targets.tensorrt.half import CastToHalf, kept_summary
 from edgewise.targets.tensorrt.prepare import prepare
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -279,4 +279,4 @@ def test_emulated_arithmetic_is_numpys_float16(steps: list[tuple[str, float]], v
 def test_the_pass_says_whether_it_did_anything(graph_maker: Any) -> None:
     g = graph_maker()
     g.add("Exp", ["x"], "y")
-    assert not CastToHalf()(g.model({"x": [4]}, {"y": [4]})).modified
+    assert not CastFloats()(g.model({"x": [4]}, {"y": [4]})).modified

@@ -1,17 +1,22 @@
-"""float16 written into the graph: TensorRT 11 and TensorRT for RTX take each tensor's type from it and choose nothing."""
+"""float16 and bfloat16 written into the graph: engines that are strongly typed take each tensor's type from it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
 
-_HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
-_LARGEST = float(np.finfo(np.float16).max)
-_SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+_HALF, _BRAIN, _FLOAT = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT
+# Name in messages, suffix of tensors, largest number, smallest normal one.
+_FORMS = {
+    _HALF: ("float16", "half", float(np.finfo(np.float16).max), float(np.finfo(np.float16).tiny)),
+    _BRAIN: ("bfloat16", "brain", 3.3895e38, float(np.finfo(np.float32).tiny)),
+}
+_ROOM = 4.0  # what other inputs may exceed those of the samples by
 
-# Computed in float16. What is not named here or below stays in float32: normalisations, Softmax, reductions and averages
+# Computed in the short type. What is not named here or below stays in float32: normalisations, Softmax, reductions and averages
 # over whole planes (sums of many terms), powers, roots, exponentials and logarithms (range), quantization (its scales).
 _COMPUTES = {
     "Abs", "Add", "AveragePool", "Clip", "Conv", "ConvTranspose", "Div", "Einsum", "Elu", "Erf", "Gelu", "Gemm",
@@ -24,7 +29,7 @@ _MOVES = {
     "MaxPool", "Pad", "Reshape", "Resize", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze",
     "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
-# These carry a value too large for float16 on; what follows other operators (Softmax, Sigmoid, …) is small again.
+# These carry a value too large for the type on; what follows other operators (Softmax, Sigmoid, …) is small again.
 _CARRIES_RANGE = _MOVES | {"Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum"}
 # These read any type: nothing is cast for them.
 _READS_ANY = {"Cast", "Shape", "Size"}
@@ -34,8 +39,8 @@ _QUANTIZES = {"QuantizeLinear", "DequantizeLinear"}
 _FIXED_INPUTS = {"Resize": (1, 2)}
 
 
-class CastToHalf(ir.passes.InPlacePass):
-    """Compute in float16 between float32 inputs and outputs.
+class CastFloats(ir.passes.InPlacePass):
+    """Compute in float16 or bfloat16 between float32 inputs and outputs.
 
     Before::
 
@@ -45,15 +50,28 @@ class CastToHalf(ir.passes.InPlacePass):
 
         x: f32 ─► Cast ─► Conv(w: f16) ─► Cast ─► Softmax ─► y: f32
 
-    A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe, when a constant
-    of it does not fit float16 (above 65504, or nothing of it a normal number), when what it reads may be as large, when it
-    squares a tensor, or when it divides by a computed one. Needs dtypes on the values (shape inference). Bodies of control
-    flow stay in float32.
+    A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe (LayerNorm,
+    Softmax, large sums), when a constant of it does not fit the type (float16: above 65504, or nothing of it a normal
+    number), when what it reads may be as large, when it squares a tensor, or when it divides by a computed one; with
+    ``ranges`` also when what it makes came near the largest number of the type. Needs dtypes on the values (shape
+    inference). Bodies of control flow stay in float32. After P. Micikevicius et al., "Mixed Precision Training" (ICLR
+    2018), whose list of operators it follows; bfloat16 has the range of float32, so nothing of it overflows.
+
+    Args:
+        keep: names of nodes that stay.
+        dtype: FLOAT16 or BFLOAT16.
+        ranges: the largest magnitude that tensors, by name, had on samples.
     """
 
-    def __init__(self, keep: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        keep: Collection[str] = (),
+        dtype: ir.DataType = _HALF,
+        ranges: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.kept: dict[str, str] = {}
-        self._keep = frozenset(keep)
+        self._keep, self._dtype, self._ranges = frozenset(keep), dtype, ranges
+        self._name, self._suffix, self._largest, self._smallest = _FORMS[dtype]
         self._half: set[ir.Node] = set()
         self._wide: set[ir.Value] = set()
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -79,7 +97,8 @@ class CastToHalf(ir.passes.InPlacePass):
         elif reason != _FOLLOWS and node.op_type not in _QUANTIZES:
             self.kept[node.name or ""] = reason
         # Limits that are never met (Clip's ±3.4e38) make nothing large.
-        source = reason == _ASKED or (reason == _TOO_LARGE and node.op_type != "Clip")
+        large = reason.startswith(_TOO_LARGE) and node.op_type != "Clip"
+        source = reason == _ASKED or large or reason.startswith(_REACHED)
         carried = node.op_type in _CARRIES_RANGE and any(
             value in self._wide for value in node.inputs if value is not None
         )
@@ -97,12 +116,15 @@ class CastToHalf(ir.passes.InPlacePass):
         if node.op_type in _MOVES and not self._moves_half(node):
             return _FOLLOWS
         constants = [value for value in node.inputs if value is not None and _constant(value)]
-        if any(_overflows(value) for value in constants):
-            return _TOO_LARGE
-        if any(_vanishes(value) for value in constants):
-            return "a constant is too small for float16"
+        if any(_largest_of(value) > self._largest for value in constants):
+            return f"{_TOO_LARGE} {self._name}"
+        if any(0 < _largest_of(value) < self._smallest for value in constants):
+            return f"a constant is too small for {self._name}"
         if any(value in self._wide for value in node.inputs if value is not None):
-            return "an input may be too large for float16"
+            return f"an input may be too large for {self._name}"
+        reached = max((self._ranges.get(str(value.name), 0.0) for value in node.outputs), default=0.0)
+        if reached * _ROOM > self._largest:
+            return f"{_REACHED} {reached:.3g} on the samples, too near to the largest {self._name}"
         if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
             return "it squares its input"
         divisor = node.inputs[1] if node.op_type == "Div" else None
@@ -116,17 +138,17 @@ class CastToHalf(ir.passes.InPlacePass):
     def _retype_outputs(self, node: ir.Node) -> None:
         for value in node.outputs:
             if _is_float(value):
-                value.type = ir.TensorType(_HALF)
+                value.type = ir.TensorType(self._dtype)
 
     def _fit_inputs(self, node: ir.Node, graph: ir.Graph) -> None:
         if node.op_type in _READS_ANY:
             return
-        wanted = _HALF if node in self._half else _FLOAT
+        wanted = self._dtype if node in self._half else _FLOAT
         fixed = _FIXED_INPUTS.get(node.op_type, ()) if node in self._half else ()
         for index, value in enumerate(node.inputs):
-            if value is None or index in fixed or value.dtype not in (_HALF, _FLOAT) or value.dtype == wanted:
+            if value is None or index in fixed or value.dtype not in (self._dtype, _FLOAT) or value.dtype == wanted:
                 continue
-            # What was float16 before this pass is left alone.
+            # What was of the type before this pass is left alone.
             if wanted == _FLOAT and value.producer() not in self._half:
                 continue
             node.replace_input_with(index, self._cast(value, wanted, graph))
@@ -134,24 +156,25 @@ class CastToHalf(ir.passes.InPlacePass):
     def _cast(self, value: ir.Value, dtype: ir.DataType, graph: ir.Graph) -> ir.Value:
         """The value in another type: one cast per value, however many read it; constants are stored anew."""
         if (value, dtype) not in self._casts:
-            suffix = "half" if dtype == _HALF else "float"
+            suffix = self._suffix if dtype == self._dtype else "float"
             if _constant(value):
-                self._casts[value, dtype] = _stored_as_half(value, graph)
+                self._casts[value, dtype] = _stored(value, dtype, suffix, graph)
             else:
                 self._casts[value, dtype] = _insert_cast(value, dtype, f"{value.name}_{suffix}", graph)
         return self._casts[value, dtype]
 
     def _restore_outputs(self, graph: ir.Graph) -> None:
         for index, value in enumerate(graph.outputs):
-            if value.producer() in self._half and value.dtype == _HALF:
+            if value.producer() in self._half and value.dtype == self._dtype:
                 name = value.name or ""
-                value.name = f"{name}_half"
+                value.name = f"{name}_{self._suffix}"
                 graph.outputs[index] = _insert_cast(value, _FLOAT, name, graph)
 
 
 _FOLLOWS = "it moves what is float32 already"
 _ASKED = "it was asked for"
-_TOO_LARGE = "a constant is too large for float16"
+_TOO_LARGE = "a constant is too large for"
+_REACHED = "its output reached"
 
 
 def _is_float(value: ir.Value | None) -> bool:
@@ -162,33 +185,26 @@ def _constant(value: ir.Value) -> bool:
     return value.is_initializer() and not value.is_graph_input() and value.const_value is not None
 
 
-def _magnitudes(value: ir.Value) -> np.ndarray:
-    """Magnitudes of a float32 constant's finite numbers other than zero."""
+def _largest_of(value: ir.Value) -> float:
+    """The largest finite magnitude of a float32 constant; 0 when it has none.
+
+    Below the smallest normal number nothing of it survives: an epsilon would become zero or lose its digits.
+    """
     if not _is_float(value) or value.const_value is None:
-        return np.zeros(0, np.float32)
+        return 0.0
     array = np.abs(value.const_value.numpy())
-    return np.asarray(array[np.isfinite(array) & (array > 0)])
+    finite = array[np.isfinite(array)]
+    return float(finite.max()) if finite.size else 0.0
 
 
-def _overflows(value: ir.Value) -> bool:
-    magnitudes = _magnitudes(value)
-    return magnitudes.size > 0 and float(magnitudes.max()) > _LARGEST
-
-
-def _vanishes(value: ir.Value) -> bool:
-    """Nothing of it is a normal float16: an epsilon would become zero or lose its digits."""
-    magnitudes = _magnitudes(value)
-    return magnitudes.size > 0 and float(magnitudes.max()) < _SMALLEST_NORMAL
-
-
-def _stored_as_half(value: ir.Value, graph: ir.Graph) -> ir.Value:
+def _stored(value: ir.Value, dtype: ir.DataType, suffix: str, graph: ir.Graph) -> ir.Value:
     array = value.const_value.numpy() if value.const_value is not None else np.zeros(0, np.float32)
-    name = f"{value.name}_half"
+    name = f"{value.name}_{suffix}"
     stored = ir.Value(
         name=name,
-        type=ir.TensorType(_HALF),
+        type=ir.TensorType(dtype),
         shape=value.shape,
-        const_value=ir.tensor(array.astype(np.float16), name=name),
+        const_value=ir.tensor(array.astype(dtype.numpy()), name=name),
     )
     graph.register_initializer(stored)
     return stored
