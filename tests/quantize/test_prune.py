@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -188,19 +190,45 @@ def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
     assert "'fc'" in str(error.value)
 
 
-@pytest.mark.parametrize("pattern", ["block:4x4", "block:4x2", "block:4x1", "2:4", "1:4", "unstructured"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("block:16x1", "block:8x8", "block:4x4", "block:4x2", "block:4x1", "block:1x4"),
+        *("2:4", "1:4", "4:8", "2:8", "1:16", "unstructured"),
+    ],
+)
 def test_the_pattern_is_found_again(pattern: str) -> None:
-    sparsity = {"2:4": 0.5, "1:4": 0.75}.get(pattern, 0.6)
+    group = re.fullmatch(r"(\d+):(\d+)", pattern)
+    sparsity = 1 - int(group[1]) / int(group[2]) if group else 0.6
     weights = np.random.default_rng(_SEED).normal(size=(32, 24)).astype(np.float32)
     made = prune(product(weights), pattern=pattern, sparsity=sparsity)
     (entry,) = sparsity_of(made.model)
     assert entry["pattern"] == pattern
-    assert entry["density"] == pytest.approx(1 - sparsity, abs=0.02)
+    assert entry["density"] == pytest.approx(1 - sparsity, abs=0.05)
 
 
 def test_dense_weights_have_no_pattern() -> None:
     (entry,) = sparsity_of(product(np.ones((4, 4), np.float32)))
     assert (entry["density"], entry["pattern"]) == (1.0, None)
+
+
+def test_joint_two_of_four_and_int8() -> None:
+    """Every group of four int8 weights has at most two that are not zero, and the integers are those of the sparse weights."""
+    from edgewise.quantize import QuantSpec, quantize
+    from edgewise.runtime.data import random_data
+    from edgewise.runtime.tensors import TensorSpec
+
+    weights = np.random.default_rng(_SEED).normal(size=(32, 24)).astype(np.float32)
+    sparse = prune(product(weights), pattern="2:4", sparsity=0.5)
+    spec = QuantSpec(activation_dtype="int8", activation_symmetric=True, quantize_outputs=(), quantize_bias=False)
+    made = quantize(sparse.model, spec, random_data([TensorSpec("x", "float32", (2, 32))], 8), allow_random=True)
+    stored = [v.const_value.numpy() for v in made.model.graph.initializers.values() if v.dtype == ir.DataType.INT8]  # type: ignore[union-attr]
+    (integers,) = [array for array in stored if array.shape == (32, 24)]
+    groups = integers.T.reshape(-1, 4)
+    assert np.count_nonzero(groups, axis=1).max() == 2
+    assert np.all(integers[weights_of(sparse.model) == 0] == 0)
+    (entry,) = sparsity_of(made.model)
+    assert (entry["pattern"], entry["bits"], entry["bytes"]) == ("2:4", 8, 32 * 24)
 
 
 def test_quantization_keeps_zeros() -> None:

@@ -262,11 +262,17 @@ def _refused(console: Console, support: Result, target: str = "the target") -> N
 
 
 def _sparsity(console: Console, sparsity: Result | None) -> None:
-    layers = [layer for layer in (sparsity or {}).get("layers", []) if layer["pattern"]]
-    rows = [(layer["name"], layer["op"], layer["pattern"], percent(1 - layer["density"])) for layer in layers]
-    table(
-        console, f"Sparse weights ({len(rows)} layers)", ("layer", "op", "pattern", "zeros"), rows[:_MOST_ROWS], right=1
-    )
+    """Layers whose weights are short or sparse; plain float32 ones are counted in the head."""
+    layers = [layer for layer in (sparsity or {}).get("layers", []) if layer["pattern"] or layer["bits"] != 32]
+    rows = [
+        (
+            *(layer["name"], layer["op"], layer["pattern"] or "dense", percent(1 - layer["density"])),
+            *(str(layer["bits"]), size(layer["bytes"])),
+        )
+        for layer in layers
+    ]
+    columns = ("layer", "op", "pattern", "zeros", "bits", "size")
+    table(console, f"Sparse and short weights ({len(rows)} layers)", columns, rows[:_MOST_ROWS], right=3)
 
 
 def _warnings(console: Console, texts: list[str]) -> None:
