@@ -5,7 +5,7 @@ edgewise export sparse.pth --arch examples/cifar/resnet20.py:resnet20 --input "i
 
 DATA are training images (a folder or zip), such as the folder ``train`` of the public repository cyizhuo/CIFAR-10-dataset; labels are not
 used. ``--arch path.py:callable`` takes another network. With ``--final`` above ``--sparsity`` the masks close on from there, along the
-cubic schedule of Zhu and Gupta (2017). Every twentieth image judges how often student and teacher agree and is not trained on; ``--test
+cubic schedule of Zhu and Gupta (2017). ``--teacher`` takes another network, of ``--teacher-arch``, than the dense one. Every twentieth image judges how often student and teacher agree and is not trained on; ``--test
 DATA`` prints top-1 of labelled images of the dense, the pruned and the fine-tuned network.
 """
 
@@ -108,6 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--arch", default=_RESNET20, help="path.py:callable that makes the network")
+    parser.add_argument("--teacher", type=Path, help="weights of another teacher than the dense network")
+    parser.add_argument("--teacher-arch", default=_RESNET20)
     parser.add_argument("--data", required=True)
     parser.add_argument("--test")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -123,9 +125,10 @@ def main() -> None:
     everything, _ = images(options.data, options.samples)
     judges = torch.arange(len(everything)) % _HELD == 0
     held, data = everything[judges], everything[~judges]
-    teacher = load(options.weights, options.arch)
+    dense = load(options.weights, options.arch)
+    teacher = load(options.teacher, options.teacher_arch) if options.teacher else dense
     # In eval mode all along: the statistics of BatchNorm stay those of the whole training set.
-    student = copy.deepcopy(teacher)
+    student = copy.deepcopy(dense)
     first = next(name for name, child in student.named_modules() if isinstance(child, nn.Conv2d))
     some = data[:: max(1, len(data) // 512)][:512]
     masks = torch_masks(
@@ -140,7 +143,7 @@ def main() -> None:
     test = images(options.test, None) if options.test else None
     if test:
         print(
-            f"top-1 dense {share(classes(teacher, test[0]), test[1])}, pruned {share(classes(student, test[0]), test[1])}",
+            f"top-1 dense {share(classes(dense, test[0]), test[1])}, pruned {share(classes(student, test[0]), test[1])}",
             flush=True,
         )
     train(student, teacher, masks, data, options)
