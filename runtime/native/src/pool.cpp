@@ -19,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpin = std::chrono::microseconds(50);  // about the longest gap between two parallel operators
 constexpr size_t kCacheLine = 64;
+constexpr int64_t kPieces = 16;  // a thread, so that one that is slowed down does not hold up the others
 
 void pause() {
 #if defined(__x86_64__)
@@ -68,6 +69,28 @@ void pin_to(std::thread& thread, int core) {
 #endif
 }
 
+int current_core() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// Moves this thread to another core that it may use. The scheduler may wake a thread on the core of the one that wakes it, and leave
+// both there for seconds while another core is idle.
+void leave_core(int core) {
+#if defined(__linux__)
+    cpu_set_t allowed, others;
+    if (core < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+    others = allowed;
+    CPU_CLR(core, &others);
+    if (sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)core;
+#endif
+}
+
 // How often this process came out of a fork: its parent's threads are not in it.
 std::atomic<uint32_t> forks{0};
 
@@ -88,7 +111,9 @@ public:
 // when no piece is left and waits for those that joined. One that wakes too late finds it closed and is waited for by nobody.
 class Crew {
 public:
-    explicit Crew(int32_t threads) : count_(threads) { workers_.reserve(static_cast<size_t>(threads)); }
+    explicit Crew(int32_t threads) : count_(threads), shares_(static_cast<size_t>(threads)) {
+        workers_.reserve(static_cast<size_t>(threads));
+    }
 
     // False when the system refuses a thread; end() ends those that were started.
     bool start(bool pin) {
@@ -111,11 +136,15 @@ public:
     }
 
     void run(int64_t count, int64_t grain, ThreadPool::Body body, void* context) {
-        body_ = body, context_ = context, items_ = count;
-        // Four pieces a thread, so that one that is slowed down does not hold up the others.
-        const int64_t pieces = std::min<int64_t>((count + grain - 1) / grain, int64_t{4} * count_);
+        body_ = body, context_ = context, core_ = current_core();
+        const int64_t pieces = std::min<int64_t>((count + grain - 1) / grain, kPieces * count_);
         piece_ = ((count + pieces - 1) / pieces + grain - 1) / grain * grain;
-        next_.store(0, std::memory_order_relaxed);
+        const int64_t made = (count + piece_ - 1) / piece_;
+        for (int32_t i = 0; i < count_; ++i) {
+            Share& share = shares_[static_cast<size_t>(i)];
+            share.next.store(made * i / count_ * piece_, std::memory_order_relaxed);
+            share.end = std::min(made * (i + 1) / count_ * piece_, count);
+        }
         state_.store((state_.load(std::memory_order_relaxed) | kOpen) + kRound, std::memory_order_seq_cst);
         if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
         take_pieces(0);
@@ -126,6 +155,12 @@ public:
     }
 
 private:
+    // The items of one thread, which others may take from.
+    struct alignas(kCacheLine) Share {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
+
     // state_: the round, whether it is open, how many threads are inside.
     static constexpr uint64_t kInside = (uint64_t{1} << 31) - 1, kOpen = uint64_t{1} << 31, kRound = uint64_t{1} << 32;
 
@@ -134,11 +169,16 @@ private:
         wake_.notify_all();
     }
 
+    // A thread's own pieces follow each other, so that it finds in its cache what neighbouring items share; then those that others
+    // have not begun.
     void take_pieces(int32_t thread) {
-        for (;;) {
-            const int64_t begin = next_.fetch_add(piece_, std::memory_order_relaxed);
-            if (begin >= items_) return;
-            body_(context_, begin, std::min(begin + piece_, items_), thread);
+        for (int32_t i = 0; i < count_; ++i) {
+            Share& share = shares_[static_cast<size_t>((thread + i) % count_)];
+            for (;;) {
+                const int64_t begin = share.next.fetch_add(piece_, std::memory_order_relaxed);
+                if (begin >= share.end) break;
+                body_(context_, begin, std::min(begin + piece_, share.end), thread);
+            }
         }
     }
 
@@ -148,6 +188,7 @@ private:
             uint64_t state = state_.load(std::memory_order_relaxed);
             while ((state & kOpen) != 0) {
                 if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed)) continue;
+                if (current_core() == core_) leave_core(core_);
                 take_pieces(thread);
                 state_.fetch_sub(1, std::memory_order_release);
                 break;
@@ -179,10 +220,10 @@ private:
     std::atomic<int32_t> asleep_{0};
     std::atomic<bool> stop_{false};
     alignas(kCacheLine) std::atomic<uint64_t> state_{0};
-    alignas(kCacheLine) std::atomic<int64_t> next_{0};
     // Written between rounds, when nobody is inside.
-    alignas(kCacheLine) int64_t items_ = 0;
-    int64_t piece_ = 1;
+    std::vector<Share> shares_;
+    alignas(kCacheLine) int64_t piece_ = 1;
+    int core_ = -1;  // of the caller
     ThreadPool::Body body_ = nullptr;
     void* context_ = nullptr;
 };

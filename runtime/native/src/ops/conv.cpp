@@ -20,6 +20,11 @@ struct Tile {
     int64_t first, pixels, vectors;
 };
 
+// What a thread's scratch holds.
+struct Packed {
+    int64_t item = -1, tile = -1;
+};
+
 class Conv final : public Operator {
 public:
     Status prepare(Setup& setup) override {
@@ -44,11 +49,14 @@ public:
     }
 
     // Work is counted in quarters of a vector of pixels times lines of outputs, so that threads get equal shares of it wherever
-    // tiles begin. A thread packs each tile that it has a share in.
+    // tiles begin. A thread packs each tile that it has a share in; once, if the tile does not come in parts.
     void run(const Run& run) override {
         if (geometry_.batch == 0) return;
-        const int64_t per_group = lines_ * (4 * vectors_ + cost_of(whole_tiles_));
-        run.pool.parallel(geometry_.batch * groups_ * per_group, grain_, [&](int64_t begin, int64_t end, int32_t thread) {
+        const int64_t per_group = lines_ * (4 * vectors_ + cost_of(whole_tiles_)), all = geometry_.batch * groups_ * per_group;
+        const int32_t threads = run.pool.threads();
+        for (int32_t thread = 0; thread < threads; ++thread) *packed_in(run.scratch + thread * scratch_bytes_) = Packed();
+        const int64_t grain = part_planes_ < planes_ ? std::max(grain_, (all + threads - 1) / threads) : grain_;
+        run.pool.parallel(all, grain, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
             int64_t group = begin / per_group, at = begin % per_group, tile = 0;
             for (; at >= lines_ * cost_of(tile); ++tile) at -= lines_ * cost_of(tile);
@@ -62,7 +70,7 @@ public:
     }
 
 private:
-    static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4;
+    static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4, kPackedBytes = 64;
 
     Status read_groups(const Setup& setup, const Tensor& x) {
         groups_ = setup.attributes.integer("group", 1);
@@ -157,7 +165,7 @@ private:
         int64_t partial = 0, all = 0;
         if ((parts_ > 1 || part_planes_ < planes_) && __builtin_mul_overflow(lines_ * kLineBytes, most_pixels_, &partial))
             return setup.refuse("needs too much memory");
-        if (__builtin_add_overflow(tile_bytes_ + kSumsBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
+        if (__builtin_add_overflow(tile_bytes_ + kSumsBytes + kPackedBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
@@ -169,7 +177,9 @@ private:
         return 4 * (vectors_ / whole_tiles_ + (tile < vectors_ % whole_tiles_));
     }
 
-    // Some lines of outputs of one tile. The scratch holds the packed tile, then sums.
+    Packed* packed_in(uint8_t* scratch) const { return reinterpret_cast<Packed*>(scratch + scratch_bytes_ - kPackedBytes); }
+
+    // Some lines of outputs of one tile. The scratch holds the packed tile, then sums, then which tile that is.
     void compute(const Run& run, int64_t item, int64_t which, int64_t first_line, int64_t last_line, uint8_t* scratch) const {
         const Tile tile = tile_at(which);
         const int64_t group = item % groups_, sample = item / groups_;
@@ -183,8 +193,11 @@ private:
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;
         const uint8_t* x = run.inputs[0]->data + item * planes_ * geometry_.in_pixels * 4;
+        Packed* packed = packed_in(scratch);
+        const bool again = packed->item == item && packed->tile == which && part_planes_ == planes_;
+        *packed = {item, which};
         if (start_) {
-            place_x(x, planes_, tile, scratch, &block);
+            place_x(x, planes_, tile, again, scratch, &block);
             block.outputs = block_;
             block.index = index_;
             block.start = start_ + group * parts_ * group_blocks_ + first / block_;
@@ -196,7 +209,7 @@ private:
         const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
         for (int64_t plane = 0; plane < planes_; plane += most) {
             const int64_t planes = std::min(most, planes_ - plane);
-            place_x(x + plane * geometry_.in_pixels * 4, planes, tile, scratch, &block);
+            place_x(x + plane * geometry_.in_pixels * 4, planes, tile, again, scratch, &block);
             block.entries = planes * geometry_.positions;
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
             (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
@@ -207,7 +220,8 @@ private:
     // Pixels of a tile of spare ones, with what rounds them up.
     int64_t spare_width() const { return (spare_ + 15) / 16 * 16; }
 
-    void place_x(const uint8_t* from, int64_t planes, const Tile& tile, uint8_t* scratch, ConvBlock* block) const {
+    // `packed`: it is there already.
+    void place_x(const uint8_t* from, int64_t planes, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
         if (geometry_.pointwise && whole && outputs_ <= kFewOutputs) {
@@ -218,6 +232,7 @@ private:
         const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : spare_width();
         block->x = scratch;
         block->x_stride = width * 4;
+        if (packed) return;
         ConvRow rows[kMostPixels];
         ConvRun runs[3 * kMostPixels + 1];
         const int64_t row_count = make_rows(geometry_, tile.first, tile.pixels, rows);
