@@ -18,10 +18,11 @@ from edgewise.quantize.pruning.densities import RULES, SENSITIVITY, check_densit
 from edgewise.quantize.pruning.latency import LatencyTable
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.patterns import parse_pattern
-from edgewise.quantize.pruning.pruner import Pruner, item_of, size_of
+from edgewise.quantize.pruning.pruner import Load, Pruner, item_of, size_of
 from edgewise.quantize.pruning.reconstruct import Reconstruction
 from edgewise.quantize.pruning.selection import check_names, select
 from edgewise.quantize.rewritten import Rewritten
+from edgewise.quantize.shrinking.adapt import Budget
 from edgewise.quantize.shrinking.structures import check_structure, find_structure
 from edgewise.runtime.progress import Progress, silent
 
@@ -94,7 +95,10 @@ def prune(
     refused: list[dict[str, str]] = []
     structure = find_structure(pattern)
     if structure is not None:
-        done = structure.remove(model, sparsity, skip, refused, data=calibration, progress=progress)
+        looks = calibration if asked.looks else None
+        done = structure.remove(
+            model, sparsity, skip, refused, data=looks, progress=progress, **_budget(asked, calibration)
+        )
     else:
         done = _prune_layers(model, asked, calibration, refused, progress)
     if not done:
@@ -160,11 +164,19 @@ def _shares(
 ) -> Mapping[str, float]:
     """What to remove from each layer, by the name of its weights."""
     if asked.densities == SENSITIVITY and data is not None:
-        load = size_of if asked.costs is None else LatencyTable(asked.costs).cost
-        return pruner.sensitivity(layers, asked.sparsity, data, load, progress)
+        return pruner.sensitivity(layers, asked.sparsity, data, _load(asked), progress)
     items = [item_of(layer) for layer in layers]
     shares = RULES[asked.densities](items, pruner.pattern, asked.sparsity)
     return {item.name: share for item, share in zip(items, shares, strict=True)}
+
+
+def _budget(asked: _Asked, data: Dataset | None) -> dict[str, Budget]:
+    """What a structure is told where its groups may differ."""
+    return {"budget": Budget(_load(asked), data)} if asked.densities == SENSITIVITY and data is not None else {}
+
+
+def _load(asked: _Asked) -> Load:
+    return size_of if asked.costs is None else LatencyTable(asked.costs).cost
 
 
 def _calibration(asked: _Asked, data: Dataset | None, samples: int) -> Dataset | None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.pruning.matrices import weight_value
+from edgewise.quantize.shrinking.adapt import Budget, adapt
 from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
 from edgewise.quantize.shrinking.cutting import cut
 from edgewise.quantize.shrinking.groups import Group, Indices, Span, find_groups
@@ -28,6 +29,7 @@ def remove_units(
     *,
     kind: str,
     data: Dataset | None = None,
+    budget: Budget | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Remove a share of the units of every group, in place, so that tensors shrink.
@@ -62,21 +64,28 @@ def remove_units(
         skip: names of layers that keep their outputs.
         refused: lines of the report are added here.
         kind: ``channel``, ``head`` or ``width``.
-        data: calibration samples.
+        data: calibration samples, for the choice within a group.
+        budget: then ``sparsity`` is the share of what all layers take together, and groups differ (``adapt.py``).
         progress: told how far it is.
 
     Returns:
         ``name, op, weight, density, by`` for every layer that makes fewer outputs.
     """
-    groups = [group for group in find_groups(model.graph, kind, skip, refused) if removed_count(group, sparsity)]
+    groups = find_groups(model.graph, kind, skip, refused)
+    if budget is None:
+        counts = [removed_count(group, sparsity) for group in groups]
+    else:
+        counts = adapt(model, groups, sparsity, budget, progress)
+    amounts = {id(group): count for group, count in zip(groups, counts, strict=True)}
+    groups = [group for group in groups if amounts[id(group)]]
     dense = model.clone()
     read = [(group, readers_of(model.graph, group)) for group in groups]
     solvable = [(group, readers) for group, readers in read if readers] if data is not None else []
     chosen: dict[int, list[int]] = {}
     if data is not None and solvable:
         for (group, _), problem in zip(solvable, problems(model, solvable, data, progress), strict=True):
-            chosen[id(group)] = by_error(problem, removed_count(group, sparsity))
-    return _carry_out(model, dense, read, chosen, sparsity, data, progress)
+            chosen[id(group)] = by_error(problem, amounts[id(group)])
+    return _carry_out(model, dense, read, chosen, amounts, data, progress)
 
 
 def _carry_out(
@@ -84,7 +93,7 @@ def _carry_out(
     dense: ir.Model,
     read: Sequence[tuple[Group, list[Layer]]],
     chosen: dict[int, list[int]],
-    sparsity: float,
+    amounts: dict[int, int],
     data: Dataset | None,
     progress: Progress,
 ) -> list[dict[str, Any]]:
@@ -94,7 +103,7 @@ def _carry_out(
         gone = chosen.get(id(group))
         by = "norm" if gone is None else "error"
         if gone is None:
-            gone = np.argsort(by_norm(group), kind="stable")[: removed_count(group, sparsity)].tolist()
+            gone = np.argsort(by_norm(group), kind="stable")[: amounts[id(group)]].tolist()
         units += [group.units[unit] for unit in gone]
         solved.update({layer.node: layer for layer in readers if by == "error"})
         rows += [_row(maker, 1 - len(gone) / len(group.units), by) for maker in group.makers]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx_ir as ir
 
 from edgewise.quantize.errors import QuantizeError
+from edgewise.quantize.shrinking.adapt import Budget
 from edgewise.quantize.shrinking.groups import CHANNEL, HEADS, WIDTH
 from edgewise.quantize.shrinking.low_rank import factorise
 from edgewise.quantize.shrinking.remove import remove_units
@@ -32,8 +33,9 @@ class Remove(Protocol):
         *,
         data: Dataset | None,
         progress: Progress,
+        **budget: Budget,
     ) -> list[dict[str, Any]]:
-        """Remove this share; ``data`` is there when the criterion looks at it."""
+        """Remove this share; ``data`` is there when the criterion looks at it, ``budget`` where groups may differ."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,22 @@ class Structure:
         name: what ``--pattern`` takes.
         remove: what carries it out.
         criteria: those that it knows.
+        densities: likewise; ``sensitivity`` hands it a budget.
         keeps_parts: tensors between residual blocks keep their shapes, so ``reconstruct`` can compare them.
     """
 
     name: str
     remove: Remove
     criteria: tuple[str, ...] = ("magnitude", "second_order")
+    densities: tuple[str, ...] = ("uniform",)
     keeps_parts: bool = False
 
 
+_MEASURED = ("uniform", "sensitivity")
 STRUCTURES = (
-    Structure(CHANNEL, partial(remove_units, kind=CHANNEL)),
-    Structure(HEADS, partial(remove_units, kind=HEADS), keeps_parts=True),
-    Structure(WIDTH, partial(remove_units, kind=WIDTH), keeps_parts=True),
+    Structure(CHANNEL, partial(remove_units, kind=CHANNEL), densities=_MEASURED),
+    Structure(HEADS, partial(remove_units, kind=HEADS), densities=_MEASURED, keeps_parts=True),
+    Structure(WIDTH, partial(remove_units, kind=WIDTH), densities=_MEASURED, keeps_parts=True),
     Structure("low-rank", factorise, keeps_parts=True),
     Structure("slice", slice_stream, criteria=("second_order",)),
 )
@@ -75,7 +80,7 @@ def check_structure(structure: Structure, criterion: str, densities: str, recons
     """
     checks = (
         ("criterion", criterion, criterion in structure.criteria, " or ".join(structure.criteria)),
-        ("densities", densities, densities == "uniform", "uniform"),
+        ("densities", densities, densities in structure.densities, " or ".join(structure.densities)),
         ("reconstruct", str(reconstruct), structure.keeps_parts or not reconstruct, "no reconstruction"),
     )
     for what, found, fits, expected in checks:

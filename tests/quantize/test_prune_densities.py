@@ -175,7 +175,7 @@ def test_a_table_that_does_not_serve(model: ir.Model, data: Dataset, tmp_path: P
         ({"densities": "fair"}, "expected uniform, erk, global, sensitivity"),
         ({"densities": "erk", "pattern": "2:4"}, "the pattern has one density"),
         ({"densities": "sensitivity"}, "no calibration data"),
-        ({"densities": "erk", "pattern": "channel"}, "with the pattern channel"),
+        ({"densities": "erk", "pattern": "channel"}, "(pattern channel)"),
         ({"costs": "c.json"}, "a table of costs with densities uniform"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -204,6 +206,49 @@ def test_layers_that_lose_inputs_and_outputs_are_solved_too(graph: Callable[...,
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_steps_take_from_what_is_dear_and_not_missed(normal: Normal, tmp_path: Path) -> None:
+    """The MLP costs a hundred times the other layers: the budget is met there, with no unit more than needed."""
+    model = exported(Joint(), 1, 7, 12)
+    layers = [
+        node for node in model.graph if node.op_type in ("Gemm", "MatMul") and node.inputs[1].const_value is not None
+    ]  # type: ignore[union-attr]
+    dear = {maker(model, "fc1.weight"), maker(model, "fc2.weight")}
+    table = [
+        {
+            "op": n.op_type,
+            "name": n.name,
+            "weight": list(n.inputs[1].shape),
+            "costs": [[0, 0], [1, 100 if n.name in dear else 1]],
+        }  # type: ignore[union-attr]
+        for n in layers
+    ]
+    (tmp_path / "costs.json").write_text(json.dumps({"schema_version": 1, "unit": "mJ", "layers": table}))
+    data = normal(32, (1, 7, 12))
+    made = prune(
+        model, pattern="width", sparsity=0.4, densities="sensitivity", costs=tmp_path / "costs.json", data=data
+    )
+    assert [entry["weight"] for entry in made.report["layers"]] == ["fc1.weight"]
+    kept = array(made.model, "fc1.weight").shape[1]
+    assert 200 * kept / 40 + 4 <= 0.6 * 204
+    assert 200 * (kept + 3) / 40 + 4 > 0.6 * 204, "and no more than needed"
+
+
+def test_groups_differ_by_what_they_cost_the_outputs(graph: Callable[..., ir.Model], normal: Normal) -> None:
+    """Two MLPs side by side of one size; the outputs of the second count for nothing."""
+    text = (
+        "(float[1, 5, 8] x, float[8, 16] a, float[16, 4] b, float[8, 16] c, float[16, 4] d) => (float[1, 5, 4] y)"
+        "{ n = Tanh(x) t = MatMul(n, a) u = Relu(t) v = MatMul(u, b) p = MatMul(n, c) q = Relu(p) r = MatMul(q, d) y = Add(v, r) }"
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a": (8, 16), "b": (16, 4), "c": (8, 16), "d": (16, 4)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["d"] *= 1e-3
+    model = graph(text, arrays)
+    made = prune(model, pattern="width", sparsity=0.4, densities="sensitivity", data=normal(16, (1, 5, 8)))
+    assert {entry["weight"]: entry["density"] for entry in made.report["layers"]} == {"c": pytest.approx(0.2, abs=0.07)}
+    assert array(made.model, "a").shape == (8, 16)
+
+
 def test_nothing_goes_at_sparsity_zero() -> None:
     model = exported(Joint(), 1, 7, 12)
     with pytest.raises(QuantizeError, match="nothing to prune"):
@@ -223,7 +268,7 @@ def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
     ("options", "message"),
     [
         ({"criterion": "wanda"}, "found criterion wanda; expected magnitude or second_order"),
-        ({"densities": "erk"}, "found densities erk; expected uniform"),
+        ({"densities": "erk"}, "found densities erk; expected uniform or sensitivity"),
         ({"criterion": "second_order"}, "no calibration data"),
     ],
 )

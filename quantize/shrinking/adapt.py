@@ -1,0 +1,137 @@
+"""How much to remove from which group, in small steps, by what it costs and what it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.quantize.layers import Layer, constant_of
+from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
+from edgewise.quantize.pruning.sensitivity import Probe
+from edgewise.quantize.shrinking.choosing import by_norm
+from edgewise.quantize.shrinking.groups import Group, Indices, Span
+from edgewise.quantize.shrinking.refit import input_axis
+from edgewise.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from edgewise.runtime.data import Dataset
+
+_STEPS = 12  # towards the budget
+_TRIES = 16  # amounts that are tried of a group in one step, at most
+
+Load = Callable[[Layer, float], float]
+Counts = list[int]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Whether and how groups differ: ``load`` is what a layer takes at a share of its weights, ``data`` the samples that judge."""
+
+    load: Load
+    data: Dataset
+
+
+def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress) -> Counts:
+    """How many units of each group to remove, so that the layers together take 1 − sparsity of what they took.
+
+    ::
+
+        load ──► step 1: each group alone, cut until the step is saved ─► the one that changes the outputs least ──► step 2 ─► …
+
+    After T.-J. Yang et al., "NetAdapt" (ECCV 2018), as D. Wofk et al. use it in "FastDepth" (ICRA 2019); there each step is
+    trained and judged by labels, here the network's outputs on samples judge, and nothing is trained.
+
+    Args:
+        model: prepared; the same afterwards as before.
+        groups: of it.
+        sparsity: the share of the load to take off.
+        budget: what layers take, and samples.
+        progress: told how far it is.
+
+    Returns:
+        Per group how many of its units with the smallest norms go. Less is saved than asked for where one unit is left of each.
+    """
+    search = _Search(model, groups, budget)
+    start = search.load(search.counts)
+    goal = start * (1 - sparsity)
+    for step in range(1, _STEPS + 1):
+        search.take(start - (start - goal) * step / _STEPS)
+        progress("adapt", step, _STEPS)
+    search.restore()
+    return search.counts
+
+
+class _Search:
+    def __init__(self, model: ir.Model, groups: Sequence[Group], budget: Budget) -> None:
+        self._load, self._probe = budget.load, Probe(model, budget.data)
+        self._orders = [[group.units[unit] for unit in np.argsort(by_norm(group), kind="stable")] for group in groups]
+        self.counts: Counts = [0] * len(groups)
+        self._layers = {weight_value(layer): layer for layer in weighted_layers(model.graph)}
+        self._kept = {value: value.const_value for value in self._constants()}
+
+    def take(self, goal: float) -> None:
+        """Remove from one group until the load is at most ``goal``: from the one with which the outputs change least."""
+        if self.load(self.counts) <= goal:
+            return
+        found: list[tuple[float, Counts]] = []
+        for index in range(len(self._orders)):
+            counts = self._enough(index, goal)
+            if counts is not None:
+                found.append((self._error(counts), counts))
+        if found:
+            self.counts = min(found, key=lambda each: each[0])[1]
+
+    def _enough(self, index: int, goal: float) -> Counts | None:
+        """The fewest units of a group, beside those that are gone, that reach the goal."""
+        most = len(self._orders[index]) - 1
+        step = max(1, len(self._orders[index]) // _TRIES)
+        for count in range(self.counts[index] + step, most + 1, step):
+            counts = [*self.counts[:index], count, *self.counts[index + 1 :]]
+            if self.load(counts) <= goal:
+                return counts
+        return None
+
+    def load(self, counts: Counts) -> float:
+        """What all layers take without these units."""
+        lost: dict[Span, set[int]] = {}
+        for unit in self._gone(counts):
+            for span, at in unit.items():
+                if span[0] in self._layers:
+                    lost.setdefault(span, set()).update(at.tolist())
+        total = 0.0
+        for value, layer in self._layers.items():
+            shape = np.asarray(constant_of(value)).shape
+            share = 1.0
+            for axis in {layer.channel_axis, input_axis(layer)} - {None}:
+                share *= 1 - len(lost.get((value, axis or 0), ())) / shape[axis or 0]
+            total += self._load(layer, share)
+        return total
+
+    def _error(self, counts: Counts) -> float:
+        """Of the outputs without these units: zeros in all of their constants compute the same."""
+        arrays = {value: np.array(tensor) for value, tensor in self._kept.items() if tensor is not None}
+        for unit in self._gone(counts):
+            for (value, axis), at in unit.items():
+                if value in arrays:
+                    np.moveaxis(arrays[value], axis, 0)[at] = 0
+        for value, array in arrays.items():
+            value.const_value = ir.tensor(array, name=value.name)
+        error = self._probe.error()
+        self.restore()
+        return error
+
+    def restore(self) -> None:
+        """Put all constants back."""
+        for value, tensor in self._kept.items():
+            value.const_value = tensor
+
+    def _gone(self, counts: Counts) -> list[dict[Span, Indices]]:
+        return [unit for order, count in zip(self._orders, counts, strict=True) for unit in order[:count]]
+
+    def _constants(self) -> dict[ir.Value, None]:
+        spans = [span for order in self._orders for span in order[0]]
+        return dict.fromkeys(value for value, _ in spans if constant_of(value) is not None)
