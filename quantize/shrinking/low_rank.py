@@ -145,7 +145,11 @@ def _candidates(
         dense = _dense(layer)
         biased = bias_of(layer, len(dense)) is not None
         hessian, _ = moments.problem(0, dense, biased)
-        found.append(_Candidate(layer, dense, np.linalg.cholesky(hessian), moments.mean[0] if biased else None))
+        found.append(
+            _Candidate(
+                layer, dense, np.asarray(np.linalg.cholesky(hessian), np.float64), moments.mean[0] if biased else None
+            )
+        )
     return found
 
 

@@ -59,7 +59,11 @@ def gather(model: ir.Model, layers: Sequence[Layer], data: Dataset, progress: Pr
         readers.setdefault(value, []).append(moments[name])
 
     def watcher(found: list[Moments]) -> Callable[[NDArray[np.float32]], None]:
-        return lambda array: [each.update(array, array) for each in found] and None
+        def see(array: NDArray[np.float32]) -> None:
+            for each in found:
+                each.update(array, array)
+
+        return see
 
     task = "look at what layers read"
     watch(model, {value: watcher(found) for value, found in readers.items()}, data, task=task, progress=progress)
@@ -77,7 +81,7 @@ def _reader(layer: Layer, group: Group, moments: Moments) -> Reader:
 def _columns(matrices: NDArray[np.float32], inputs: Indices) -> Indices:
     """The columns of some inputs, at every kernel position."""
     _, positions, count = matrices.shape
-    return (np.arange(positions)[:, None] * count + inputs).reshape(-1)
+    return np.asarray(np.arange(positions)[:, None] * count + inputs, np.intp).reshape(-1)
 
 
 @dataclass(frozen=True)

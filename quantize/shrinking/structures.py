@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
-
-import onnx_ir as ir
+from typing import Any
 
 from edgewise.quantize.errors import QuantizeError
-from edgewise.quantize.shrinking.adapt import Budget
 from edgewise.quantize.shrinking.groups import CHANNEL, HEADS, WIDTH
 from edgewise.quantize.shrinking.low_rank import factorise
 from edgewise.quantize.shrinking.remove import remove_units
 from edgewise.quantize.shrinking.slicing import slice_stream
-from edgewise.runtime.progress import Progress
 
-if TYPE_CHECKING:
-    from edgewise.runtime.data import Dataset
-
-
-class Remove(Protocol):
-    """Makes a prepared model smaller in place and gives the report's ``layers``."""
-
-    def __call__(
-        self,
-        model: ir.Model,
-        sparsity: float,
-        skip: Sequence[str],
-        refused: list[dict[str, str]],
-        *,
-        data: Dataset | None,
-        progress: Progress,
-        **budget: Budget,
-    ) -> list[dict[str, Any]]:
-        """Remove this share; ``data`` is there when the criterion looks at it, ``budget`` where groups may differ."""
+# (model, sparsity, skip, refused, *, data, progress) → the report's ``layers``: makes a prepared model smaller in place. ``data``
+# is there when the criterion looks at it; where groups may differ, ``budget`` comes too.
+Remove = Callable[..., list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
