@@ -19,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -234,7 +235,7 @@ def _formed(model: Any, form: str, calib: Any) -> tuple[Any, dict[str, Any], str
     if form in ("float32", "float16"):
         return model, {"compute_precision": form}, "iphone-15-pro"
     if form == "sparse":
-        return prune(model, calib, sparsity=0.5, pattern="unstructured").model, {}, "iphone-16-pro"
+        return prune(model, sparsity=0.5, pattern="unstructured").model, {}, "iphone-16-pro"
     spec = targets()["coreml"].quantization(form, find_device("iphone-15-pro", "coreml"))
     return quantize(model, spec, calib, samples=64).model, {}, "iphone-15-pro"
 
@@ -283,6 +284,15 @@ def show(rows: list[dict[str, Any]]) -> None:
         print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |", flush=True)
 
 
+def told(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, each on stderr as it comes."""
+    found = []
+    for row in rows:
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
+
+
 def main() -> int:
     """Run one of them; exit code 1 when the evaluator is wrong, or DeiT-S takes too long."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -291,6 +301,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=32, help="of the test data, for `forms`")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    warnings.filterwarnings("ignore")  # torch.export's own, one per call
     if options.what == "conversion":
         rows = [conversion()]
         good = rows[0]["seconds"] < _SECONDS
@@ -300,7 +311,7 @@ def main() -> int:
         )
         good = all(row["package_db"] >= row["graph_db"] - 3 or row["same_graph_db"] >= 40 for row in rows)
     else:
-        rows = list(compare(options.network or [*TIMM, *modules()]))
+        rows = told(compare(options.network or [*TIMM, *modules()]))
         good = all(row["coremltools_db"] >= _RIGHT_DB for row in rows if "coremltools_db" in row)
     if options.json:
         print(json.dumps({"schema_version": 1, "rows": rows}, indent=1))

@@ -67,7 +67,7 @@ def _spread(values: Floats, importance: Floats, entries: int) -> Floats:
     """Points as dense as the cube root of the density: the best there are for many entries (Panter and Dite, 1951)."""
     counts, edges = np.histogram(values, bins=_BINS, weights=importance)
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
-    return np.interp((np.arange(entries) + 0.5) / entries * share[-1], share, edges)
+    return np.asarray(np.interp((np.arange(entries) + 0.5) / entries * share[-1], share, edges), dtype=np.float64)
 
 
 def _lloyd(vectors: Floats, importance: Floats, entries: int) -> Floats:

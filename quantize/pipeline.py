@@ -24,6 +24,7 @@ from edgewise.quantize.passes.palettize import palettized
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
+from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq
 from edgewise.quantize.passes.select_layers import SelectLayers
@@ -104,7 +105,13 @@ def quantize(
     if data.random:
         plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
     reference = model.clone()
-    for write in (QuantizeWeights(plan), QuantizeBiases(plan), QuantizeActivations(plan), RemoveUnusedNodesPass()):
+    for write in (
+        QuantizeWeights(plan),
+        QuantizeTables(plan),
+        QuantizeBiases(plan),
+        QuantizeActivations(plan),
+        RemoveUnusedNodesPass(),
+    ):
         model = write(model).model
     kept = kept_samples(reference, chosen)
     rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)

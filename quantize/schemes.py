@@ -30,12 +30,13 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
         QuantizeError: no such scheme.
     """
     if palette := _PALETTE.fullmatch(name):
-        bits, group, vector = (
-            int(palette[part] or default) for part, default in (("bits", 0), ("group", 0), ("vector", 1))
+        return replace(
+            _weights_alone(base),
+            balance=False,
+            palette_bits=int(palette["bits"]),
+            palette_group=int(palette["group"] or 0),
+            palette_vector=int(palette["vector"] or 1),
         )
-        table = {"palette_bits": bits, "palette_group": group, "palette_vector": vector}
-        floats = {"activation_dtype": FLOAT, "quantize_bias": False, "quantize_outputs": (), "attention": False}
-        return replace(base, **floats, **table, balance=False)
     if name in SHORT_FLOATS:
         return replace(base, float_dtype=SHORT_FLOATS[name])
     parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
@@ -52,7 +53,7 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
         base, weight_bits=bits, weight_group=group, weight_dtype="int4" if stores_int4 and bits <= 4 else "int8"
     )
     if parts["activations"] is None:
-        return replace(small, activation_dtype=FLOAT, quantize_bias=False, quantize_outputs=(), attention=False)
+        return _weights_alone(small)
     wanted = int(parts["activations"])
     if wanted == 8:
         return small
@@ -60,3 +61,7 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
     if wanted == 16:
         return replace(small, activation_dtype=dtype, quantize_bias=False)
     return replace(small, activation_dtype=dtype, quantize_bias=False, quantize_outputs=(), wide_ends=True)
+
+
+def _weights_alone(spec: QuantSpec) -> QuantSpec:
+    return replace(spec, activation_dtype=FLOAT, quantize_bias=False, quantize_outputs=(), attention=False)

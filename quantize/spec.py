@@ -45,6 +45,7 @@ class QuantSpec:
         palette_group: this many output channels (or vectors of them) share a table; 0: one table per tensor.
         palette_vector: a table's entry stands for this many neighbouring output channels.
         float_dtype: ``float16``, ``bfloat16`` or ``float8e4m3fn``: short floats instead of integers, and nothing above counts.
+        tables: embeddings are compressed too: int8 with a scale per row, or palettes.
         fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
@@ -76,6 +77,7 @@ class QuantSpec:
     palette_bits: int = 0
     palette_group: int = 0
     palette_vector: int = 1
+    tables: bool = False
 
     @property
     def weights_only(self) -> bool:

@@ -91,6 +91,32 @@ def read_ports(entries: Any, where: str) -> list[Port]:
         ) from error  # fmt: skip
 
 
+@dataclass(frozen=True)
+class KeptState:
+    """A tensor that the package keeps: the network's input ``name`` before a prediction, its output ``output`` after it."""
+
+    name: str
+    output: str
+    coreml: str
+    dtype: str
+
+
+def read_states(entries: Any, where: str) -> list[KeptState]:
+    """The states of ``engine.settings.states``; none where it is missing.
+
+    Raises:
+        RunError: another form.
+    """
+    keys = ("name", "output", "coreml", "dtype")
+    try:
+        return [KeptState(*(str(entry[key]) for key in keys)) for entry in entries or ()]
+    except (TypeError, KeyError) as error:
+        raise RunError(
+            "cannot run the Core ML package", where=where, found=f"{type(error).__name__}: {error}",
+            expected=f"a list of states with {', '.join(keys)}", fix="Build it again",
+        ) from error  # fmt: skip
+
+
 def _picture(array: np.ndarray, image: Preprocess) -> Any:
     """The image whose pixels, prepared, are this input; rounded to 8 bits, for Core ML takes no others."""
     with needs("images"):

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from edgewise.quantize.layers import Layer, attribute, constant_of
 from edgewise.quantize.palettes import learn_table, nearest
+from edgewise.quantize.passes.quantize_tables import tables_of
+from edgewise.quantize.passes.settle_palettes import SettlePalettes
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.pruning.matrices import as_matrices, from_matrices
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.streaming import watch
+from edgewise.quantize.walking import kept_samples
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -56,7 +59,20 @@ class Palettize(ir.passes.InPlacePass):
             new = self._rewritten(layer, weight, powers[layer.node.name or ""])
             value.const_value = ir.tensor(new, name=value.name)
             self.made.append(_row(layer, weight, new))
+        for node in tables_of(model.graph) if self._plan.spec.tables else ():
+            value = node.inputs[0]
+            if value is not None and value not in done:
+                done.add(value)
+                self._palettize_table(node, value)
         return ir.passes.PassResult(model, modified=bool(self.made))
+
+    def _palettize_table(self, node: ir.Node, value: ir.Value) -> None:
+        """Embeddings: one table of scalars, every weight as important."""
+        table = np.asarray(constant_of(value), dtype=np.float32)
+        rows = table.astype(np.float64)
+        new = _tabled(rows, np.ones_like(rows), 2**self._plan.spec.palette_bits, 1)
+        value.const_value = ir.tensor(new, name=value.name)
+        self.made.append({"layer": str(node.name), "weight_error": _lost(table, new)})
 
     def _input_powers(self, model: ir.Model) -> dict[str, NDArray[np.float64]]:
         """Per layer the mean square of each of its input channels over all samples."""
@@ -100,8 +116,11 @@ class Palettize(ir.passes.InPlacePass):
 
 def palettized(model: ir.Model, plan: Plan, data: Dataset, progress: Progress) -> Rewritten:
     """The prepared model with the layers of the plan palettized, and the report."""
+    reference = model.clone()
     palettize = Palettize(plan, data, progress)
     made = palettize(model).model
+    settle = SettlePalettes(reference, plan, kept_samples(reference, data), progress)
+    made = settle(made).model
     report = describe_plan(made.graph, plan)
     names, spec = {str(node.name) for node in plan.layers}, plan.spec
     granularity = f"per-group-{spec.palette_group}" if spec.palette_group else "per-tensor"
@@ -111,7 +130,10 @@ def palettized(model: ir.Model, plan: Plan, data: Dataset, progress: Progress) -
             row["weight_bits"] = spec.palette_bits / spec.palette_vector
     if data.random:
         report["notes"].append("calibrated on random data, as asked for: the importance of inputs means nothing")
-    return Rewritten(made, report | {"palettes": palettize.made, "method": "k-means", "samples": len(data)})
+    return Rewritten(
+        made,
+        report | {"palettes": palettize.made, "settled": settle.settled, "method": "k-means", "samples": len(data)},
+    )
 
 
 def _powers(layer: Layer, values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -123,13 +145,13 @@ def _powers(layer: Layer, values: NDArray[np.float32]) -> NDArray[np.float64]:
         left = layer.activations[0] == 1 or attribute(node, "transA", 0)
         axis = values.ndim - (2 if left and values.ndim > 1 else 1)
     others = tuple(other for other in range(values.ndim) if other != axis)
-    return np.mean(np.square(values, dtype=np.float64), axis=others)
+    return np.asarray(np.mean(np.square(values, dtype=np.float64), axis=others), dtype=np.float64)
 
 
 def _importance(layer: Layer, powers: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Of each weight [output, position · input]: the mean square of what it is multiplied by."""
     outputs, positions, inputs = shape
-    floor = max(float(np.mean(powers)), np.finfo(np.float32).tiny) * 1e-4
+    floor = max(float(np.mean(powers)), float(np.finfo(np.float32).tiny)) * 1e-4
     powers = np.maximum(powers, floor)
     groups = len(powers) // inputs if layer.node.op_type == "Conv" else 1
     if len(powers) != groups * inputs or outputs % groups:
@@ -159,5 +181,9 @@ def _tabled(
 
 def _row(layer: Layer, before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, Any]:
     """Of the report: the layer, and the error of its weights over their size."""
-    lost = float(np.linalg.norm(after - before) / max(np.linalg.norm(before), np.finfo(np.float32).tiny))
-    return {"layer": str(layer.node.name), "weight_error": round(lost, 4)}
+    return {"layer": str(layer.node.name), "weight_error": _lost(before, after)}
+
+
+def _lost(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    size = max(float(np.linalg.norm(before)), float(np.finfo(np.float32).tiny))
+    return round(float(np.linalg.norm(after - before)) / size, 4)

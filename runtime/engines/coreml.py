@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.core_ml_ports import Port, read_ports
+from edgewise.runtime.core_ml_ports import KeptState, Port, read_ports, read_states
 from edgewise.runtime.engines import LayerTime, RunOptions
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
@@ -51,17 +51,26 @@ def open_engine(bundle: Bundle, options: RunOptions) -> CoreMlEngine:
             str(bundle.path), f"{platform.system()}, which has no Core ML", "a Mac with macOS 12 or later",
             "Copy the bundle to a Mac and run it there",
         )  # fmt: skip
-    return CoreMlEngine(bundle.path / package, units, inputs, outputs, options)
+    states = read_states(settings.get("states"), f"{where}.states")
+    return CoreMlEngine(bundle.path / package, units, inputs, outputs, states, options)
 
 
 class CoreMlEngine:
     """A compiled model. Core ML itself chooses the unit for each operation."""
 
-    def __init__(self, package: Path, units: str, inputs: list[Port], outputs: list[Port], options: RunOptions) -> None:
+    def __init__(
+        self,
+        package: Path,
+        units: str,
+        inputs: list[Port],
+        outputs: list[Port],
+        states: list[KeptState],
+        options: RunOptions,
+    ) -> None:
         with needs("coreml"):
             import coremltools
         self._tools, self._package, self._units = coremltools, package, units
-        self._inputs, self._outputs, self._per_layer = inputs, outputs, options.per_layer
+        self._inputs, self._outputs, self._states, self._per_layer = inputs, outputs, states, options.per_layer
         self._run_ms: list[float] = []
         try:
             self._model = coremltools.models.MLModel(str(package), compute_units=coremltools.ComputeUnit[units])
@@ -71,13 +80,24 @@ class CoreMlEngine:
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name to arrays by output name."""
         given = {port.coreml: port.given(inputs[port.name]) for port in self._inputs}
+        kept = self._kept(inputs)
         start = time.perf_counter()
         try:
-            made = self._model.predict(given)
+            made = self._model.predict(given) if kept is None else self._model.predict(given, state=kept)
         except Exception as error:  # coremltools passes on whatever Core ML says
             raise _refused(self._package, error) from error
         self._run_ms.append((time.perf_counter() - start) * 1000)
-        return {port.name: port.made(made.get(port.coreml)) for port in self._outputs}
+        after = {state.output: kept.read_state(state.coreml).astype(state.dtype) for state in self._states}
+        return {port.name: port.made(made.get(port.coreml)) for port in self._outputs} | after
+
+    def _kept(self, inputs: dict[str, np.ndarray]) -> Any:
+        """Core ML's own states, filled with what the network would be given; None when there are none."""
+        if not self._states:
+            return None
+        kept = self._model.make_state()
+        for state in self._states:
+            kept.write_state(state.coreml, inputs[state.name].astype(np.float16))
+        return kept
 
     def layer_times(self) -> list[LayerTime]:
         """Core ML measures no layers; its compute plan tells the unit of each and estimates its share of the whole.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewise.quantize.spec import QuantSpec
@@ -71,6 +72,16 @@ class CoreMLTarget:
         with needs("coreml"):
             from edgewise.targets.coreml.execute import executor
         return executor(bundle)
+
+    def write_app(self, bundle: Bundle, folder: Path) -> None:
+        """A Swift package around a bundle: typed inputs and outputs, preprocessing, a test with the bundle's samples.
+
+        Raises:
+            TargetError: a name that Swift cannot have, or a folder that is something else.
+        """
+        from edgewise.targets.coreml.swift.write import write_swift
+
+        write_swift(bundle, folder)
 
 
 TARGET = CoreMLTarget()

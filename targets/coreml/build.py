@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from edgewise.targets.base import BuildRequest, BuildResult
@@ -13,6 +15,7 @@ from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import Options, parse_options, wrong_option
+from edgewise.targets.coreml.overflow import kept_by_data
 from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
@@ -28,6 +31,9 @@ def build(request: BuildRequest) -> BuildResult:
         refusal = judge(view)
         if refusal is not None:
             raise refusal.error(view.label, view.op)
+    if options.half and options.calibration:
+        beyond = kept_by_data(request.model, ready, options, request.preprocess)
+        options = replace(options, keep_float32=(*options.keep_float32, *beyond))
     images = image_inputs(ready.graph, options, request.preprocess)
     interface = Interface(ready.graph, options, images)
     ct = load_coremltools()

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgewise.targets.coreml.compact import compact
 from edgewise.targets.coreml.held import Packed, Tall
-from edgewise.targets.coreml.names import MARK
+from edgewise.targets.coreml.names import KEPT, MARK
 from edgewise.targets.coreml.node import NodeView, constant
 
 _FIRST_MASK = 1e38
@@ -69,6 +69,21 @@ class Values:
                 var.op.name = MARK + name
             self._named.add(var)
 
+    def keep(self, held: Any, building: Building) -> None:
+        """Mark the operations that a node is made of, back to what it reads, to stay in float32; the last has its tensor's name."""
+        if isinstance(held, Packed):
+            return
+        reads = {self.var(value) for value in building.node.inputs if value is not None}
+        left = _read_by(held.var if isinstance(held, Tall) else held)
+        while left:
+            var = left.pop()
+            if var in reads or var in self._named or var.op is None or var.op.op_type.startswith("const"):
+                continue
+            var.op.name = f"{KEPT}{len(self._named)}"
+            var.set_name(var.op.name)
+            self._named.add(var)
+            left += _read_by(var)
+
     def array(self, array: np.ndarray, name: str) -> Any:
         """A constant in a dtype that MIL has: int64 as int32, numbers that stand for infinity within float16.
 
@@ -82,6 +97,14 @@ class Values:
                 self.clamped.append(name)
                 array = np.where(huge, np.sign(array) * np.float32(_LARGEST_HALF), array)
         return array[()] if array.ndim == 0 else np.ascontiguousarray(array)
+
+
+def _read_by(var: Any) -> list[Any]:
+    """The variables that the operation of a variable reads."""
+    found: list[Any] = []
+    for source in () if var.op is None else var.op.inputs.values():
+        found += source if isinstance(source, list | tuple) else [source]
+    return [source for source in found if source is not None]
 
 
 class Building(NodeView):

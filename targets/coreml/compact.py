@@ -28,8 +28,9 @@ def compact(mb: Any, weight: NDArray[np.floating], axis: int, ios: int, element_
     """
     if ios < _FIRST or weight.size < _LEAST_ELEMENTS or not np.isfinite(weight).all():
         return None
-    forms = [(_WORTH * weight.size * element_bytes, lambda: None), *_forms(mb, weight, axis, ios, element_bytes)]
-    return min(forms, key=lambda form: form[0])[1]()
+    forms = _forms(mb, weight, axis, ios, element_bytes)
+    size, make = min(forms, key=lambda form: form[0], default=(np.inf, None))
+    return make() if make is not None and size < _WORTH * weight.size * element_bytes else None
 
 
 def _forms(
@@ -59,14 +60,14 @@ def _sparse(mb: Any, weight: NDArray[np.floating], ios: int) -> Any:
     if ios >= _FIRST_JOINT:
         return mb.constexpr_sparse_to_dense(nonzero_data=weight[mask], mask=narrow(mask, 1))
     bits = np.packbits(mask.ravel(), bitorder="little")
-    return mb.constexpr_sparse_to_dense(nonzero_data=weight[mask], mask=bits, shape=np.uint32(weight.shape))
+    return mb.constexpr_sparse_to_dense(nonzero_data=weight[mask], mask=bits, shape=np.array(weight.shape, np.uint32))
 
 
 def _palette(mb: Any, palette: Palette, weight: NDArray[np.floating], ios: int) -> Any:
     table = palette.table.astype(weight.dtype)
     if ios < _FIRST_JOINT:
         packed = _packed(palette.indices, palette.bits)
-        return mb.constexpr_lut_to_dense(indices=packed, lut=table.ravel(), shape=np.uint32(weight.shape))
+        return mb.constexpr_lut_to_dense(indices=packed, lut=table.ravel(), shape=np.array(weight.shape, np.uint32))
     along = {"vector_axis": np.int32(palette.axis)} if palette.vector > 1 else {}
     return mb.constexpr_lut_to_dense(indices=narrow(palette.indices, palette.bits), lut=table, **along)
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.classifier import config
 from edgewise.targets.coreml.convert import Converted
-from edgewise.targets.coreml.names import MARK
+from edgewise.targets.coreml.names import KEPT, MARK
 from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
 
@@ -76,6 +76,7 @@ def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
         raise wrong_option("keep_float32", repr(min(kept - known)), expected)
 
     def in_half(op: Any) -> bool:
-        return op.op_type not in kept and not any(output.name in kept_tensors for output in op.outputs)
+        inside = any(name.startswith(KEPT) for name in (op.name, *(output.name for output in op.outputs)))
+        return not inside and op.op_type not in kept and not any(output.name in kept_tensors for output in op.outputs)
 
     return ct.transform.FP16ComputePrecision(op_selector=in_half)

@@ -63,8 +63,8 @@ def convert(ready: ir.Model, options: Options, interface: Interface, progress: P
         namer.fresh(taken)
     with Function(inputs, opset_version=target) as function:
         interface.read_inputs(function, values)
-        _build_nodes(ready, values, namer, progress)
-        outputs = interface.write_outputs(ready, function, values)
+        _build_nodes(ready, values, namer, options, progress)
+        outputs = interface.write_outputs(function, values)
         scores = _with_probabilities(ready, outputs, labels, namer) if labels else ""
         function.set_outputs(outputs)
     program = Program()
@@ -88,7 +88,7 @@ def _with_probabilities(ready: ir.Model, outputs: list[Any], labels: list[str], 
     return str(made.name)
 
 
-def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progress) -> None:
+def _build_nodes(ready: ir.Model, values: Values, namer: Namer, options: Options, progress: Progress) -> None:
     opset, nodes = opset_of(ready), nodes_of(ready)
     for done, node in enumerate(nodes):
         progress("converting to ML Program", done, len(nodes))
@@ -97,6 +97,8 @@ def _build_nodes(ready: ir.Model, values: Values, namer: Namer, progress: Progre
         outputs = made if isinstance(made, list | tuple) else [made]
         for output, held in zip(node.outputs, outputs, strict=False):
             values.put(output, held)
+            if options.half and output.name in options.keep_float32:
+                values.keep(held, building)
             values.name(held, namer(output.name or "value"))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+import numpy as np
+
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.core_ml_ports import Port, read_ports
+from edgewise.runtime.core_ml_ports import Port, read_ports, read_states
 from edgewise.targets.base import Arrays, Executor
 from edgewise.targets.coreml.images import pixels_of
 from edgewise.targets.coreml.package import MANIFEST
@@ -29,12 +31,15 @@ def executor(bundle: Bundle) -> Executor | str:
     settings = bundle.manifest["engine"]["settings"]
     where = f"{bundle.path}, engine.settings"
     inputs, outputs = (read_ports(settings.get(kind), f"{where}.{kind}") for kind in ("inputs", "outputs"))
+    states = read_states(settings.get("states"), f"{where}.states")
     with quietly():
         program = EvaluatedProgram(bundle.file(f"{settings['package']}/{MANIFEST}").parent)
 
     def run(arrays: Arrays) -> Arrays:
-        made = program.run({port.coreml: _given(port, arrays) for port in inputs})
-        return {port.name: port.made(made.get(port.coreml)) for port in outputs}
+        kept = {state.coreml: np.asarray(arrays[state.name]) for state in states}
+        made = program.run({port.coreml: _given(port, arrays) for port in inputs}, kept)
+        after = {state.output: made[state.coreml].astype(state.dtype) for state in states}
+        return {port.name: port.made(made.get(port.coreml)) for port in outputs} | after
 
     return Executor(run, _EVALUATED)
 

@@ -20,6 +20,8 @@ from edgewise.targets.coreml.options import Choice, Options, Range, wrong_option
 from edgewise.targets.coreml.ports import check_port
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import BYTES
+from edgewise.targets.coreml.states import State, find_states, read_states, write_states
+from edgewise.targets.coreml.states import placeholders as state_placeholders
 
 _MIL = {"float32": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
 
@@ -35,10 +37,14 @@ class Interface:
     notes: list[str] = field(default_factory=list)
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.inputs = [self._port(value, "input") for value in self.graph.inputs]
-        self.outputs = [self._port(value, "output") for value in self.graph.outputs]
+        self.states = find_states(self.graph, self.options, self.namer)
+        self._given = [value for value in self.graph.inputs if value not in [state.past for state in self.states]]
+        self._wanted = [value for value in self.graph.outputs if value not in [state.present for state in self.states]]
+        self.inputs = [self._port(value, "input") for value in self._given]
+        self.outputs = [self._port(value, "output") for value in self._wanted]
         wide = [port.name for port in self.inputs + self.outputs if port.dtype == "int64"]
         if wide:
             self.notes.append(f"int64 is int32 in Core ML: {', '.join(wide)}")
@@ -54,13 +60,14 @@ class Interface:
 
     def settings(self) -> dict[str, list[dict[str, Any]]]:
         """The ports as the engine's settings have them; ``runtime/core_ml_ports.py`` reads them."""
-        return {"inputs": [_entry(port) for port in self.inputs], "outputs": [_entry(port) for port in self.outputs]}
+        ports = {"inputs": [_entry(port) for port in self.inputs], "outputs": [_entry(port) for port in self.outputs]}
+        return ports | ({"states": [state.entry() for state in self.states]} if self.states else {})
 
     def placeholders(self, ct: Any, mb: Any) -> tuple[dict[str, Any], list[Any]]:
         """MIL's placeholders by name, and the types by which coremltools describes them."""
         flexible: dict[str, Any] = {}
         placeholders, described = {}, []
-        for value, port in zip(self.graph.inputs, self.inputs, strict=True):
+        for value, port in zip(self._given, self.inputs, strict=True):
             kind = ct.converters.mil.mil.types.string_to_builtin(_MIL.get(port.dtype, "int32"))
             dims = [dim if isinstance(dim, int) else str(dim) for dim in value.shape or ()] or [1]
             for dim in (dim for dim in dims if isinstance(dim, str) and dim not in flexible):
@@ -72,7 +79,7 @@ class Interface:
                 described.append(image_type(ct, port.coreml, public, port.image))
             else:
                 described.append(ct.TensorType(name=port.coreml, shape=public, dtype=kind))
-        return placeholders, described
+        return placeholders | state_placeholders(ct, mb, self.states), described
 
     def _public(self, ct: Any, dims: list[Any], flexible: dict[str, Any], port: Port) -> Any:
         """The input's shape as coremltools describes it: fixed, with ranges, or a list of shapes.
@@ -109,7 +116,8 @@ class Interface:
     def read_inputs(self, function: Any, values: Values) -> None:
         """Give the graph's inputs their variables: casts, scalars and preprocessing done."""
         mb = values.mb
-        for value, port in zip(self.graph.inputs, self.inputs, strict=True):
+        read_states(function, self.states, values)
+        for value, port in zip(self._given, self.inputs, strict=True):
             var = function.inputs[port.coreml]
             if port.dtype in ("bool", *BYTES):
                 var = mb.cast(x=var, dtype=port.dtype)
@@ -119,11 +127,12 @@ class Interface:
                 var = normalized(mb, var, port.image)
             values.put(value, var)
 
-    def write_outputs(self, ready: ir.Model, function: Any, values: Values) -> list[Any]:
+    def write_outputs(self, function: Any, values: Values) -> list[Any]:
         """The function's outputs: each a variable of its own, in a dtype and rank that Core ML gives out, with its name."""
+        write_states(function, self.states, values)
         seen: set[int] = {id(var) for var in function.inputs.values()}
         outputs = []
-        for value, port in zip(ready.graph.outputs, self.outputs, strict=True):
+        for value, port in zip(self._wanted, self.outputs, strict=True):
             var = _output(values, value, port)
             if id(var) in seen or var.op is None or var.op.op_type == "const" or var.op.op_type.startswith("constexpr"):
                 var = values.mb.identity(x=var)

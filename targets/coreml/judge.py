@@ -95,6 +95,13 @@ def _check_range(array: np.ndarray, name: str) -> Refusal | None:
     if array.dtype == np.int64 and array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
         worst = max(array.min(), array.max(), key=abs)
         return Refusal(f"the integer {worst}", "integers of 32 bits", "Use smaller numbers", name)
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        return Refusal(
+            f"{int(np.isnan(array).sum())} NaN among {array.size} numbers",
+            "numbers",
+            "Check the checkpoint: it is broken",
+            name,
+        )
     if array.size == 0:
         return Refusal("an empty tensor", "tensors with elements", "Drop it", name)
     return None
@@ -113,6 +120,8 @@ def _check_shapes(node: NodeView, row: Row) -> Refusal | None:
     if (row.elementwise and is_tall(node) and fits(node)) or takes_flat(node, row):
         return None
     for name, shape in _shapes(node, row):
+        if 0 in shape:
+            return Refusal("an empty tensor", "tensors with elements", "Drop what makes it", name)
         if len(shape) > MAX_RANK and (not row.high_rank or shape.count(None) > 1):
             return Refusal(
                 f"rank {len(shape)}", f"rank up to {MAX_RANK} (above it only Reshape, Transpose, Squeeze and what looks at each element alone)",
@@ -134,7 +143,7 @@ def _shapes(node: NodeView, row: Row) -> list[tuple[str, tuple[int | None, ...]]
     inputs = [
         (_input_name(node, index), node.shape(index))
         for index in range(len(node.node.inputs))
-        if index not in row.static
+        if index not in (*row.static, *row.clamped)
     ]
     outputs = [(f"output {index}", node.out_shape(index)) for index in range(len(node.node.outputs))]
     return [(name, shape) for name, shape in inputs + outputs if shape is not None]

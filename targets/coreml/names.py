@@ -6,6 +6,8 @@ import re
 
 # Before the name of an ONNX tensor while coremltools' passes run, so that it is told from the names they make up.
 MARK = "edgewise__"
+# Before the name of what a node kept in float32 is made of.
+KEPT = "edgewise32__"
 _RESERVED = frozenset(
     [
         "any",

@@ -15,9 +15,11 @@ OPTIONS = {
     "minimum_deployment_target": Option("iOS17", str, tuple(DEPLOYMENT_TARGETS)),
     "compute_precision": Option("float16", str, ("float16", "float32")),
     "keep_float32": Option(None, list),
+    "calibration": Option(None, str),
     "image_inputs": Option(None, list),
     "dims": Option(None, dict),
     "labels": Option(None, str),
+    "states": Option(None, dict),
 }
 _LARGEST_DIM = 512
 _DIM_FORM = "a number above 0, a list of them, or {min, max, default} with 1 <= min <= default <= max"
@@ -47,17 +49,21 @@ class Options:
         ios: oldest iOS (macOS 12 goes with iOS 15, 13 with 16, …) that opens the package: 15, 16, 17, 18 or 26.
         half: compute in float16; else in float32 (which keeps the network off the Neural Engine).
         keep_float32: MIL operations by type, or ONNX tensors by name, that stay in float32.
+        calibration: data on which float16 is tried: nodes whose values it cannot hold stay in float32.
         image_inputs: inputs that take an image; the preprocessing becomes part of the network.
         dims: symbolic dims by name: a number fixes one, a range or a choice keeps it flexible.
         labels: a text file with a class label a line; empty: no classifier.
+        states: inputs that hold what outputs gave the time before: kept in the package.
     """
 
     ios: int = 17
     half: bool = True
     keep_float32: tuple[str, ...] = ()
+    calibration: str = ""
     image_inputs: tuple[str, ...] = ()
     dims: Mapping[str, int | Range | Choice] = field(default_factory=dict)
     labels: str = ""
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fixed_dims(self) -> dict[str, int]:
@@ -82,8 +88,10 @@ def parse_options(options: Mapping[str, Any], device: DeviceProfile) -> Options:
         ios=DEPLOYMENT_TARGETS[given["minimum_deployment_target"]],
         half=given["compute_precision"] == "float16",
         keep_float32=_names(given, "keep_float32"),
+        calibration=given["calibration"] or "",
         image_inputs=_names(given, "image_inputs"),
         labels=given["labels"] or "",
+        states=_pairs(given["states"] or {}),
         dims={str(name): _dim(dim, f"dims.{name}") for name, dim in (given["dims"] or {}).items()},
     )
 
@@ -104,6 +112,14 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in value):
         raise wrong_option(key, repr(value), "a list of names")
     return tuple(value)
+
+
+def _pairs(value: Mapping[Any, Any]) -> dict[str, str]:
+    if not all(isinstance(name, str) for pair in value.items() for name in pair) or len(set(value.values())) < len(
+        value
+    ):
+        raise wrong_option("states", repr(dict(value)), "{input: output}, each name once")
+    return dict(value)
 
 
 def _dim(value: Any, key: str) -> int | Range | Choice:

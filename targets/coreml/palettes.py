@@ -127,7 +127,7 @@ def _tabled(coded: _Coded, size: int, bits: int, shape: tuple[int, ...], axis: i
     groups = rows // size
     table = np.zeros((groups, 2**bits, vector), np.float32)
     indices = np.zeros(coded.codes.shape, np.uint8)
-    zero = ~coded.vectors.any(axis=1)
+    zero = np.asarray(~coded.vectors.any(axis=1), dtype=bool)
     for group in range(groups):
         part = slice(group * size, (group + 1) * size)
         used = np.unique(coded.codes[part])

@@ -9,6 +9,7 @@ import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.expand import expand
 from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
 from edgewise.targets.loggers import without_warnings
@@ -41,6 +42,7 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     passes.InlinePass()(ready)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
     _fix_dims(ready, dims)
+    ready = expand(ready)
     try:
         optimizer.fold_constants(
             ready,

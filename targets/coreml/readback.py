@@ -35,7 +35,7 @@ def layers_of(package: Path) -> list[dict[str, str]]:
     stored = {output.name: _form(op, made) for op in listed for output in op.outputs if op.type.startswith("const")}
     layers = []
     for op in listed:
-        if op.type.startswith("const"):
+        if op.type.startswith("const") or not op.outputs:
             continue
         layer = {"name": op.outputs[0].name, "op": op.type, "precision": dtype_of(op.outputs[0].type), "unit": UNIT}
         forms = [stored[arg.name] for key in _WEIGHTS for arg in _arguments(op, key) if stored.get(arg.name)]
@@ -95,4 +95,6 @@ def notes_of(layers: list[dict[str, str]], options: Options) -> list[str]:
     if not floats:
         return []
     listed = ", ".join(f"{count} {op}" for op, count in sorted(floats.items()))
-    return [f"in float32, not float16: {listed} (kept by keep_float32, or a constant is beyond float16)"]
+    return [
+        f"in float32, not float16: {listed} (kept by keep_float32 or the calibration data, or a constant is beyond float16)"
+    ]

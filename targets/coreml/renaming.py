@@ -43,4 +43,5 @@ def _rename(op: Any, names: dict[str, str]) -> None:
         for binding in argument.arguments:
             if binding.WhichOneof("binding") == "name":
                 binding.name = names[binding.name]
-    op.attributes["name"].immediateValue.tensor.strings.values[:] = [op.outputs[0].name]
+    if op.outputs:
+        op.attributes["name"].immediateValue.tensor.strings.values[:] = [op.outputs[0].name]

@@ -50,5 +50,6 @@ def spec_of(scheme: str, device: DeviceProfile) -> QuantSpec:
         quantize_bias=False,
         quantize_outputs=(),
         attention=False,
+        tables=True,
     )
     return with_scheme(base, scheme, stores_int4=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgewise.targets.base import NodeSupport
+from edgewise.targets.coreml.expand import is_defined
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import parse_options
@@ -33,7 +34,7 @@ def _by_caller(model: ir.Model, reasons: dict[str, str]) -> list[NodeSupport]:
     inside = "; ".join(sorted({reason for name, reason in reasons.items() if name not in own}))
     entries = []
     for node, node_name in zip(model.graph, names, strict=True):
-        called = node.op_identifier() in model.functions
+        called = node.op_identifier() in model.functions or is_defined(node.domain, node.op_type, opset_of(model))
         reason = reasons.get(node_name, "") or (inside if called else "")
         entries.append(NodeSupport(node_name, op_name(node), not reason, reason))
     return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgewise.quantize import QuantizeError, QuantSpec, quantize
 from edgewise.quantize.palettes import learn_table, nearest
+from edgewise.quantize.passes.settle_palettes import SettlePalettes
 from edgewise.quantize.schemes import with_scheme
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -99,6 +101,27 @@ def test_inputs_that_are_large_count_more(graph: Make, normal: Make) -> None:
     assert np.abs(loud - before)[:8].mean() < 0.8 * np.abs(even - before)[:8].mean()
 
 
+@pytest.mark.parametrize("name", ["palette3", "palette2g16", "palette4v2"])
+def test_entries_chosen_together_are_better(
+    name: str, graph: Make, dataset: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On samples that nothing was chosen on, out of the same tables: no more values than before, and zeros stay."""
+    model, rng = net(graph, zeros=0.2), np.random.default_rng(5)
+    mix = rng.normal(size=(64, 64))  # inputs that go together: errors can make each other good
+    draw = [{"x": (rng.normal(size=(2, 16)) @ mix[:16]).astype(np.float32)} for _ in range(96)]
+    data, test = dataset(draw[:80]), dataset(draw[80:])
+    spec = with_scheme(QuantSpec(), name)
+    made = quantize(model, spec, data)
+    assert len(made.report["settled"]) >= 2
+    monkeypatch.setattr(SettlePalettes, "call", lambda self, model: ir.passes.PassResult(model, modified=False))
+    alone = quantize(model, spec, data)
+    assert sqnr_db(model, made.model, test) >= sqnr_db(model, alone.model, test) + 1
+    for key in ("w", "v"):
+        together, single = weights(made.model)[key], weights(alone.model)[key]
+        assert set(np.unique(together)) <= set(np.unique(single))
+        assert np.array_equal(together[single == 0], single[single == 0]) or "v" in name
+
+
 @given(st.integers(0, 1000), st.integers(2, 16), st.sampled_from([1, 2, 4]))
 @settings(max_examples=30, deadline=None)
 def test_no_entry_could_be_better(seed: int, entries: int, length: int) -> None:
@@ -118,6 +141,29 @@ def test_few_values_are_kept_exactly() -> None:
     vectors = np.array([[1.0], [2.0], [1.0], [-3.0]])
     table = learn_table(vectors, np.ones(4), 8)
     assert np.array_equal(table[nearest(vectors, table)], vectors)
+
+
+EMBEDDED = "(int64[2,5] x, float[512,64] e, float[64,8] u) => (float[2,5,8] y) { a = Gather(e, x)  y = MatMul(a, u) }"
+
+
+@pytest.mark.parametrize("scheme", ["w8", "palette4", "int8"])
+def test_embeddings_are_compressed_where_the_target_wants_it(scheme: str, graph: Make, dataset: Make) -> None:
+    rng = np.random.default_rng(0)
+    table, u = rng.normal(size=(512, 64)).astype(np.float32), rng.normal(size=(64, 8)).astype(np.float32)
+    model, data = (
+        graph(EMBEDDED, {"e": table, "u": u}),
+        dataset([{"x": rng.integers(0, 512, (2, 5))} for _ in range(16)]),
+    )
+    base = QuantSpec(activation_dtype="int8", activation_symmetric=True, quantize_bias=False, tables=True)
+    made = quantize(model, with_scheme(base, scheme), data).model
+    if scheme == "palette4":
+        assert len(np.unique(made.graph.initializers["e"].const_value.numpy())) <= 16  # type: ignore[union-attr]
+    else:
+        stored = made.graph.initializers["e_int8"].const_value.numpy()  # type: ignore[union-attr]
+        assert stored.dtype == np.int8 and stored.shape == table.shape and "e" not in made.graph.initializers
+    assert sqnr_db(model, made, data) >= (14 if scheme == "palette4" else 25)
+    plain = quantize(model, with_scheme(replace(base, tables=False), scheme), data).model
+    assert np.array_equal(plain.graph.initializers["e"].const_value.numpy(), table)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["palette0", "palette9", "palette4v3", "palette", "palette4g0"])

@@ -26,7 +26,15 @@ class EvaluatedProgram:
         function = spec.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
         self.opset = str(function.opset)
-        self.inputs = {entry.name: numpy_dtype(entry.type.tensorType.dataType) for entry in function.inputs}
+        kinds = {entry.name: entry.type for entry in function.inputs}
+        self.states = {
+            name: numpy_dtype(kind.stateType.wrappedType.tensorType.dataType)
+            for name, kind in kinds.items()
+            if kind.WhichOneof("type") == "stateType"
+        }
+        self.inputs = {
+            name: numpy_dtype(kind.tensorType.dataType) for name, kind in kinds.items() if name not in self.states
+        }
         self.outputs = list(block.outputs)
         self.described = [entry.name for entry in spec.description.output]
         self._operations = list(block.operations)
@@ -43,24 +51,25 @@ class EvaluatedProgram:
         """The types of the program's operations."""
         return {op.type for op in self._operations}
 
-    def run(self, inputs: Arrays) -> Arrays:
-        """Inputs and outputs by Core ML's names.
+    def run(self, inputs: Arrays, states: Arrays | None = None) -> Arrays:
+        """Inputs and outputs by Core ML's names; ``states`` before, and, among the outputs, what they are afterwards.
 
         Raises:
             TargetError: a missing input, an operation outside the table, or one that fails on these values.
         """
         values = dict(self._constants)
-        for name, dtype in self.inputs.items():
-            if name not in inputs:
-                raise _cannot(f"input {name!r}", "no array", f"the inputs {', '.join(self.inputs)}")
-            values[name] = np.asarray(inputs[name], dtype)
+        given = {**inputs, **(states or {})}
+        for name, dtype in (self.inputs | self.states).items():
+            if name not in given:
+                raise _cannot(f"input {name!r}", "no array", f"the inputs {', '.join([*self.inputs, *self.states])}")
+            values[name] = np.asarray(given[name], dtype)
         readers = self._last_reads()
         for index, op in enumerate(self._operations):
             if not op.type.startswith("const"):
                 self._run_one(op, values)
             for name in readers.get(index, ()):
                 values.pop(name, None)
-        return {name: np.asarray(values[name]) for name in self.outputs}
+        return {name: np.asarray(values[name]) for name in (*self.outputs, *self.states)}
 
     def _last_reads(self) -> dict[int, list[str]]:
         """Values that no later operation reads, by the operation that reads them last: they are dropped after it."""
@@ -70,13 +79,19 @@ class EvaluatedProgram:
                 last |= dict.fromkeys((binding.name for binding in argument.arguments if binding.name), index)
         dropped: dict[int, list[str]] = {}
         for name, index in last.items():
-            if name not in self.outputs:
+            if name not in self.outputs and name not in self.states:
                 dropped.setdefault(index, []).append(name)
         return dropped
 
     def _run_one(self, op: Any, values: dict[str, Any]) -> None:
         if op.type == "classify":
             self._classify(op, values)
+            return
+        if op.type in ("read_state", "write_state"):
+            state = op.inputs["input"].arguments[0].name
+            place = op.outputs[0].name if op.outputs else state
+            values[place] = self._argument(op.inputs["data"], values) if op.type == "write_state" else values[state]
+            values[place] = np.asarray(values[place], self.states[state])
             return
         function = _function(op)
         arguments = {key: self._argument(argument, values) for key, argument in op.inputs.items()}

@@ -108,12 +108,22 @@ def _gather_nd(b: Building) -> Any:
     batch = b.integer("batch_dims")
     options = {"batch_dims": batch} if b.ios >= 16 else {}
     indices = _positive(b, 1, list(range(batch, batch + int(b.dims(1)[-1] or 0))))
+    if len(b.out_shape() or ()) > MAX_RANK:  # as one row of indices: the elements are in the same order
+        flat = [-1, int(b.dims(1)[-1] or 0)]
+        rows = indices.reshape(flat) if isinstance(indices, np.ndarray) else b.mb.reshape(x=indices, shape=flat)
+        return Tall(b.mb.gather_nd(x=b.x(), indices=rows, **options), b.out_shape() or ())
     return b.same(b.mb.gather_nd(x=b.number(), indices=indices, **options))
 
 
 def _check_gather_nd(node: NodeView) -> Refusal | None:
     if node.integer("batch_dims") and node.ios < 16:
         return Refusal("batch_dims", "batch_dims from iOS 16 on", "Build for iOS 16", "attribute batch_dims")
+    if len(node.out_shape() or ()) > MAX_RANK and (node.integer("batch_dims") or node.dtype(0) == "bool"):
+        return Refusal(
+            "a rank above 5 with batch_dims or booleans", "numbers without", "Reshape first", "input indices"
+        )
+    if max(node.rank(0) or 0, node.rank(1) or 0) > MAX_RANK:
+        return Refusal("inputs of rank above 5", f"rank up to {MAX_RANK}", "Reshape to fewer axes first", "inputs")
     return _check_last(node) or _check_known(node)
 
 
@@ -177,7 +187,7 @@ def _non_zero(b: Building) -> Any:
 ROWS = (
     Row("Gather", _gather, _check_gather, dtypes=ANY, high_rank=True),
     Row("GatherElements", _gather_elements, _check_elements, dtypes=ANY),
-    Row("GatherND", _gather_nd, _check_gather_nd, dtypes=ANY),
+    Row("GatherND", _gather_nd, _check_gather_nd, dtypes=ANY, high_rank=True),
     Row("ScatterND", _scatter_nd, lambda node: _check_last(node) or _check_known(node), dtypes=ANY),
     Row("ScatterElements", _scatter_elements, _check_elements, dtypes=ANY),
     Row("OneHot", _one_hot, static=(1, 2), dtypes=ANY),

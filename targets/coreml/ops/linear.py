@@ -32,7 +32,16 @@ def _matmul(b: Building) -> Any:
     if b.is_float() and is_weight(b.value(1)) and b.rank(1) == 2 and b.rank(0) in _LINEAR_RANKS:
         return b.mb.linear(x=b.x(0), weight=_weight(b, 1, transpose=True))
     y = b.weight(1, 1) if b.is_float() and b.rank(1) == 2 else b.x(1)
-    return b.mb.matmul(x=b.x(0), y=y)
+    return _vectors(b, y) if 1 in (b.rank(0), b.rank(1)) else b.mb.matmul(x=b.x(0), y=y)
+
+
+def _vectors(b: Building, y: Any) -> Any:
+    """A vector is a matrix of one row (on the left) or one column (on the right), which the result then lacks."""
+    row, column = b.rank(0) == 1, b.rank(1) == 1
+    x = b.mb.expand_dims(x=b.x(0), axes=[0]) if row else b.x(0)
+    y = b.mb.expand_dims(x=y, axes=[1]) if column else y
+    product = b.mb.matmul(x=x, y=y)
+    return b.mb.squeeze(x=product, axes=[axis for axis, given in ((-2, row), (-1, column)) if given])
 
 
 def _fits_linear(b: Building) -> bool:

@@ -11,6 +11,8 @@ from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
+_LEAST = 6e-8
+
 
 def _constants(node: NodeView, *indices: int) -> Refusal | None:
     for index in indices:
@@ -119,8 +121,10 @@ def _check_lrn(node: NodeView) -> Refusal | None:
 
 
 def _lp_norm(b: Building) -> Any:
+    """A vector of zeros stays one: its norm counts as the least number of float16."""
     norm = b.mb.reduce_l1_norm if b.integer("p", 2) == 1 else b.mb.reduce_l2_norm
-    return b.mb.real_div(x=b.x(), y=norm(x=b.x(), axes=[b.axis(-1)], keep_dims=True))
+    length = norm(x=b.x(), axes=[b.axis(-1)], keep_dims=True)
+    return b.mb.real_div(x=b.x(), y=b.mb.maximum(x=length, y=b.like(_LEAST)))
 
 
 ROWS = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.ops.elementwise import Build
@@ -31,16 +33,20 @@ def _reduce(operation: str) -> Build:
 
 def _arg(operation: str) -> Build:
     def build(b: Building) -> Any:
-        return getattr(b.mb, operation)(x=b.x(), axis=b.axis(0), keep_dims=bool(b.integer("keepdims", 1)))
+        axis, keep = b.axis(0), bool(b.integer("keepdims", 1))
+        if not b.integer("select_last_index"):
+            return getattr(b.mb, operation)(x=b.x(), axis=axis, keep_dims=keep)
+        first = getattr(b.mb, operation)(x=b.mb.reverse(x=b.x(), axes=[axis]), axis=axis, keep_dims=keep)
+        return b.mb.sub(x=np.int32(int(b.dims(0)[axis] or 1) - 1), y=first)
 
     return build
 
 
 def _check_arg(node: NodeView) -> Refusal | None:
-    if node.integer("select_last_index"):
+    if node.integer("select_last_index") and node.dims(0)[node.axis(0)] is None:
         return Refusal(
-            "select_last_index 1", "the first index of equal values", "Export without select_last_index",
-            "attribute select_last_index",
+            "select_last_index 1 on a size known at run time only", "a fixed size, or the first index of equal values",
+            "Export with fixed shapes", "attribute select_last_index",
         )  # fmt: skip
     return None
 

@@ -88,6 +88,15 @@ def _check(node: NodeView) -> Refusal | None:
         return Refusal(
             "keep_aspect_ratio_policy", "stretch", "Give the final sizes", "attribute keep_aspect_ratio_policy"
         )
+    if how.coordinates == "align_corners" and any(
+        size and wanted and scale and abs(scale * size - wanted) > 1e-4
+        for axis, (wanted, scale) in _factors(node).items()
+        for size in [node.dims(0)[axis]]
+    ):
+        return Refusal(
+            "align_corners with a scale that gives no whole size", "sizes, or scales that give whole ones",
+            "Give sizes: runtimes do not agree on this", "input scales",
+        )  # fmt: skip
     unknown = [axis for axis in _factors(node) if node.dims(0)[axis] is None]
     if unknown and _upsampled(node, how) is None:
         return Refusal(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.held import MAX_RANK, Packed, Tall
 from edgewise.targets.coreml.node import NodeView, is_weight
@@ -128,7 +130,15 @@ def _depth_to_space(b: Building) -> Any:
 
 
 def _space_to_depth(b: Building) -> Any:
+    if b.text("mode", "DCR") == "CRD":
+        return b.mb.pixel_unshuffle(x=b.x(), downscale_factor=np.uint32(b.integer("blocksize")))
     return b.mb.space_to_depth(x=b.x(), block_size=b.integer("blocksize"))
+
+
+def _check_space(node: NodeView) -> Refusal | None:
+    if node.text("mode", "DCR") == "CRD" and node.ios < 16:
+        return Refusal("mode CRD", "mode CRD from iOS 16 on", "Build for iOS 16", "attribute mode")
+    return None
 
 
 _BYTES = ANY | BYTES
@@ -143,5 +153,5 @@ ROWS = (
     Row("Identity", _identity, dtypes=_BYTES, high_rank=True),
     Row("Dropout", _identity, _check_dropout),
     Row("DepthToSpace", _depth_to_space, dtypes=_FLOATS),
-    Row("SpaceToDepth", _space_to_depth, dtypes=_FLOATS),
+    Row("SpaceToDepth", _space_to_depth, _check_space, dtypes=_FLOATS),
 )  # fmt: skip

@@ -69,3 +69,16 @@ def test_a_product_of_two_stacks(build_model: Callable[..., Any]) -> None:
         helper.make_node("Reshape", ["m", "two"], ["y0"], name="back"),
     ]
     check(_model(nodes, {"six": np.array(SHAPE), "two": np.array([6, -1])}, 1), build_model)
+
+
+def test_indices_that_make_six_axes(build_model: Callable[..., Any]) -> None:
+    """As an adaptive pool exports: every window's places at once."""
+    places = np.stack(np.meshgrid(*[np.arange(2)] * 4, indexing="ij"), axis=-1)[..., :2]
+    nodes = [
+        helper.make_node("Reshape", ["x", "four"], ["t"], name="view"),
+        helper.make_node("GatherND", ["t", "places"], ["m"], name="gather"),
+        helper.make_node("ReduceMean", ["m", "window"], ["r"], name="mean", keepdims=0),
+        helper.make_node("Reshape", ["r", "two"], ["y0"], name="back"),
+    ]
+    arrays = {"four": np.array([2, 3, 4, 24]), "places": places, "window": np.array([2, 3]), "two": np.array([6, -1])}
+    check(_model(nodes, arrays, 1), build_model)

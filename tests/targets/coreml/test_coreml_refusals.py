@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("Einsum", [(F, [2, 2, 2])], {"equation": "...i->..."}, 18, ("ellipsis",)),
     ("BatchNormalization", [(F, [1, 2, 3]), (F, [2]), f32(2), f32(2), f32(2)], {}, 18, ("input 1", "constants")),
     ("LRN", [(F, [1, 4, 3, 3])], {"size": 4}, 18, ("size 4", "odd")),
-    ("ArgMax", [(F, [2, 3])], {"select_last_index": 1}, 18, ("select_last_index",)),
+    ("ArgMax", [(F, [2, "n"])], {"select_last_index": 1, "axis": 1}, 18, ("select_last_index",)),
     ("Gather", [(F, ["n", 3]), ints(-1)], {}, 18, ("negative index",)),
     ("GridSample", [(F, [1, 2, 4, 4]), (F, [1, 3, 3, 2])], {"mode": "bicubic"}, 18, ("bicubic", "attribute mode")),
     ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2, "layout": 1}, 18, ("layout",)),

@@ -19,6 +19,10 @@ BuildOption = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="An option of the target; repeat it."),
 ]
+SwiftPackage = Annotated[
+    str | None,
+    typer.Option("--swift", metavar="DIR", help="Also write a Swift package around the bundle (target coreml)."),
+]
 
 
 def run(
@@ -33,6 +37,7 @@ def run(
     preprocess: o.Preprocess = None,
     require_full_delegation: o.FullDelegation = False,
     min_sqnr: o.MinSqnr = None,
+    swift: SwiftPackage = None,
     as_json: o.Json = False,
 ) -> None:
     """Build an ONNX file into a bundle with an engine, and check the engine against it."""
@@ -41,5 +46,6 @@ def run(
     verb = partial(
         build, model, output, target=target, device=device, require_full_delegation=require_full_delegation,
         options=pairs(option, "--option") | ({"engine": engine} if engine else {}), data=data, preprocess=preprocess, min_sqnr=min_sqnr,
+        swift=swift,
     )  # fmt: skip
     perform(verb, show_build, as_json=as_json)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgewise.errors import ToolchainError
 from edgewise.recipe import Recipe
-from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.storage import sha256_of
 from edgewise.settings import BuildSettings, TargetChoice, VerifySettings
@@ -31,6 +32,7 @@ def build(
     data: str | None = None,
     preprocess: str | None = None,
     min_sqnr: float | None = None,
+    swift: str | Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Build an ONNX file into a bundle, and check the engine against it.
@@ -45,6 +47,7 @@ def build(
         data: DATA for the reference samples; without it, seeded random inputs.
         preprocess: what the app does with images; recorded in the manifest, and done to the images of DATA.
         min_sqnr: the parity gate in dB; None: 40 for a float engine, 10 for a quantized one.
+        swift: a folder for a Swift package around the bundle, from a target that writes one.
         progress: told how far the work is.
 
     Returns:
@@ -70,6 +73,7 @@ def build(
     if "source" not in network.provenance:
         network = network.after(network.model, **source_entry(Path(model)))
     network = with_reference(network, data, preprocess, progress=progress)
+    write_app = None if swift is None else _app_writer(chosen.target)
     order = Order(network, sha256_of(Path(model)), chosen.recipe, chosen.target, chosen.device, path, reuse=False)
     manifest, _ = make_bundle(order, progress)
     result = {
@@ -78,4 +82,24 @@ def build(
         "size_bytes": open_bundle(path).size_bytes,
         **{key: manifest[key] for key in ("target", "device", "support", "engine", "parity")},
     }
+    if write_app is not None and swift is not None:
+        write_app(open_bundle(path), Path(swift))
     return require(bundle_gates(manifest, chosen.recipe), result)
+
+
+def _app_writer(target: Any) -> Callable[[Bundle, Path], None]:
+    """What writes an app's package around a bundle; asked for before anything is built.
+
+    Raises:
+        ToolchainError: the target has no such thing.
+    """
+    writer: Callable[[Bundle, Path], None] | None = getattr(target, "write_app", None)
+    if writer is None:
+        raise ToolchainError(
+            "cannot write a Swift package",
+            where="--swift",
+            found=f"the target {target.name}, which has no Swift package",
+            expected="a target that writes one",
+            fix="Build for --target coreml, or leave --swift out",
+        )
+    return writer

@@ -45,6 +45,22 @@ def _elu(x: Any, alpha: Any, **_: Any) -> Any:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
+def _thresholded_relu(x: Any, alpha: Any = 1.0, **_: Any) -> Any:
+    return np.where(x >= alpha, x, 0)
+
+
+def _clamped_relu(x: Any, alpha: Any, beta: Any, **_: Any) -> Any:
+    return np.minimum(beta, np.where(x >= 0, x, alpha * x))
+
+
+def _scaled_tanh(x: Any, alpha: Any = 1.0, beta: Any = 1.0, **_: Any) -> Any:
+    return alpha * np.tanh(beta * x)
+
+
+def _linear_activation(x: Any, alpha: Any, beta: Any = 0.0, **_: Any) -> Any:
+    return alpha * x + beta
+
+
 def _softplus(x: Any, **_: Any) -> Any:
     return np.logaddexp(x, np.float32(0))
 
@@ -80,6 +96,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
     "elu": _elu,
+    "thresholded_relu": _thresholded_relu,
+    "clamped_relu": _clamped_relu,
+    "scaled_tanh": _scaled_tanh,
+    "linear_activation": _linear_activation,
     "softplus": _softplus,
     "softsign": _softsign,
     "sigmoid_hard": _sigmoid_hard,

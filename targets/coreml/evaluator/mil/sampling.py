@@ -37,11 +37,12 @@ def _resample(
     x: Any, coordinates: Any, sampling_mode: str, padding_mode: str, padding_value: Any, coordinates_mode: str,
     align_corners: Any, **_: Any,
 ) -> Any:  # fmt: skip
-    if coordinates_mode != "normalized_minus_one_to_one":
+    if coordinates_mode not in ("normalized_minus_one_to_one", "unnormalized"):
         raise ValueError(f"coordinates {coordinates_mode}, which the converter never writes")
     places = []
     for axis, size in ((1, x.shape[2]), (0, x.shape[3])):
-        place = _pixels(coordinates[..., axis].astype(np.float64), size, bool(align_corners))
+        place = coordinates[..., axis].astype(np.float64)
+        place = place if coordinates_mode == "unnormalized" else _pixels(place, size, bool(align_corners))
         places.append(place if padding_mode == "constant" else _folded(place, size, padding_mode))
     rows, columns = places
     fill = float(padding_value)

@@ -95,6 +95,13 @@ def _pixel_shuffle(x: Any, upscale_factor: Any, **_: Any) -> Any:
     return x.reshape(n, c // b**2, b, b, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // b**2, h * b, w * b)
 
 
+def _pixel_unshuffle(x: Any, downscale_factor: Any, **_: Any) -> Any:
+    """The inverse of ``_pixel_shuffle``."""
+    n, c, h, w = x.shape
+    b = int(downscale_factor)
+    return x.reshape(n, c, h // b, b, w // b, b).transpose(0, 1, 3, 5, 2, 4).reshape(n, c * b**2, h // b, w // b)
+
+
 def _fill(shape: Any, value: Any = 0.0, **_: Any) -> Any:
     return np.full(_ints(shape), value)
 
@@ -134,4 +141,5 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "depth_to_space": _depth_to_space,
     "space_to_depth": _space_to_depth,
     "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
 }

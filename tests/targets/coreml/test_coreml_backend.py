@@ -1,0 +1,175 @@
+"""ONNX's backend node tests of every operator that the converter claims, through converter and evaluator: all that are taken pass.
+
+What the operator takes as parameters is made constant, as exporters do it; many tests share one program.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from edgewise.targets.coreml.judge import judge
+from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
+from edgewise.targets.coreml.row import Row
+from edgewise.targets.coreml.table import families
+from edgewise.targets.errors import TargetError
+
+pytestmark = [pytest.mark.slow, pytest.mark.conformance]
+IOS = 18
+# As many of each family were taken when this was written.
+LEAST = {
+    "activation": 50, "cells": 10, "conv": 14, "detection": 12, "elementwise": 125, "filling": 15, "indexing": 25, "linear": 17,
+    "normalization": 29, "padding": 3, "pool": 30, "quantization": 2, "rare": 17, "recurrent": 4, "reduction": 110,
+    "resize": 30, "sampling": 15, "shape": 45, "slicing": 53, "attention": 0, "einsum": 0,
+}  # fmt: skip
+_PLAIN = {np.dtype(name) for name in ("float32", "float16", "int32", "int64", "bool", "int8", "uint8")}
+
+
+@dataclass
+class NodeTest:
+    """One of them: the model with parameters as initializers, its inputs and the outputs that ONNX wants."""
+
+    name: str
+    model: onnx.ModelProto
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    refusal: str = ""
+
+
+@dataclass
+class Collected:
+    """The tests of one family of operators that Core ML takes, and why others are refused."""
+
+    taken: list[NodeTest] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@cache
+def node_tests() -> list[Any]:
+    """ONNX's; making them takes seconds."""
+    with np.errstate(all="ignore"):
+        return load_model_tests(kind="node")  # type: ignore[no-any-return]
+
+
+def collect(family: str, ios: int) -> Collected:
+    """All node tests whose operator has a row in that family."""
+    rows = {row.op: row for row in families()[family] if not row.domain}
+    found = Collected()
+    for case in node_tests():
+        test = _read(case, rows)
+        if test is None:
+            continue
+        test.refusal = _refusal(test.model, ios)
+        if test.refusal:
+            found.refused[f"{test.model.graph.node[0].op_type}: {test.refusal}"] += 1
+        else:
+            found.taken.append(test)
+    return found
+
+
+def merged(tests: list[NodeTest]) -> Iterator[tuple[onnx.ModelProto, list[NodeTest]]]:
+    """Tests of one opset as one model; names are those of the test and the tensor."""
+    opsets: dict[int, list[NodeTest]] = {}
+    for test in tests:
+        opsets.setdefault(test.model.opset_import[0].version, []).append(test)
+    for opset, group in opsets.items():
+        graph = onnx.GraphProto(name="cases")
+        for test in group:
+            part = onnx.compose.add_prefix_graph(test.model.graph, f"{test.name}/")
+            graph.node.extend(part.node)
+            graph.input.extend(part.input)
+            graph.output.extend(part.output)
+            graph.initializer.extend(part.initializer)
+        imports = [onnx.helper.make_opsetid("", opset)]
+        yield onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), group
+
+
+def _read(case: Any, rows: dict[str, Row]) -> NodeTest | None:
+    """None for other operators, several nodes, and what is no tensor of numbers."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    node = model.graph.node[0]
+    if len(model.graph.node) != 1 or node.domain or node.op_type not in rows or len(model.opset_import) != 1:
+        return None
+    given, wanted = case.data_sets[0]
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind != "O" for array in (*given, *wanted)):
+        return None
+    inputs = {value.name: array for value, array in zip(model.graph.input, given, strict=True)}
+    outputs = {value.name: array for value, array in zip(model.graph.output, wanted, strict=True)}
+    _bind(model, rows[node.op_type], inputs)
+    return NodeTest(case.name, model, inputs, outputs)
+
+
+def _bind(model: onnx.ModelProto, row: Row, inputs: dict[str, np.ndarray]) -> None:
+    """Make constants of the inputs that are parameters in Core ML."""
+    node = model.graph.node[0]
+    for index in (*row.static, *row.clamped, *_WEIGHTS.get(row.op, ())):
+        name = node.input[index] if index < len(node.input) else ""
+        if name in inputs and name not in [node.input[other] for other in range(len(node.input)) if other != index]:
+            model.graph.initializer.append(numpy_helper.from_array(inputs.pop(name), name))
+    kept = [value for value in model.graph.input if value.name in inputs]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+
+
+# What is a weight in every real network, though the operator would take it computed too.
+_WEIGHTS = {
+    "BatchNormalization": (1, 2, 3, 4),
+    "PRelu": (1,),
+    "OneHot": (1, 2),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+}
+
+
+def _refusal(model: onnx.ModelProto, ios: int) -> str:
+    try:
+        ready = prepare(ir.from_proto(model), ios)
+    except TargetError as error:
+        return str(error.found)
+    for node in nodes_of(ready):
+        refusal = judge(NodeView(node, opset_of(ready), ios))
+        if refusal is not None:
+            return f"{refusal.attribute} {refusal.found}".strip()
+    ports = [*ready.graph.inputs, *ready.graph.outputs]
+    return "" if all(value.dtype is not None and value.dtype.numpy() in _PLAIN for value in ports) else "its ports"
+
+
+def claimed() -> list[str]:
+    """The families that have operators of ONNX's own domain."""
+    return sorted(family for family, rows in families().items() if any(row.domain == "" for row in rows))
+
+
+@pytest.mark.parametrize("family", claimed())
+def test_node_tests(family: str, build_model: Callable[..., Any]) -> None:
+    found = collect(family, IOS)
+    failed: list[str] = []
+    for model, tests in merged(found.taken):
+        executor, _, _ = build_model(model, compute_precision="float32", minimum_deployment_target="iOS18")
+        inputs = {f"{test.name}/{name}": array for test in tests for name, array in test.inputs.items()}
+        made = executor.run(inputs)
+        failed += [line for test in tests if (line := difference(test, made))]
+    assert failed == []
+    assert len(found.taken) >= LEAST[family], f"more is refused than was: {dict(found.refused)}"
+
+
+def difference(test: NodeTest, made: dict[str, np.ndarray]) -> str:
+    """Empty when the outputs are those that ONNX wants, within its own tolerance."""
+    for name, want in test.outputs.items():
+        have = made[f"{test.name}/{name}"]
+        if have.shape != want.shape:
+            return f"{test.name}: shape {have.shape} where ONNX has {want.shape}"
+        if not np.allclose(have.astype(np.float64), want.astype(np.float64), rtol=1e-3, atol=1e-5, equal_nan=True):
+            return f"{test.name}: {np.ravel(have)[:4]} where ONNX has {np.ravel(want)[:4]}"
+    return ""

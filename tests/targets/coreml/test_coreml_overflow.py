@@ -1,0 +1,101 @@
+"""Values beyond float16: found on calibration data, and computed in float32 where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.targets import TargetError
+from edgewise.targets.base import BuildResult, Executor
+
+BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]
+RNG = np.random.default_rng(8)
+
+
+def network(norm: bool = False) -> ir.Model:
+    """A product, something that overflows in float16, another product."""
+    middle = (
+        [helper.make_node("LayerNormalization", ["big", "gamma"], ["m"], name="norm", axis=-1)]
+        if norm
+        else [
+            helper.make_node("Mul", ["big", "big"], ["square"], name="square"),
+            helper.make_node("ReduceMean", ["square", "axes"], ["mean"], name="mean"),
+            helper.make_node("Sqrt", ["mean"], ["root"], name="root"),
+            helper.make_node("Div", ["big", "root"], ["m"], name="scale"),
+        ]
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["big"], name="first"),
+        *middle,
+        helper.make_node("MatMul", ["m", "v"], ["y"], name="last"),
+    ]
+    constants = {
+        "w": 300 * RNG.standard_normal((8, 8)).astype(np.float32), "v": RNG.standard_normal((8, 8)).astype(np.float32),
+        "axes": np.array([-1]), "gamma": np.ones(8, np.float32),
+    }  # fmt: skip
+    if norm:
+        del constants["axes"]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8]) for name in "xy"]
+    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], initializers)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    np.savez(tmp_path / "calib.npz", x=RNG.standard_normal((4, 2, 8)).astype(np.float32))
+    return str(tmp_path / "calib.npz")
+
+
+def precisions(result: BuildResult) -> dict[str, str]:
+    return {layer["name"]: layer["precision"] for layer in result.layers if layer["op"] != "cast"}
+
+
+def test_what_overflows_computes_in_float32(build_model: BuildModel, data: str) -> None:
+    model = network()
+    x = {"x": RNG.standard_normal((2, 8)).astype(np.float32)}
+    want = OnnxRunner(model, optimize=False).run(x)
+    plain, _, _ = build_model(model)
+    assert not compare_outputs([want], [plain.run(x)])[0].sqnr_db >= 20, "or there is nothing to keep"
+    executor, result, _ = build_model(model, calibration=data)
+    assert compare_outputs([want], [executor.run(x)])[0].sqnr_db >= 50
+    found = precisions(result)
+    assert found["square"] == found["mean"] == found["root"] == "float32"
+    assert [layer["precision"] for layer in result.layers if layer["op"] == "linear"] == ["float16", "float16"]
+    assert any("the calibration data" in note for note in result.notes)
+
+
+def test_a_norm_that_squares_on_the_way(build_model: BuildModel, data: str) -> None:
+    """Its input and output fit, the squares inside do not: the accelerator may hold them in float16."""
+    _, result, _ = build_model(network(norm=True), calibration=data)
+    assert [layer["precision"] for layer in result.layers if layer["op"] == "layer_norm"] == ["float32"]
+    assert [layer["precision"] for layer in result.layers if layer["op"] == "linear"] == ["float16", "float16"]
+
+
+def test_data_that_fits_changes_nothing(build_model: BuildModel, tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", x=1e-4 * RNG.standard_normal((4, 2, 8)).astype(np.float32))
+    _, result, _ = build_model(network(), calibration=str(tmp_path / "small.npz"))
+    assert set(precisions(result).values()) == {"float16"}
+
+
+def test_data_that_is_not_there(build_model: BuildModel) -> None:
+    with pytest.raises(RunError, match="no such file"):
+        build_model(network(), calibration="nowhere.npz")
+
+
+def test_a_weight_that_is_nan_is_refused(build_model: BuildModel) -> None:
+    model = network()
+    broken = np.ones((8, 8), np.float32)
+    broken[1, 2] = np.nan
+    model.graph.initializers["w"].const_value = ir.tensor(broken, name="w")
+    with pytest.raises(TargetError) as caught:
+        build_model(model)
+    assert "1 NaN among 64 numbers" in str(caught.value) and "'first'" in caught.value.where
