@@ -46,12 +46,12 @@ def open_engine(bundle: Bundle, options: RunOptions) -> CoreMlEngine:
     if not isinstance(units, str) or units not in _UNITS:
         raise _unusable(where, f"compute_units {units!r}", f"one of {', '.join(_UNITS)}", "Build it again")
     inputs, outputs = (read_ports(settings.get(kind), f"{where}.{kind}") for kind in ("inputs", "outputs"))
+    states = read_states(settings.get("states"), f"{where}.states")
     if platform.system() != "Darwin":
         raise _unusable(
             str(bundle.path), f"{platform.system()}, which has no Core ML", "a Mac with macOS 12 or later",
             "Copy the bundle to a Mac and run it there",
         )  # fmt: skip
-    states = read_states(settings.get("states"), f"{where}.states")
     return CoreMlEngine(bundle.path / package, units, inputs, outputs, states, options)
 
 

@@ -59,6 +59,26 @@ class FakeModel:
     def get_compiled_model_path(self):
         return "compiled"
 
+    def make_state(self):
+        return FakeState()
+
+
+class FakeState(dict):
+    read_state = dict.__getitem__
+
+    def write_state(self, name, value):
+        assert value.dtype == np.float16, "Core ML has states in float16 alone"
+        self[name] = value
+
+
+class FakeKeeper(FakeModel):
+    """Keeps ``x_in``: each prediction adds 1 to it."""
+
+    def predict(self, given, state):
+        assert given == {}
+        state["x_in"] = state["x_in"] + np.float16(1)
+        return {"n": np.array([state["x_in"].size], np.int32)}
+
 
 class MLNeuralEngineComputeDevice: ...
 
@@ -127,6 +147,19 @@ def test_no_layers_without_being_asked(mac, package_bundle):
     assert model.layer_times() == []
 
 
+STATES = [{"name": "x/in", "output": "y", "coreml": "x_in", "dtype": "float32"}]
+
+
+def test_a_state_is_what_the_network_is_given_and_gives(mac, package_bundle):
+    sys.modules["coremltools.models"].MLModel = FakeKeeper
+    model = load(package_bundle(inputs=[], outputs=PORTS["outputs"][1:], states=STATES))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for _ in range(2):  # nothing is left of the run before
+        got = model.run({"x/in": x})
+        np.testing.assert_array_equal(got["y"], x + 1)
+        assert (got["y"].dtype.name, int(got["n"])) == ("float32", 6)
+
+
 def test_what_core_ml_refuses(mac, package_bundle):
     with pytest.raises(RunError, match="RuntimeError: Error compiling model: too new; expected a package that this"):
         load(package_bundle(compute_units="CPU_ONLY"))
@@ -152,6 +185,7 @@ def test_not_a_mac(package_bundle):
         ({"compute_units": ["ALL"]}, "found compute_units"),
         ({"inputs": None}, r"settings\.inputs\): found TypeError"),
         ({"inputs": [3]}, r"settings\.inputs\): found (TypeError|AttributeError)"),
+        ({"states": [{"name": "x/in"}]}, r"settings\.states\): found KeyError: 'output'"),
         ({"outputs": [{"name": "y"}]}, r"settings\.outputs\): found KeyError: 'coreml'"),
         ({"outputs": [{"name": "y", "coreml": "y", "dtype": "float99"}]}, "found TypeError"),
         ({"inputs": [PORTS["inputs"][0] | {"image": {"scale": "much"}}]}, r"cannot read the preprocessing \(scale\)"),

@@ -177,6 +177,11 @@ def test_every_operation_that_the_converter_writes_is_there() -> None:
     sources = [file.read_text() for file in Path(ops.__path__[0]).parent.rglob("*.py") if "evaluator" not in file.parts]
     written = {name for source in sources for name in re.findall(r"\bmb\.(\w+)\(", source)} - {"placeholder", "const"}
     named = set(re.findall(r'(?:binary|unary|_comparison|_variadic|_arg|_reduce)\("(\w+)"', "".join(sources)))
+    written -= {
+        "state_tensor_placeholder",
+        "read_state",
+        "coreml_update_state",
+    }  # the program's own: test_coreml_states.py
     assert len(written) > 60 and len(named) > 12
     assert written | named <= set(MIL)
 
