@@ -113,7 +113,7 @@ class _Search:
 
     def _error(self, counts: Counts) -> float:
         """Of the outputs without these units: zeros in all of their constants compute the same."""
-        arrays = {value: np.array(tensor) for value, tensor in self._kept.items() if tensor is not None}
+        arrays = {value: tensor.numpy().copy() for value, tensor in self._kept.items() if tensor is not None}
         for unit in self._gone(counts):
             for (value, axis), at in unit.items():
                 if value in arrays:

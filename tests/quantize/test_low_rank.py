@@ -91,6 +91,19 @@ def test_data_find_the_rank_of_what_is_read(graph: Graph, dataset: Callable[...,
     assert errors[1] < 0.05 * errors[0]
 
 
+def test_the_bias_makes_good_for_the_mean(graph: Graph, dataset: Callable[..., Dataset]) -> None:
+    text = "(float[1, 9, 32] x, float[32, 48] a, float[48] ab) => (float[1, 9, 48] y) { n = Tanh(x) t = MatMul(n, a) y = Add(t, ab) }"
+    model = graph(text, {"a": draw(32, 48), "ab": draw(48)})
+    rng = np.random.default_rng(5)
+    samples = [{"x": (rng.normal(size=(1, 9, 32)) * 0.3 + 0.5).astype(np.float32)} for _ in range(20)]
+    made = prune(model, pattern="low-rank", sparsity=0.6, criterion="second_order", data=dataset(samples))
+    want, have = (
+        np.mean([OnnxRunner(each).run(sample)["y"] for sample in samples], axis=(0, 1, 2))
+        for each in (model, made.model)
+    )
+    np.testing.assert_allclose(have, want, atol=1e-4)
+
+
 def test_the_layer_that_needs_its_rank_keeps_it(graph: Graph, normal: Normal) -> None:
     arrays = {"a": draw(32, 64, rank=4), "ab": draw(64), "b": draw(64, 32), "bb": draw(32)}
     made = prune(
