@@ -191,6 +191,18 @@ def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: s
     assert {entry["by"] for entry in made.report["layers"]} == {"error"}
 
 
+def test_reconstruction_goes_on_from_there(normal: Normal) -> None:
+    model, data = exported(Joint(), 1, 7, 12), normal(96, (1, 7, 12))
+    errors = []
+    for reconstruct in (False, True):
+        made = prune(model, pattern="width", sparsity=0.5, criterion="second_order", data=data, reconstruct=reconstruct)
+        assert array(made.model, "fc1.weight").shape == (24, 20)
+        pairs = [[outputs(each, (1, 7, 12), seed) for each in (model, made.model)] for seed in range(900, 930)]
+        errors.append(sum(float(np.square(have - want).sum()) for want, have in pairs))
+    assert any(row.get("kept") for row in made.report["reconstructed"])
+    assert errors[1] < errors[0]
+
+
 def test_layers_that_lose_inputs_and_outputs_are_solved_too(graph: Callable[..., ir.Model], normal: Normal) -> None:
     text = (
         "(float[1, 6, 8, 8] x, float[12, 6, 3, 3] a, float[12] ab, float[16, 12, 3, 3] b, float[16] bb, float[4, 16, 1, 1] c)"
