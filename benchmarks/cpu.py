@@ -1,13 +1,16 @@
 """Engines side by side on this processor: libedgewise, ONNX Runtime, and OpenVINO where it is installed.
 
-    pip install edgewise[bench]                                    OpenVINO and timm
+    pip install edgewise[bench]                                    OpenVINO, NNCF and timm
     python benchmarks/cpu.py                                       int8, all networks, one thread
     python benchmarks/cpu.py --network deit_small_patch16_224 --precision f32
     python benchmarks/cpu.py --precision sparse44 --json > cpu.json
+    python benchmarks/cpu.py --prepare                             make all files and check them, for a later run with --prepared
 
 Networks are timm's with seeded random weights (zoo.py), exported by edgewise and quantized on random data. Each engine's outputs are
 compared first: in float with PyTorch, in int8 with ONNX Runtime on the same graph, node by node. Then all engines run in turns, and
-the medians are compared. Load, first run and memory are those of a fresh process each. The peak is measured in the same run (kernels.py).
+the medians are compared; with more threads each engine runs in a process of its own, since waiting threads spin.
+``openvino_nncf`` is OpenVINO with the network quantized by its own NNCF, from the float graph and the same data.
+Load, first run and memory are those of a fresh process each; for the native engine also what its weights and arena take. The peak is measured in the same run (kernels.py).
 ``sparse42`` and ``sparse44`` prune by magnitude in blocks of 4 inputs by 2 (4) outputs, to 50 % (75 %); the other engines get these weights too.
 """
 
@@ -40,15 +43,23 @@ NETWORKS = (
     "shvit_s1",
     "mobilenetv4_conv_small",
 )
-ENGINES = ("native", "onnxruntime", "openvino")
+ENGINES = ("native", "onnxruntime", "openvino", "openvino_nncf")
 SIZES = {"fastvit_t8": 256}
 PATTERNS = {"sparse42": ("block:4x2", 0.5), "sparse44": ("block:4x4", 0.75)}
-FLOAT_DB, INT8_DB = 60.0, 12.0
+FLOAT_DB, INT8_DB, NNCF_DB = 60.0, 12.0, 3.0  # NNCF's own steps are compared with PyTorch
+TRANSFORMERS = ("deit_small_patch16_224", "swin_tiny_patch4_window7_224", "efficientvit_m4")
 Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def prepared(name: str, precision: str, folder: Path) -> tuple[Path, np.ndarray]:
-    """The ONNX file and PyTorch's output for the sample."""
+    """The ONNX file and PyTorch's output for the sample; both are kept in the folder."""
+    path, kept = folder / f"{name}.{precision}.onnx", folder / f"{name}.npy"
+    if not (path.is_file() and kept.is_file()):
+        make(name, precision, path, kept)
+    return path, np.load(kept)
+
+
+def make(name: str, precision: str, path: Path, kept: Path) -> None:
     import torch
 
     from edgewise.exporter import export
@@ -57,13 +68,10 @@ def prepared(name: str, precision: str, folder: Path) -> tuple[Path, np.ndarray]
 
     size = SIZES.get(name, 224)
     network = load_zoo().build(name)
-    path = folder / f"{name}.{precision}.onnx"
     with torch.no_grad():
-        wanted = network(torch.from_numpy(image(size))).numpy()
-    if not path.is_file():
-        exported = export(network, inputs=[TensorSpec("image", "float32", (1, 3, size, size))], verify=False)
-        write_onnx(rewritten(exported.model, precision), path)
-    return path, wanted
+        np.save(kept, network(torch.from_numpy(image(size))).numpy())
+    exported = export(network, inputs=[TensorSpec("image", "float32", (1, 3, size, size))], verify=False)
+    write_onnx(rewritten(exported.model, precision), path)
 
 
 def rewritten(model: Any, precision: str) -> Any:
@@ -105,23 +113,46 @@ def load_script(name: str) -> Any:
 # -- engines: a file made ahead of time, then opened
 
 
-def build(engine: str, path: Path) -> Path:
-    """What an engine opens; the native one's macs lie beside it."""
+def build(engine: str, path: Path, again: bool) -> Path | None:
+    """What an engine opens, the native one's macs beside it; None where it does not take part. Made anew, or found."""
+    if engine == "openvino":
+        return path
+    if engine == "openvino_nncf":
+        return by_nncf(path, again) if ".int8." in path.name else None
     from edgewise.runtime.onnx_file import read_onnx
     from edgewise.targets import BuildRequest, find_device
     from edgewise.targets.cpu import TARGET
 
-    if engine == "openvino":
-        return path
     folder = path.with_suffix(f".{engine}")
+    made = folder / {"native": "model.engine", "onnxruntime": "model.onnx"}[engine]
+    if made.is_file() and not again:
+        return made
     folder.mkdir(exist_ok=True)
     device = find_device(TARGET.default_device, "cpu")
     options = {"engine": engine} | ({"optimization": "all"} if engine == "onnxruntime" else {})
     result = TARGET.build(BuildRequest(read_onnx(path), folder, device, options))
-    if result.kind != engine:
+    if result.kind != engine or folder / result.files[0] != made:
         raise SystemExit(f"{path.name}: {result.notes[0]}")
     (folder / "macs.json").write_text(json.dumps(result.settings.get("macs", {})))
-    return folder / result.files[0]
+    return made
+
+
+def by_nncf(path: Path, again: bool) -> Path:
+    """OpenVINO's own way to int8, from the float graph."""
+    made = path.with_suffix(".nncf.xml")
+    if made.is_file() and not again:
+        return made
+    import nncf
+    import openvino
+
+    name = path.name.split(".")[0]
+    size, rng = SIZES.get(name, 224), np.random.default_rng(0)
+    data = [{"image": rng.standard_normal((1, 3, size, size)).astype(np.float32)} for _ in range(4)]
+    plain = openvino.Core().read_model(prepared(name, "f32", path.parent)[0])
+    kind = nncf.ModelType.TRANSFORMER if name in TRANSFORMERS else None
+    mixed = nncf.QuantizationPreset.MIXED
+    openvino.save_model(nncf.quantize(plain, nncf.Dataset(data), subset_size=4, preset=mixed, model_type=kind), made)
+    return made
 
 
 def open_native(path: Path, threads: int) -> Run:
@@ -157,20 +188,24 @@ OPEN: dict[str, Callable[[Path, int], Run]] = {
     "native": open_native,
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
+    "openvino_nncf": open_openvino,
 }
+MODULES = {"native": "edgewise.runtime._native", "openvino_nncf": "openvino"}
 
 
 def installed(engine: str) -> bool:
-    module = {"native": "edgewise.runtime._native"}.get(engine, engine)
-    return importlib.util.find_spec(module) is not None
+    modules = [MODULES.get(engine, engine)] + (["nncf"] if engine == "openvino_nncf" else [])
+    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 # -- measurements
 
 
-def fresh(engine: str, path: Path, size: int, threads: int) -> dict[str, float]:
-    """Load, first run and memory in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--one", engine, str(path), str(size), str(threads)]
+def fresh(engine: str, path: Path, size: int, options: argparse.Namespace) -> dict[str, float]:
+    """Load, first run and memory in a process of its own; with several threads the median too."""
+    seconds = 0.0 if options.threads == 1 else options.seconds / len(options.engine)
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", engine, str(path)]
+    command += [str(size), str(options.threads), str(seconds)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         raise SystemExit(f"{engine}: {child.stderr.strip().splitlines()[-1]}")
@@ -178,8 +213,8 @@ def fresh(engine: str, path: Path, size: int, threads: int) -> dict[str, float]:
     return found
 
 
-def one(engine: str, path: Path, size: int, threads: int) -> dict[str, float]:
-    importlib.import_module({"native": "edgewise.runtime._native"}.get(engine, engine))
+def one(engine: str, path: Path, size: int, threads: int, seconds: float) -> dict[str, float]:
+    importlib.import_module(MODULES.get(engine, engine))
     inputs = {"image": image(size)}
     before = high_water_bytes()
     start = time.perf_counter()
@@ -187,11 +222,22 @@ def one(engine: str, path: Path, size: int, threads: int) -> dict[str, float]:
     loaded = time.perf_counter()
     run(inputs)
     first = time.perf_counter()
-    return {
+    found = {
         "load_ms": 1e3 * (loaded - start),
         "first_run_ms": 1e3 * (first - loaded),
         "memory_bytes": high_water_bytes() - before,
     }
+    if engine == "native":
+        found["least_memory_bytes"] = weights_and_arena_bytes(path, threads)
+    if seconds > 0:
+        found["median_ms"] = medians({engine: run}, inputs, seconds)[engine]
+    return found
+
+
+def weights_and_arena_bytes(path: Path, threads: int) -> int:
+    from edgewise.runtime import _native  # type: ignore[attr-defined]
+
+    return sum(_native.Context(_native.Engine(str(path)), threads=threads).memory())
 
 
 def high_water_bytes() -> int:
@@ -227,19 +273,19 @@ def reference(path: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def measure(name: str, precision: str, options: argparse.Namespace, peak: float | None) -> list[dict[str, Any]]:
-    """One network on all engines, checked before they are timed."""
-    path, wanted = prepared(name, precision, options.folder)
+    """One network on all engines, checked before they are timed; nothing is timed with --prepare."""
+    path, exact = prepared(name, precision, options.folder)
     size, inputs = SIZES.get(name, 224), {"image": image(SIZES.get(name, 224))}
-    least = FLOAT_DB
-    if precision != "f32":
-        wanted, least = reference(path, inputs), INT8_DB
-    files = {engine: build(engine, path) for engine in options.engine if installed(engine)}
+    built = {engine: build(engine, path, not options.prepared) for engine in options.engine if installed(engine)}
+    files = {engine: file for engine, file in built.items() if file is not None}
     runs = {engine: OPEN[engine](file, options.threads) for engine, file in files.items()}
-    parity = {engine: db(wanted, run(inputs)[0]) for engine, run in runs.items()}
-    for engine, found in parity.items():
-        if found < least:
-            raise SystemExit(f"{name}, {engine}: {found:.1f} dB against the reference, {least} are asked for")
-    found = medians(runs, inputs, options.seconds)
+    parity = checked(name, {engine: run(inputs)[0] for engine, run in runs.items()}, path, exact, inputs)
+    if options.prepare:
+        return []
+    found = medians(runs, inputs, options.seconds) if options.threads == 1 else {}
+    del runs
+    own = {engine: fresh(engine, file, size, options) for engine, file in files.items()}
+    found = found or {engine: row.pop("median_ms") for engine, row in own.items()}
     macs = sum(json.loads((files["native"].parent / "macs.json").read_text()).values()) if "native" in files else 0
     rivals = [found[engine] for engine in found if engine != "native"]
     return [
@@ -247,20 +293,42 @@ def measure(name: str, precision: str, options: argparse.Namespace, peak: float 
             "network": name, "precision": precision, "engine": engine, "threads": options.threads, "median_ms": found[engine],
             "ratio_to_best_peer": found[engine] / min(rivals) if rivals else None,
             "share_of_peak": 2e-6 * macs / found[engine] / (peak * options.threads) if peak and macs else None,
-            "sqnr_db": parity[engine], **fresh(engine, files[engine], size, options.threads),
+            "sqnr_db": parity[engine], **own[engine],
         }
         for engine in files
     ]  # fmt: skip
 
 
+def checked(
+    name: str, outputs: dict[str, np.ndarray], path: Path, exact: np.ndarray, inputs: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Each engine's likeness in dB; ends the program where one computes another network."""
+    wanted, least = (exact, FLOAT_DB) if ".f32." in path.name else (reference(path, inputs), INT8_DB)
+    parity = {}
+    for engine, found in outputs.items():
+        nncf = engine == "openvino_nncf"
+        parity[engine] = db(exact if nncf else wanted, found)
+        if not parity[engine] >= (NNCF_DB if nncf else least):
+            raise SystemExit(f"{name}, {engine}: {parity[engine]:.1f} dB against the reference, {least} are asked for")
+    return parity
+
+
 def show(row: dict[str, Any]) -> None:
     ratio = "" if row["ratio_to_best_peer"] is None else f"{row['ratio_to_best_peer']:.2f}"
     share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
+    least = f"{row['least_memory_bytes'] / 1e6:7.1f}" if "least_memory_bytes" in row else ""
     print(
-        f"{row['network']:32} {row['precision']:9} {row['engine']:12} {row['median_ms']:8.2f} {ratio:>6} {share:>6} "
-        f"{row['sqnr_db']:7.1f} {row['load_ms']:8.1f} {row['first_run_ms']:8.1f} {row['memory_bytes'] / 1e6:8.1f}",
+        f"{row['network']:32} {row['precision']:9} {row['engine']:13} {row['median_ms']:8.2f} {ratio:>6} {share:>6} "
+        f"{row['sqnr_db']:7.1f} {row['load_ms']:8.1f} {row['first_run_ms']:8.1f} {row['memory_bytes'] / 1e6:8.1f} {least}",
         flush=True,
     )
+
+
+def library_bytes() -> int:
+    """Of the Python extension, which holds the library."""
+    from edgewise.runtime import _native  # type: ignore[attr-defined]
+
+    return Path(_native.__file__).stat().st_size
 
 
 def main() -> int:
@@ -275,20 +343,23 @@ def main() -> int:
         "--folder", type=Path, default=Path("build/bench"), help="where ONNX files and engines are kept"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help="make and check all files, and time nothing")
+    parser.add_argument("--prepared", action="store_true", help="take the files of --prepare as they are")
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        engine, path, size, threads = options.one
-        print(json.dumps(one(engine, Path(path), int(size), int(threads))))
+        engine, path, size, threads, seconds = options.one
+        print(json.dumps(one(engine, Path(path), int(size), int(threads), float(seconds))))
         return 0
     options.engine = options.engine or list(ENGINES)
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
-    peaks = load_script("kernels").peaks()
+    peaks = {} if options.prepare else load_script("kernels").peaks()
     rows = []
     if not options.json:
         print("peak of one core:", ", ".join(f"{kind} {gops:.0f} GOPS" for kind, gops in peaks.items()))
-        print(f"{'network':32} {'precision':9} {'engine':12} {'ms':>8} {'ratio':>6} {'peak':>6} {'dB':>7} {'load ms':>8} {'first ms':>8} {'MB':>8}")  # fmt: skip
+        print(f"library with its Python binding: {library_bytes() / 1e6:.2f} MB")
+        print(f"{'network':32} {'precision':9} {'engine':13} {'ms':>8} {'ratio':>6} {'peak':>6} {'dB':>7} {'load ms':>8} {'first ms':>8} {'MB':>8} {'weights + arena':>7}")  # fmt: skip
     for name in options.network or NETWORKS:
         for precision in options.precision or ["int8"]:
             found = measure(name, precision, options, peaks.get("f32" if precision == "f32" else "s8"))
