@@ -5,6 +5,7 @@
     python benchmarks/accuracy.py --network vit --target cpu --method mse
     python benchmarks/accuracy.py --scheme w4a8            fewer bits (w4a4: --target null)
     python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours
+    python benchmarks/accuracy.py --engine native          on libedgewise instead (target cpu)
 
 Each network is exported, quantized on the calibration images alone, and both graphs run in ONNX Runtime over the test data.
 Rows whose weights or data are absent (see ../shared) are skipped, and said so.
@@ -102,7 +103,7 @@ def absent(network: Network) -> str:
 
 
 def measure(
-    name: str, targets: list[str], method: str, samples: int, peer: bool, scheme: str, rounding: str
+    name: str, targets: list[str], method: str, samples: int, peer: bool, scheme: str, rounding: str, engine: str
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
     from edgewise.exporter import export
@@ -123,8 +124,14 @@ def measure(
         started = time.perf_counter()
         made = quantize(exported.model, spec, calib, method=method, samples=samples, rounding=rounding)
         seconds = time.perf_counter() - started
-        after, rounded = _run(OnnxRunner(made.model, optimize=scheme != "w4a4").run, test, network.metric)
+        with tempfile.TemporaryDirectory() as folder:
+            if engine == "native":
+                run = _native_run(made.model, form, Path(folder))
+            else:
+                run = OnnxRunner(made.model, optimize=scheme != "w4a4").run
+            after, rounded = _run(run, test, network.metric)
         yield _row(name, form, network, (before, after), (outputs, rounded), scheme) | {
+            "engine": engine,
             "method": method,
             "scheme": scheme,
             "rounding": rounding,
@@ -139,6 +146,23 @@ def measure(
             after, rounded = _run(OnnxRunner(quantized).run, test, network.metric)
         form = "onnxruntime's quantize_static, per channel, u8 activations"
         yield _row(name, form, network, (before, after), (outputs, rounded)) | {"method": "minmax", "samples": samples}
+
+
+def _native_run(model: Any, form: str, folder: Path) -> Callable[[Arrays], Arrays]:
+    """libedgewise, built for the first x86-64 of a form's devices; it must take the whole network."""
+    from edgewise.runtime import _native  # type: ignore[attr-defined]
+    from edgewise.targets import BuildRequest, find_device
+    from edgewise.targets.cpu import TARGET
+
+    devices = [find_device(one.partition(":")[2], TARGET.name) for one in form.split()]
+    device = next(one for one in devices if one.facts["arch"] == "x86_64")
+    result = TARGET.build(BuildRequest(model, folder, device, {"engine": "native"}))
+    if result.kind != "native":
+        raise SystemExit(result.notes[0])
+    opened = _native.Engine(str(folder / result.files[0]))
+    context = _native.Context(opened, threads=1)
+    takes, gives = ([port[0] for port in ports] for ports in (opened.inputs, opened.outputs))
+    return lambda inputs: dict(zip(gives, context.run([inputs[name] for name in takes]), strict=True))
 
 
 def _quantize_with_onnxruntime(model: Any, data: Any, folder: Path) -> Path:
@@ -253,6 +277,7 @@ def main() -> int:
     parser.add_argument("--scheme", default="int8", help="int8, w4a8, w4a4, w4g32, …: those that a target has")
     parser.add_argument("--rounding", default="auto", help="auto, squant, gptq or adaround")
     parser.add_argument("--peer", action="store_true", help="also ONNX Runtime's own quantization tool")
+    parser.add_argument("--engine", default="onnxruntime", choices=["onnxruntime", "native"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
@@ -262,12 +287,13 @@ def main() -> int:
             continue
         for row in measure(
             name,
-            options.target or ["cpu", "coreml", "tensorrt"],
+            ["cpu"] if options.engine == "native" else options.target or ["cpu", "coreml", "tensorrt"],
             options.method,
             options.samples,
             options.peer,
             options.scheme,
             options.rounding,
+            options.engine,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -35,7 +35,9 @@ def best_profile(arch: str, cpuinfo: str, profiles: Mapping[str, DeviceProfile])
         profiles: to choose from; of several that ask for as much, the last by name.
     """
     match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    has = set(match[1].split()) if match else set()
+    if match is None:
+        return _BASELINE
+    has = set(match[1].split())
     fitting = [
         (len(profile.facts["isa"]), name)
         for name, profile in profiles.items()

@@ -186,7 +186,7 @@ Status Context::prepare_steps() {
         Step& step = steps_[i];
         Setup setup{plan_.ops[i].op.c_str(), plan_.ops[i].name.c_str(), attributes_[i], step.inputs.data(),
                     static_cast<int32_t>(step.inputs.size()), step.outputs.data(), static_cast<int32_t>(step.outputs.size()),
-                    std::min(plan_.isa, host_isa()), pool_->threads()};
+                    host_isa(), pool_->threads()};
         EW_TRY(step.op->prepare(setup));
         profile_[i].kernel = setup.kernel;
         if (setup.scratch_bytes > static_cast<size_t>(kMost)) return setup.refuse("needs too much memory");

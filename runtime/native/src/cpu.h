@@ -5,7 +5,7 @@
 
 namespace ew {
 
-// Each x86 level includes those before it.
+// Each x86 level includes those before it. An engine file names the least that it may run on; kernels use the best there is.
 enum class Isa : uint8_t {
     kGeneric = 0,
     kAvx2 = 1,        // AVX2, FMA, F16C

@@ -25,7 +25,7 @@ struct Setup {
     int32_t input_count;
     const Tensor* const* outputs;
     int32_t output_count;
-    Isa isa;           // the best instruction set that this processor and the file agree on
+    Isa isa;           // the best instruction set of this processor: packed weights serve every one
     int32_t threads;
 
     // Set by prepare(): memory for each run, 64-byte aligned, not kept between runs.

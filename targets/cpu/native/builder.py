@@ -21,7 +21,7 @@ class Builder:
     """The plan so far.
 
     Attributes:
-        isa: what the device has; kernels may use less.
+        isa: what the device has at least.
         name: of the layer that is being lowered; operators get it.
         ops: in order.
         tensors: all that are not constant.

@@ -19,11 +19,20 @@ from edgewise.targets.cpu.native.context import (
 )
 from edgewise.targets.cpu.native.form import same_size
 from edgewise.targets.cpu.native.ops.movement import view_of
-from edgewise.targets.cpu.native.plan import Attribute, Dim, product
+from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, product
 from edgewise.targets.cpu.native.value import Quant, Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """To multiples of ``scale``: at least ``low``, at most ``high`` of them."""
+
+    scale: float
+    low: int
+    high: int
 
 
 @dataclass
@@ -38,6 +47,7 @@ class Epilogue:
         activation: after these.
         residual: added, in the layer's own order in memory.
         residual_first: before the activation.
+        inner: the layer's own rounding before the residual.
         quant: the grid that the output is rounded to.
         before: how many images there are before the channels in memory.
         taken: nodes that need not be lowered any more.
@@ -52,6 +62,7 @@ class Epilogue:
     activation: Activation | None = None
     residual: Value | None = None
     residual_first: bool = False
+    inner: Rounding | None = None
     quant: Quant | None = None
     taken: list[ir.Node] = field(default_factory=list)
     parted: bool = False
@@ -67,12 +78,16 @@ class Epilogue:
         if self.residual is not None and self.residual.quant is not None:
             found["residual_scale"] = self.residual.quant.scale
             found["residual_zero_point"] = self.residual.quant.zero_point
+        if self.inner is not None:
+            found |= {"inner_scale": self.inner.scale, "inner_low": self.inner.low, "inner_high": self.inner.high}
         if self.quant is not None:
             found |= {"y_scale": self.quant.scale, "y_zero_point": self.quant.zero_point}
         return found
 
 
-def follow(ctx: Context, value: ir.Value, made: Value, before: Dim, channels: int, *, integer: bool) -> Epilogue:
+def follow(
+    ctx: Context, value: ir.Value, made: Value, before: Dim, channels: int, *, integer: bool, views: bool = True
+) -> Epilogue:
     """Collect what may be computed with the layer that makes ``value``.
 
     Args:
@@ -82,9 +97,10 @@ def follow(ctx: Context, value: ir.Value, made: Value, before: Dim, channels: in
         before: how many images lie before the channels in memory.
         channels: how many of these there are.
         integer: the layer may give bytes.
+        views: operators that see the same memory in another form may be among them.
     """
     found = Epilogue(value, made, np.ones(channels), np.zeros(channels), before)
-    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else []) + [_view]
+    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else []) + ([_view] if views else [])
     while (node := only_reader(found.last)) is not None and node not in ctx.done:
         if not any(step(found, node, ctx) for step in steps):
             break
@@ -193,16 +209,11 @@ def _other(node: ir.Node, value: ir.Value, ctx: Context) -> Value | None:
 
 
 def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
-    """Layer, rounding, addition, rounding: without the first rounding when its step is no coarser than the second's.
-
-    What the first one saturates is still saturated, by the activation before the addition; so the result differs by one step at
-    most from rounding twice.
-    """
+    """Layer, rounding, addition, rounding; past a Relu that the second rounding does anyway."""
     back = only_reader(node.outputs[0]) if is_op(node, "QuantizeLinear") else None
     addition = only_reader(back.outputs[0]) if back is not None and is_op(back, "DequantizeLinear") else None
     if back is None or addition is None or not is_op(addition, "Add") or found.residual is not None:
         return False
-    inner, bounds = quant_of(node), _saturated(found.activation, quant_of(node))
     other = _other(addition, back.outputs[0], ctx)
     chain = [node, back, addition]
     after = only_reader(addition.outputs[0])
@@ -210,23 +221,34 @@ def _rounded_residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     if relu and after is not None:
         chain.append(after)
     rounding = rounding_after(chain[-1].outputs[0])
-    if other is None or bounds is None or rounding is None or inner.scale > rounding.scale:
+    if other is None or other.quant is None or rounding is None:
         return False
     if relu and rounding.zero_point != rounding.levels.min():
         return False
-    aligned = like(ctx, other, found.made.form) if other.quant is not None and other.lane is not None else None
+    aligned = _in_lanes(ctx, other, found.made)
     if aligned is None:
         return False
-    found.activation = Activation("clip", {"alpha": bounds[0], "beta": bounds[1]})
+    found.inner = _inner(found.activation, quant_of(node))
+    if found.activation is not None and found.activation.clip is not None:
+        found.activation = None
     found.residual = aligned
     return _take(found, *chain)
 
 
-def _saturated(activation: Activation | None, quant: Quant) -> tuple[float, float] | None:
-    low, high = quant.span
-    if activation is None:
-        return low, high
-    bounds = activation.clip
-    if bounds is None:
-        return None
-    return min(max(low, bounds[0]), high), max(min(high, bounds[1]), low)
+def _in_lanes(ctx: Context, other: Value, made: Value) -> Value | None:
+    """What is added, as bytes in the layer's order."""
+    if other.lane is None and other.dtype is DType.F32 and other.tensor is not None and made.lane is not None:
+        if other.form != made.form:
+            return None
+        other = ctx.builder.packed(other, [made.lane])
+    return like(ctx, other, made.form) if other.lane is not None else None
+
+
+def _inner(activation: Activation | None, quant: Quant) -> Rounding:
+    """A rounding; with the bounds before it, where the activation is nothing but bounds."""
+    low, high = (int(level) - quant.zero_point for level in (quant.levels.min(), quant.levels.max()))
+    bounds = None if activation is None else activation.clip
+    if bounds is not None:
+        clipped = [int(level) - quant.zero_point for level in quant.rounded(np.clip(bounds, *quant.span))]
+        low, high = min(clipped), max(clipped)
+    return Rounding(quant.scale, low, high)

@@ -36,7 +36,10 @@ class Layout(IntEnum):
 
 
 class Isa(IntEnum):
-    """As ``Isa`` in src/cpu.h: each x86 level includes those before it."""
+    """As ``Isa`` in src/cpu.h: each x86 level includes those before it.
+
+    A plan names the least on which it may run; libedgewise then uses the best kernels that the processor has.
+    """
 
     GENERIC = 0
     AVX2 = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+from onnx import version_converter
 from onnxscript import optimizer
 
 from edgewise.targets.cpu.native.rewrites import rewrite
@@ -12,7 +13,7 @@ from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
 _LIMIT = 1 << 28
-_FIRST_OPSET = 13  # before it, Softmax and Squeeze meant something else
+_FIRST_OPSET = 13  # before it, Softmax and Squeeze meant something else; older graphs are converted
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -21,12 +22,10 @@ def prepare(model: ir.Model) -> ir.Model:
     ``DequantizeLinear`` of constants stays: these are the weights in integers.
 
     Raises:
-        Refusal: an opset that is too old, or a graph that cannot be folded.
+        Refusal: an old opset that ONNX cannot convert, or a graph that cannot be folded.
     """
     opset = model.opset_imports.get("", _FIRST_OPSET)
-    if opset < _FIRST_OPSET:
-        raise Refusal(f"opset {opset}, which is before {_FIRST_OPSET}")
-    ready = model.clone()
+    ready = model.clone() if opset >= _FIRST_OPSET else _upgraded(model, opset)
     for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
         node.name = name
     with without_warnings("onnxscript", "onnx_ir"):
@@ -35,6 +34,14 @@ def prepare(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedNodesPass()(ready)
     passes.TopologicalSortPass()(ready)
     return ready
+
+
+def _upgraded(model: ir.Model, opset: int) -> ir.Model:
+    try:
+        return ir.from_proto(version_converter.convert_version(ir.to_proto(model), _FIRST_OPSET))
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise Refusal(f"opset {opset}, which ONNX cannot convert to {_FIRST_OPSET} ({why})") from error
 
 
 def _fold(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgewise.targets.cpu.native.activations import PRIVATE
 from edgewise.targets.cpu.native.context import Lowering
-from edgewise.targets.cpu.native.ops import elementwise, linear, movement, norm, quantized, spatial
+from edgewise.targets.cpu.native.ops import elementwise, linear, movement, norm, quantized, scan, spatial, transposed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,6 +78,8 @@ LOWERINGS: dict[str, Lowering] = {
     "Concat": spatial.concat,
     "ConstantOfShape": spatial.constant_of_shape,
     "Conv": linear.conv,
+    "ConvTranspose": transposed.conv_transpose,
+    "CumSum": scan.cumsum,
     "DepthToSpace": spatial.depth_to_space,
     "DequantizeLinear": quantized.dequantize,
     "Dropout": elementwise.identity,
@@ -106,6 +108,7 @@ LOWERINGS: dict[str, Lowering] = {
     "SpaceToDepth": spatial.space_to_depth,
     "Split": movement.split,
     "Squeeze": movement.squeeze,
+    "TopK": scan.topk,
     "Transpose": movement.transpose,
     "Unsqueeze": movement.unsqueeze,
     "Upsample": spatial.resize,

@@ -95,7 +95,15 @@ def expected(case: Case, activation=lambda v: v) -> np.ndarray:
         residual = case.residual.astype(np.float64)
         if case.residual.dtype != np.float32:
             residual = (residual - a.get("residual_zero_point", 0)) * a["residual_scale"]
-    v = activation(v + residual) if a.get("residual_first") else activation(v) + residual
+    if a.get("residual_first"):
+        v = activation(v + residual)
+    elif "inner_scale" in a:
+        v = (
+            np.clip(np.rint(activation(v) / a["inner_scale"]), a["inner_low"], a["inner_high"]) * a["inner_scale"]
+            + residual
+        )
+    else:
+        v = activation(v) + residual
     if case.y == np.float32:
         return v.astype(np.float32)
     info = np.iinfo(case.y)

@@ -99,6 +99,38 @@ def test_quantized_output_with_residual(run_plan, isa, dtype, residual, first):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("activation", ["", "leakyrelu"])
+@pytest.mark.parametrize("block", [None, (4, 4), (4, 2)])
+def test_its_own_rounding_comes_before_the_residual(run_plan, isa, dtype, activation, block):
+    """Steps three times as coarse as the output's: who left the rounding out would be off by more than one of these."""
+    rng = np.random.default_rng(6)
+    for outputs, pixels in ((22, 53), (64, 16), (70, 3), (16, 196)):
+        case = int_case((2, 20, pixels), (outputs, 20), y=np.dtype(dtype), block=block)
+        case.scale = rng.uniform(1e-4, 1e-3, outputs).astype(np.float32)
+        case.bias = rng.standard_normal(outputs).astype(np.float32)
+        case.attributes = {"y_scale": 0.02, "y_zero_point": 99, "residual_scale": 0.03, "residual_zero_point": 5}
+        case.attributes |= {"inner_scale": 0.0613, "inner_low": -20, "inner_high": 75}
+        case.attributes |= {"activation": activation, "activation_alpha": 0.25} if activation else {}
+        case.residual = rng.integers(0, 100, (2, outputs, pixels)).astype(np.uint8)
+        check_rounded(run_plan, case, isa, lambda v: np.where(v < 0, 0.25 * v, v) if activation else v)
+
+
+def check_rounded(run_plan, case, isa, activation):
+    """Floats equal but for the few that a rounding tips to the next step of inner_scale."""
+    if case.y == np.uint8:
+        steps = case.attributes["inner_scale"] / case.attributes["y_scale"]
+        plan, arrays = cases.plan_of(case, isa)
+        got = cases.unpacked(case, run_plan(plan, arrays, isa=isa)[0]).astype(float)
+        off = np.abs(got - cases.expected(case, activation))
+        assert np.mean(off > 0) <= 0.002 and off.max() <= np.ceil(steps)
+        return
+    plan, arrays = cases.plan_of(case, isa)
+    off = np.abs(run_plan(plan, arrays, isa=isa)[0] - cases.expected(case, activation))
+    assert np.mean(off > 1e-4) <= 0.002 and off.max() < 1.01 * case.attributes["inner_scale"]
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_activations_clip_and_saturation(run_plan, isa):
     case = int_case((1, 8, 40), (8, 8), y=np.dtype("uint8"))
     case.attributes = {"y_scale": 1e-6, "y_zero_point": 3}
@@ -171,12 +203,37 @@ HOSTILE = [
     {"y_scale": -1.0},
     {"y_scale": float("nan")},
     {"y_zero_point": 999},
+    {"inner_scale": 1.0},
 ]
 
 
 @pytest.mark.parametrize("attributes", HOSTILE)
 def test_hostile_attributes_are_refused(run_plan, native, attributes):
     case = int_case((1, 8, 9, 9), (8, 8, 3, 3), y=np.dtype("uint8"), attributes={"y_scale": 1.0, "y_zero_point": 0})
+    plan, arrays = cases.plan_of(case)
+    plan.ops[0].attributes = {**plan.ops[0].attributes, **attributes}
+    with pytest.raises(native.NativeError, match="conv layer"):
+        run_plan(plan, arrays)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"inner_scale": 0.0},
+        {"inner_scale": -1.0},
+        {"inner_scale": float("nan")},
+        {"inner_scale": 1e-45},
+        {"inner_scale": 1.0, "inner_low": 4, "inner_high": 3},
+        {"inner_scale": 1.0, "inner_low": -256},
+        {"inner_scale": 1.0, "inner_high": 1 << 60},
+        {"inner_scale": 1.0, "residual_first": 1},
+        {"residual_scale": 0.0},
+        {"residual_zero_point": -1},
+    ],
+)
+def test_hostile_residuals_are_refused(run_plan, native, attributes):
+    case = int_case((1, 8, 9, 9), (8, 8, 3, 3), y=np.dtype("uint8"), residual=np.zeros((1, 8, 7, 7), np.uint8))
+    case.attributes = {"y_scale": 1.0, "y_zero_point": 0, "residual_scale": 1.0, "residual_zero_point": 0}
     plan, arrays = cases.plan_of(case)
     plan.ops[0].attributes = {**plan.ops[0].attributes, **attributes}
     with pytest.raises(native.NativeError, match="conv layer"):

@@ -40,7 +40,7 @@ def refusals(model: ir.Model) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("device", "reduced"),
-    [("x86-64-v3", True), ("x86-64-v4-vnni", False), ("raspberrypi5", False), ("pixel-9", False)],
+    [("generic", True), ("x86-64-v3", True), ("x86-64-v4-vnni", False), ("raspberrypi5", False), ("pixel-9", False)],
 )
 def test_weights_have_7_bits_where_products_saturate(device: str, reduced: bool) -> None:
     spec = TARGET.quantization("int8", find_device(device, "cpu"))

@@ -11,7 +11,7 @@ from edgewise.targets.cpu import host as module
 from edgewise.targets.cpu.host import best_profile
 from edgewise.targets.devices import device_profiles, find_device
 
-HASWELL = "processor : 0\nflags\t\t: fpu abm avx avx2 bmi1 bmi2 f16c fma movbe\n"
+HASWELL = "processor : 0\nflags\t\t: fpu sse2 abm avx avx2 bmi1 bmi2 f16c fma movbe\n"
 ICE_LAKE = HASWELL.replace("movbe", "movbe avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni avx512_bf16")
 CORTEX_A76 = "Features\t: fp asimd evtstrm aes asimdhp cpuid asimdrdm lrcpc dcpop asimddp\n"
 
@@ -24,6 +24,7 @@ CORTEX_A76 = "Features\t: fp asimd evtstrm aes asimdhp cpuid asimdrdm lrcpc dcpo
         ("x86_64", ICE_LAKE.replace("avx512bw", ""), {"x86-64-v3"}),
         ("aarch64", CORTEX_A76, {"raspberrypi5"}),
         ("aarch64", CORTEX_A76.replace("asimddp", "asimddp i8mm"), {"pixel-9"}),
+        ("x86_64", HASWELL.replace("avx2", ""), {"generic"}),
         ("x86_64", "", {"x86-64-v3"}),
         ("riscv64", "", {"x86-64-v3"}),
     ],

@@ -28,6 +28,11 @@ struct ConvFinish {
     DType residual = EW_F32;
     float residual_scale = 1;
     float residual_zero_point = 0;
+    // Before the residual, and after the activation: to steps of inner_scale, at least inner_low and at most inner_high of them;
+    // then inner_shift is added.
+    bool rounds = false;
+    float inner_inverse_scale = 1, inner_scale = 1;
+    float inner_low = 0, inner_high = 0, inner_shift = 0;
     DType y = EW_F32;
     float y_inverse_scale = 1;
     int32_t y_zero_point = 0;

@@ -47,17 +47,18 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
                            const ConvStretch& stretch) {
     using V = typename Op::Float;
     ConvStretch quad = stretch;
-    if (!finish.direct) keep<Op>(sums, block.sums);
+    // A residual is much code, for which registers would be too few.
+    const bool direct = finish.direct && !stretch.residual;
+    if (!direct) keep<Op>(sums, block.sums);
 #pragma GCC unroll 4
     for (int first = 0; first < kOutputs; first += 4) {
         if (first > 0 && quad.outputs <= 0) return;
-        if (finish.direct) {
+        if (direct) {
 #pragma GCC unroll 8
             for (int t = 0; t < kVectors; ++t) {
                 V v[4];
                 for (int o = 0; o < 4; ++o)
                     v[o] = fma(Op::to_float(sums[first + o][t]), V::all(quad.scale[o]), V::all(quad.bias[o]));
-                if (quad.residual) add_residual<Op>(finish, quad, t * V::kLanes, v);
                 store_direct<Op>(finish, quad, t * V::kLanes, v);
             }
         } else {

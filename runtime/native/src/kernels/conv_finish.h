@@ -52,9 +52,17 @@ EW_ONCE void activate(const ConvFinish& finish, V (&v)[4]) {
 #undef EW_CASE
 }
 
+template <typename V, int kCount>
+EW_INLINE void round_inner(const ConvFinish& finish, V (&v)[kCount]) {
+    const V inverse = V::all(finish.inner_inverse_scale), scale = V::all(finish.inner_scale), shift = V::all(finish.inner_shift);
+    const V low = V::all(finish.inner_low), high = V::all(finish.inner_high);
+    for (V& one : v) one = fma(min(max(round(one * inverse), low), high), scale, shift);
+}
+
 template <typename Op>
 EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
+    if (finish.rounds) round_inner(finish, v);
     const int64_t count = stretch.pixels - at;
     const V scale = V::all(finish.residual_scale);
     if (finish.residual == EW_F32) {

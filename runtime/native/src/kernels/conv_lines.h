@@ -39,6 +39,16 @@ EW_ONCE void activate_column(const ConvFinish& finish, Column* column) {
     }
 }
 
+// The rounding before the residual.
+template <typename V>
+EW_ONCE void round_column(const ConvFinish& finish, Column* column) {
+    for (int64_t o = 0; o < column->outputs; o += V::kLanes) {
+        V v[1] = {V::load(column->values + o)};
+        round_inner(finish, v);
+        v[0].store(column->values + o);
+    }
+}
+
 template <typename V>
 EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch, const Column& column) {
     uint8_t* y = stretch.y + column.pixel * 4;
@@ -78,8 +88,10 @@ EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64
             fma(sum, V::load(stretch.scale + o), V::load(stretch.bias + o)).store(column.values + o);
         }
         const bool first = finish.residual_first || finish.direct;  // the clamp of direct is done on the bytes
+        if (finish.rounds && first) round_column<V>(finish, &column);
         if (stretch.residual && first) add_column(finish, stretch, &column);
         if (!finish.direct) activate_column<V>(finish, &column);
+        if (finish.rounds && !first) round_column<V>(finish, &column);
         if (stretch.residual && !first) add_column(finish, stretch, &column);
         store_column<V>(finish, stretch, column);
     }

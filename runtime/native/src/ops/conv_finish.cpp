@@ -54,6 +54,22 @@ Status read_residual(const Setup& setup, const Tensor& residual, const Tensor& y
     return {};
 }
 
+// The rounding before the residual, which has been read.
+Status read_inner(const Setup& setup, ConvFinish* finish) {
+    if (!setup.attributes.find("inner_scale", AttributeKind::kFloat)) return {};
+    const float scale = setup.attributes.real("inner_scale", 0);
+    const int64_t low = setup.attributes.integer("inner_low", -255), high = setup.attributes.integer("inner_high", 255);
+    if (!setup.input(4) || finish->residual_first) return setup.refuse("rounds before a residual, but has none after it");
+    if (!(scale > 0) || !std::isfinite(scale) || !std::isfinite(1 / scale))
+        return setup.refuse("inner_scale is not a positive number");
+    if (low > high || low < -255 || high > 255) return setup.refuse("inner_low and inner_high are out of range");
+    finish->rounds = true;
+    finish->inner_scale = scale;
+    finish->inner_inverse_scale = 1 / scale;
+    finish->inner_low = static_cast<float>(low), finish->inner_high = static_cast<float>(high);
+    return {};
+}
+
 Status read_y(const Setup& setup, const Tensor& y, ConvFinish* finish) {
     if (!(y.dtype == EW_F32 || is_byte(y.dtype)) || !fits(y)) return setup.refuse("gives plain float32, or 8 bits in C4");
     finish->y = y.dtype;
@@ -81,12 +97,18 @@ bool bounded(const ConvScales& scales, bool integer, int64_t products) {
 // Puts the quantization of y into scale and bias, and a clamp into the bounds of its bytes.
 void quantize_directly(bool residual, int64_t products, ConvFinish* finish, ConvScales* scales) {
     ConvScales direct = *scales;
-    for (float& scale : direct.scale) scale *= finish->y_inverse_scale;
-    for (float& bias : direct.bias) bias = bias * finish->y_inverse_scale + static_cast<float>(finish->y_zero_point);
+    const float inverse = finish->rounds ? finish->inner_inverse_scale : finish->y_inverse_scale;
+    const float zero_point = static_cast<float>(finish->y_zero_point);
+    for (float& scale : direct.scale) scale *= inverse;
+    for (float& bias : direct.bias) bias = bias * inverse + (finish->rounds ? 0 : zero_point);
     if (!bounded(direct, finish->integer, products)) return;
     // What a float32 residual may be is not known.
     if (residual && (finish->residual == EW_F32 || !(finish->residual_scale * finish->y_inverse_scale < 1e6f))) return;
+    if (finish->rounds && !(finish->inner_scale * finish->y_inverse_scale < 1e6f)) return;
     finish->residual_scale *= finish->y_inverse_scale;
+    finish->inner_scale *= finish->y_inverse_scale;
+    finish->inner_inverse_scale = 1;
+    finish->inner_shift = zero_point;
     const auto byte_of = [&](float value) {
         const float level = std::nearbyint(value * finish->y_inverse_scale) + static_cast<float>(finish->y_zero_point);
         return static_cast<int32_t>(
@@ -127,6 +149,7 @@ Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinis
     finish->beta = setup.attributes.real("activation_beta", 0);
     EW_TRY(read_y(setup, y, finish));
     if (const Tensor* residual = setup.input(4)) EW_TRY(read_residual(setup, *residual, y, finish));
+    EW_TRY(read_inner(setup, finish));
     if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
     EW_TRY(read_vector(setup, "scale", setup.input(2), y.dims[1], 1.0f, &scales->scale));
     EW_TRY(read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias));

@@ -116,7 +116,7 @@ class Layer:
 def conv(node: ir.Node, ctx: Context) -> None:
     """Conv with constant weights."""
     value = ctx.input(node, 0)
-    weights = _weights(ctx, node, 1, 0)
+    weights = weights_of(ctx, node, 1, 0)
     if node.inputs[1] is None or ctx.input(node, 1).rank != value.rank:
         raise Refusal("weights of another rank")
     window = window_of(node, list(weights.real.shape[2:]), value)
@@ -154,7 +154,7 @@ def gemm(node: ir.Node, ctx: Context) -> None:
         raise Refusal("Gemm with computed weights")
     if attribute_int(node, "transA", 0) or attribute_float(node, "alpha", 1.0) != 1.0:
         raise Refusal("Gemm with transA or alpha")
-    weights = _weights(ctx, node, 1, 0 if attribute_int(node, "transB", 0) else 1)
+    weights = weights_of(ctx, node, 1, 0 if attribute_int(node, "transB", 0) else 1)
     bias = ctx.optional(node, 2)
     if bias is not None:
         given = array_of(bias).astype(np.float64) * attribute_float(node, "beta", 1.0)
@@ -168,19 +168,19 @@ def matmul(node: ir.Node, ctx: Context) -> None:
     """MatMul: with constant weights a layer, else a product of two values."""
     left, right = ctx.input(node, 0), ctx.input(node, 1)
     if right.array is not None and right.rank == 2 and left.array is None and left.rank >= 2:
-        _multiply(ctx, node.outputs[0], left, _weights(ctx, node, 1, 1))
+        _multiply(ctx, node.outputs[0], left, weights_of(ctx, node, 1, 1))
     else:
         product_of_values(node, ctx, left, right)
 
 
-def _weights(ctx: Context, node: ir.Node, index: int, outputs: int) -> Weights:
+def weights_of(ctx: Context, node: ir.Node, index: int, outputs: int) -> Weights:
     """A layer's weights with the axis of the outputs first; a Conv's bias too."""
     value = ctx.input(node, index)
     real = np.moveaxis(array_of(value), outputs, 0)
     if real.dtype != np.float32:
         raise Refusal(f"weights of {real.dtype}")
     bias = np.zeros(real.shape[0])
-    if node.op_type == "Conv" and (given := ctx.optional(node, 2)) is not None:
+    if node.op_type in ("Conv", "ConvTranspose") and (given := ctx.optional(node, 2)) is not None:
         bias = array_of(given).astype(np.float64)
     kept = value.weights
     if kept is None or kept.axis not in (None, outputs):
@@ -214,9 +214,9 @@ def _layer(ctx: Context, output: ir.Value, value: Value, axis: int, weights: Wei
     if value.array is not None:
         raise Refusal("a layer on a constant")
     value = with_channels(ctx, value, axis, spatial=bool(window.kernel))
-    layer = Layer(value, *_input(ctx, value, axis, window, integer=integer), weights, window)
+    layer = Layer(value, *input_of(ctx, value, axis, window, integer=integer), weights, window)
     form = _output_form(value, axis, weights.outputs, window)
-    _count(ctx, weights, form)
+    count_macs(ctx, weights, form)
     _finished(ctx, layer, output, _expected(form, axis))
 
 
@@ -233,12 +233,12 @@ def _finished(ctx: Context, layer: Layer, output: ir.Value, expected: Value) -> 
         rows = layer.rows(part.first, part.count, found)
         sub = follow(ctx, part.node.outputs[part.output], part.value, found.before, part.count, integer=True)
         sub.taken.append(part.node)
-        finish(ctx, sub, _emit(ctx, sub, rows))
+        finish(ctx, sub, emit(ctx, sub, rows))
         found.parted = True
     if found.parted:
         ctx.done.update(found.taken)
     else:
-        finish(ctx, found, _emit(ctx, found, layer))
+        finish(ctx, found, emit(ctx, found, layer))
 
 
 def with_channels(ctx: Context, value: Value, axis: int, *, spatial: bool) -> Value:
@@ -293,7 +293,7 @@ def _place_of_one(form: Form, axis: int) -> int:
     return len(images) if form.order[: len(images)] == tuple(images) else 0
 
 
-def _input(ctx: Context, value: Value, axis: int, window: Window, *, integer: bool) -> tuple[Tensor, tuple[Dim, ...]]:
+def input_of(ctx: Context, value: Value, axis: int, window: Window, *, integer: bool) -> tuple[Tensor, tuple[Dim, ...]]:
     """The input as the engine sees it: [images, channels, pixels] or with its spatial axes."""
     form = value.form
     channels = form.numbers(axis)
@@ -329,7 +329,8 @@ def single_channel(ctx: Context, value: Value, axis: int) -> Value:
     return ctx.builder.packed(value.with_form(Form(tuple(axes), tuple(order))), [first])
 
 
-def _emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
+def emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
+    """The operator of a layer and all that was found to follow it."""
     builder, weights = ctx.builder, layer.weights
     quant = found.quant if found.made.lane is not None else None
     found.quant = quant
@@ -391,7 +392,8 @@ def _constants(
     return tensors, attributes | dict(packed.attributes)
 
 
-def _count(ctx: Context, weights: Weights, form: Form) -> None:
+def count_macs(ctx: Context, weights: Weights, form: Form) -> None:
+    """Note what a layer of this output multiplies."""
     pixels = product(form.dims).constant
     if pixels is not None:
         ctx.macs[ctx.builder.name] = pixels * int(np.prod(weights.real.shape[1:]))

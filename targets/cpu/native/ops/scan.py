@@ -1,0 +1,42 @@
+"""Along one axis: sums so far, and the largest with their places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgewise.targets.cpu.native.builder import tensor_of
+from edgewise.targets.cpu.native.context import Context, attribute_int
+from edgewise.targets.cpu.native.form import Form
+from edgewise.targets.cpu.native.ops.elementwise import known
+from edgewise.targets.cpu.native.ops.movement import fixed_sizes
+from edgewise.targets.cpu.native.plan import DType
+from edgewise.targets.cpu.native.value import Refusal, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def cumsum(node: ir.Node, ctx: Context) -> None:
+    """CumSum along an axis that is known."""
+    value = ctx.builder.plain(ctx.builder.real(known(ctx.input(node, 0), ctx)))
+    axis = value.axis(fixed_sizes(ctx.input(node, 1))[0])
+    made = ctx.builder.new(value.dtype, value.dims)
+    flags = {name: attribute_int(node, name, 0) for name in ("exclusive", "reverse")}
+    ctx.builder.emit("cumsum", [ctx.builder.view(tensor_of(value), value.dims)], [made], axis=axis, **flags)
+    ctx.give(node, Value(Form.plain(value.dims), made))
+
+
+def topk(node: ir.Node, ctx: Context) -> None:
+    """TopK, in order whether asked for or not; of equal ones the first."""
+    value = ctx.builder.plain(ctx.builder.real(ctx.input(node, 0)))
+    wanted = ctx.input(node, 1).sizes
+    if wanted is None:
+        raise Refusal("a count that is not known from the inputs' shapes")
+    axis = value.axis(attribute_int(node, "axis", -1))
+    dims = [*value.dims[:axis], wanted[0], *value.dims[axis + 1 :]]
+    made = [ctx.builder.new(value.dtype, dims), ctx.builder.new(DType.S64, dims)]
+    largest = attribute_int(node, "largest", 1)
+    ctx.builder.emit("topk", [ctx.builder.view(tensor_of(value), value.dims)], made, axis=axis, largest=largest)
+    for index, tensor in enumerate(made):
+        if index < len(node.outputs):
+            ctx.give(node, Value(Form.plain(dims), tensor), index)

@@ -1,0 +1,119 @@
+"""Quantized networks on libedgewise and in ONNX Runtime, compared in quantization steps (benchmarks/agreement.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+from edgewise.exporter import export
+from edgewise.quantize import quantize
+from edgewise.runtime.data import random_data
+from edgewise.runtime.tensors import TensorSpec
+from edgewise.targets import find_device
+from edgewise.targets.cpu import TARGET
+from edgewise.targets.cpu.native.compile import compile_model
+from edgewise.targets.cpu.native.plan import Isa
+from edgewise.targets.nodes import tensor_spec
+
+pytestmark = pytest.mark.usefixtures("libedgewise")
+ROOT = Path(__file__).resolve().parents[4]
+GOAL = 0.999
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    """benchmarks/agreement.py."""
+    spec = importlib.util.spec_from_file_location("agreement", ROOT / "benchmarks" / "agreement.py")
+    assert spec and spec.loader
+    sys.modules["agreement"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def int8(model: ir.Model) -> ir.Model:
+    data = random_data([tensor_spec(value) for value in model.graph.inputs], 4, seed=0)
+    spec = TARGET.quantization("int8", find_device("x86-64-v4-vnni", "cpu"))
+    return quantize(model, spec, data, method="minmax", samples=4, allow_random=True).model
+
+
+def digits(name: str) -> ir.Model:
+    folder = ROOT / "examples" / "digits"
+    arch = {"cnn": "DigitsCNN", "vit": "DigitsViT"}[name]
+    specs = [TensorSpec.parse("image=f32[1,1,8,8]")]
+    return int8(export(folder / f"{name}.pth", arch=f"{folder}/model.py:{arch}", inputs=specs, verify=False).model)
+
+
+def residual_net(graph_maker: Any, size: int, after: str) -> ir.Model:
+    """Two layers whose sum with their input is rounded again; 14x14 pixels leave some over beyond whole vectors."""
+    g = graph_maker(size)
+    first = g.add("Relu", [g.add("Conv", ["x", g.weights("u", 24, 24, 3, 3)], "a", pads=[1] * 4)], "b")
+    second = g.add("Conv", [first, g.weights("v", 24, 24, 1, 1), g.weights("bias", 24)], "c")
+    if after:
+        second = g.add(after, [second], "d")
+    x = g.add("Relu", [g.add("Add", [second, first], "e")], "f")
+    g.add("Conv", [x, g.weights("w", 8, 24, 1, 1)], "y")
+    return int8(g.model({"x": [1, 24, size, size]}, {"y": [1, 8, size, size]}))
+
+
+@pytest.mark.parametrize("size", [5, 14, 20])
+@pytest.mark.parametrize("after", ["", "Relu"])
+def test_a_fused_residual_is_rounded_as_onnx_says(
+    size: int, after: str, graph_maker: Any, script: Any, sample: Callable[..., Any]
+) -> None:
+    model = residual_net(graph_maker, size, after)
+    plan = compile_model(model, Isa.AVX512VNNI).plan
+    assert sum("inner_scale" in op.attributes for op in plan.ops) == 1
+    assert not {"binary", "quantize"} & {op.op for op in plan.ops[1:]}
+    found = script.agreement(model, sample(model))
+    assert len(found["alone"]) == 3 and all(found.values())
+    for rows in found.values():
+        assert script.share(rows) == min(row.within for row in rows) == 1
+    assert min(row.equal for row in found["whole"]) > GOAL
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_digits_networks_agree_tensor_by_tensor(name: str, script: Any, sample: Callable[..., Any]) -> None:
+    model = digits(name)
+    found = script.agreement(model, sample(model))
+    assert len(found["alone"]) > 3
+    assert min(row.within for row in found["alone"]) >= GOAL
+
+
+def test_a_deviation_is_seen(script: Any, monkeypatch: pytest.MonkeyPatch, graph_maker: Any, sample: Any) -> None:
+    """The comparison itself: two steps more in one value of a hundred."""
+    model = residual_net(graph_maker, 5, "")
+    honest = script._native
+
+    def wrong(*arguments: Any) -> Any:
+        made = honest(*arguments)
+        for name, array in made.items():
+            made[name] = array.copy()
+            made[name].reshape(-1)[::100] += 2 * max(float(array.max()) / 100, 0.1)
+        return made
+
+    monkeypatch.setattr(script, "_native", wrong)
+    assert min(row.within for row in script.agreement(model, sample(model))["alone"]) < GOAL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "shvit_s1", "repvit_m1_1"])
+def test_networks_of_timm_agree_tensor_by_tensor(name: str, script: Any) -> None:
+    if importlib.util.find_spec("timm") is None:  # not imported here: the exporter knows how
+        pytest.skip("needs timm")
+    found = script.agreement(*script.prepared(name))
+    assert min(row.within for row in found["alone"]) >= GOAL
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "squeezenet"])
+def test_trained_networks_agree_tensor_by_tensor(name: str, shared_dir: Path, script: Any) -> None:
+    found = script.agreement(*script.prepared(name))
+    assert min(row.within for row in found["alone"]) >= GOAL
+    assert script.share(found["outputs"]) >= GOAL
