@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.plan import Dim, DType, Tensor, dim
+
+if TYPE_CHECKING:
+    from edgewise.targets.cpu.native.coded import Coded
 
 
 class Refusal(Exception):  # noqa: N818
@@ -67,7 +71,8 @@ class Value:
         quant: how to read bytes as real numbers. With a float tensor: the rounding is still to be done, by whoever reads it.
         array: of a constant, its elements.
         sizes: of integers that follow from the inputs' shapes, each element; of their own axes.
-        weights: of a constant that was dequantized, what it was before.
+        weights: of a constant that was dequantized from int8 without zero points, what it was before.
+        coded: of a constant that was dequantized from 4 or 8 bits, what it was before.
         raw: integers to ONNX as well (between QuantizeLinear and DequantizeLinear).
     """
 
@@ -78,6 +83,7 @@ class Value:
     array: np.ndarray | None = None
     sizes: tuple[Dim, ...] | None = None
     weights: IntegerWeights | None = None
+    coded: Coded | None = None
     raw: bool = False
 
     @property

@@ -273,3 +273,48 @@ def test_operands_that_do_not_fit_are_refused(run_plan, native):
     plan, arrays = cases.plan_of(dataclasses.replace(case, residual=np.zeros((1, 8, 7, 8), np.float32)))
     with pytest.raises(native.NativeError, match="residual"):
         run_plan(plan, arrays)
+
+
+def coded(isa: str = "generic", **attributes):
+    """A plan whose weights [33, 20] are codes of 4 bits, two scales to an output; and what it gives."""
+    rng = np.random.default_rng(8)
+    codes, terms = rng.integers(0, 16, (33, 20)), rng.standard_normal((33, 2, 2)).astype(np.float32)
+    real = codes * terms[:, :, 0].repeat(10, 1) + terms[:, :, 1].repeat(10, 1)
+    case = float_case((2, 20, 23), (33, 20))
+    case.weights = real.astype(np.float32)
+    plan, arrays = cases.plan_of(case, isa)
+    lines = np.zeros((48, 20), np.uint8)
+    lines[:33] = codes
+    lines = lines.reshape(3, 16, 20).swapaxes(1, 2)
+    full = np.zeros((48, 2, 2), np.float32)
+    full[:33] = terms
+    op = plan.ops[0]
+    op.inputs[1] = cases.constant("weights", np.ascontiguousarray(lines[:, 0::2] | lines[:, 1::2] << 4))
+    op.inputs[7:] = [cases.constant("terms", np.ascontiguousarray(full.reshape(3, 16, 2, 2).transpose(0, 2, 3, 1)))]
+    op.attributes = {"weight_bits": 4, "weight_block": 10, **attributes}
+    return plan, arrays, cases.expected(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_weights_in_codes(run_plan, isa):
+    plan, arrays, want = coded(isa)
+    np.testing.assert_allclose(run_plan(plan, arrays, isa=isa, threads=2)[0], want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"weight_bits": 5}, {"weight_bits": 8}, {"weight_block": 0}, {"weight_block": -1}, {"weight_block": 9}],
+)
+def test_hostile_codes_are_refused(run_plan, native, attributes):
+    plan, arrays, _ = coded(**attributes)
+    with pytest.raises(native.NativeError, match="conv layer"):
+        run_plan(plan, arrays)
+
+
+@pytest.mark.parametrize("operand", [1, 7])
+def test_codes_that_are_too_few_are_refused(run_plan, native, operand):
+    plan, arrays, _ = coded()
+    data = plan.ops[0].inputs[operand].data
+    plan.ops[0].inputs[operand] = cases.constant("short", np.ascontiguousarray(data[:-1]))
+    with pytest.raises(native.NativeError, match="conv layer"):
+        run_plan(plan, arrays)

@@ -55,6 +55,14 @@ struct Heads {
     float p_scale = 0, p_top = 0;  // where the softmax is rounded to steps: their size, and the most of them
 };
 
+// Rows of 16 weights in codes: real = code * factor + shift. Of 4 bits two rows share their bytes, the first one's low.
+struct Codes {
+    const uint8_t* data = nullptr;
+    const float* terms = nullptr;  // 16 factors and 16 shifts for each `block` rows
+    int64_t rows = 0, block = 1;
+    int64_t bits = 8;
+};
+
 struct VectorKernels {
     const char* name;
     int lanes;
@@ -70,6 +78,7 @@ struct VectorKernels {
     // Four rows of count values <-> count lanes of four bytes.
     void (*quantize_c4)(const Quantization& to, const float* const* rows, uint8_t* y, int64_t count);
     void (*dequantize_c4)(const Quantization& from, const uint8_t* x, float* const* rows, int64_t count);
+    void (*decode)(const Codes& codes, float* y);
     void (*lut)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count);
 
     // y may be x.

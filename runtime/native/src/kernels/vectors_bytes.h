@@ -125,6 +125,23 @@ void binary_bytes(const BytePair& pair, const uint8_t* a, const uint8_t* b, int6
     (pair.product ? pair_loop<V, true> : pair_loop<V, false>)(pair, a, b, b_step, y, count);
 }
 
+template <typename V>
+void decode(const Codes& codes, float* y) {
+    const auto low = V::Int::all(15);
+    for (int64_t o = 0; o < 16; o += V::kLanes) {
+        for (int64_t first = 0; first < codes.rows; first += codes.block) {
+            const float* terms = codes.terms + first / codes.block * 32 + o;
+            const V factor = V::load(terms), shift = V::load(terms + 16);
+            const int64_t end = std::min(codes.rows, first + codes.block);
+            for (int64_t row = first; row < end; ++row) {
+                const auto bytes = V::Int::load_u8(codes.data + (codes.bits == 4 ? row / 2 : row) * 16 + o);
+                const auto code = codes.bits != 4 ? bytes : row % 2 == 0 ? bytes & low : bytes.template right<4>();
+                fma(V::from_int(code), factor, shift).store(y + row * 16 + o);
+            }
+        }
+    }
+}
+
 inline void lut(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count) {
     for (int64_t i = 0; i < count; ++i) y[i] = table[x[i]];
 }

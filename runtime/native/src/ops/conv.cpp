@@ -1,9 +1,11 @@
 // Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
 //
-// Inputs: x, weights, scale, bias, residual, index, start. See kernels/conv.h for how it is computed and
+// Inputs: x, weights, scale, bias, residual, index, start, terms (of float32 weights in codes of weight_bits, 4 or 8:
+// kernels/vectors.h says what they stand for; weight_block entries share their terms). See kernels/conv.h for how it is computed and
 // targets/cpu/native/packing.py for the packed weights.
 #include <algorithm>
 
+#include "../kernels/vectors.h"
 #include "conv_finish.h"
 #include "conv_geometry.h"
 
@@ -90,11 +92,13 @@ private:
     }
 
     Status read_weights(const Setup& setup, const Tensor& weights, bool integer) {
-        const Tensor *index = setup.input(5), *start = setup.input(6);
+        const Tensor *index = setup.input(5), *start = setup.input(6), *terms = setup.input(7);
+        codes_ = {};
+        index_ = start_ = nullptr;
+        if (terms) return read_codes(setup, weights, *terms, integer || index || start);
         const DType wanted = integer ? EW_S8 : EW_F32;
         if (!weights.constant || weights.dtype != wanted)
             return setup.refuse("wants constant weights of the dtype that fits x");
-        index_ = start_ = nullptr;
         if (!index && !start) {
             const int64_t rows = groups_ * lines_, room = static_cast<int64_t>(weights.bytes) / kLineBytes;
             if (rows > 0 && entries_ > room / rows) return setup.refuse("has too few weights");
@@ -103,6 +107,25 @@ private:
         if (!index || !start) return setup.refuse("wants both index and start for sparse weights");
         return read_sparse(setup, weights, *index, *start);
     }
+
+    Status read_codes(const Setup& setup, const Tensor& weights, const Tensor& terms, bool other) {
+        codes_.bits = setup.attributes.integer("weight_bits", 8);
+        codes_.block = setup.attributes.integer("weight_block", 0);
+        codes_.rows = entries_;
+        const bool fits = weights.constant && weights.dtype == EW_U8 && terms.constant && terms.dtype == EW_F32;
+        if (other || !fits) return setup.refuse("wants codes as constant uint8, their terms as float32, and no other weights");
+        if ((codes_.bits != 4 && codes_.bits != 8) || codes_.block < 1) return setup.refuse("has codes of 4 or 8 bits in blocks");
+        code_blocks_ = entries_ / codes_.block + (entries_ % codes_.block > 0);
+        const int64_t rows = groups_ * lines_, count = terms.count() / (2 * kLine);
+        const int64_t room = static_cast<int64_t>(weights.bytes) / kLine;
+        if (rows > 0 && (code_rows() > room / rows || code_blocks_ > count / rows)) return setup.refuse("has too few weights");
+        codes_.terms = terms.as<float>();
+        decode_ = vector_kernels(setup.isa).decode;
+        return {};
+    }
+
+    // Of 16 bytes, of a line of outputs.
+    int64_t code_rows() const { return codes_.bits == 4 ? entries_ / 2 + entries_ % 2 : entries_; }
 
     Status read_sparse(const Setup& setup, const Tensor& weights, const Tensor& index, const Tensor& start) {
         block_ = setup.attributes.integer("outputs", 4);
@@ -144,7 +167,7 @@ private:
         // Dense: the planes of a tile come in parts, so that one stays in the second cache until all outputs have met it.
         const int64_t plane_bytes = geometry_.positions * most_pixels_ * 4;
         const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
-        part_planes_ = start_ ? planes_ : (planes_ + cuts - 1) / cuts;
+        part_planes_ = start_ || codes_.terms ? planes_ : (planes_ + cuts - 1) / cuts;
         // About two cycles an entry are one unit of work.
         grain_ = std::max<int64_t>(1, kLeastCycles / 2 / std::max<int64_t>(entries_, 1));
     }
@@ -166,6 +189,9 @@ private:
         if ((parts_ > 1 || part_planes_ < planes_) && __builtin_mul_overflow(lines_ * kLineBytes, most_pixels_, &partial))
             return setup.refuse("needs too much memory");
         if (__builtin_add_overflow(tile_bytes_ + kSumsBytes + kPackedBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
+            return setup.refuse("needs too much memory");
+        codes_at_ = scratch_bytes_;
+        if (codes_.terms && __builtin_add_overflow(scratch_bytes_, entries_ * kLineBytes, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
@@ -204,6 +230,10 @@ private:
             block.parts = parts_, block.part_blocks = group_blocks_;
             return kernel_->sparse(finish_, block, stretch);
         }
+        if (codes_.terms) {
+            place_x(x, planes_, tile, scratch, &block);
+            return compute_codes(run, group * lines_ + first_line, block, stretch, scratch + codes_at_);
+        }
         block.line_bytes = entries_ * kLineBytes;
         block.w += (group * lines_ + first / kLine) * block.line_bytes;
         const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
@@ -214,6 +244,22 @@ private:
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
             (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
             block.w += block.entries * kLineBytes;
+        }
+    }
+
+    // Weights in codes: a line at a time becomes float32, from `line` on.
+    void compute_codes(const Run& run, int64_t line, ConvBlock& block, ConvStretch rest, uint8_t* decoded) const {
+        block.w = decoded;
+        block.entries = entries_;
+        block.ends = true;
+        for (; rest.outputs > 0; ++line, rest.advance(finish_, kLine)) {
+            Codes codes = codes_;
+            codes.data = run.inputs[1]->data + line * code_rows() * kLine;
+            codes.terms += line * code_blocks_ * 2 * kLine;
+            decode_(codes, reinterpret_cast<float*>(decoded));
+            ConvStretch one = rest;
+            one.outputs = std::min(kLine, rest.outputs);
+            (block.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, one);
         }
     }
 
@@ -268,6 +314,9 @@ private:
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
+    Codes codes_;  // without data
+    void (*decode_)(const Codes& codes, float* y) = nullptr;
+    int64_t code_blocks_ = 0, codes_at_ = 0;
     int64_t part_planes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
     bool has_residual_ = false;

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewise.targets.cpu.native import packing
 from edgewise.targets.cpu.native.builder import array_of, tensor_of
+from edgewise.targets.cpu.native.coded import Rows
 from edgewise.targets.cpu.native.context import Context, attribute_float, attribute_int, attribute_ints, attribute_text
 from edgewise.targets.cpu.native.epilogue import Epilogue, finish, follow
 from edgewise.targets.cpu.native.form import Form
@@ -30,12 +31,14 @@ class Weights:
         integers: int8 of the same shape, or None when they are float.
         scale: of the integers; float32 [M] or [1].
         bias: float64 [M].
+        rows: what they are stored as in 4 or 8 bits, where that is known.
     """
 
     real: np.ndarray
     integers: np.ndarray | None
     scale: np.ndarray
     bias: np.ndarray
+    rows: Rows | None = None
 
     @property
     def outputs(self) -> int:
@@ -109,7 +112,7 @@ class Layer:
             None if old.integers is None else old.integers[kept],
             scale[kept].astype(np.float32),
             (old.bias * found.scale + found.shift)[kept],
-        )
+        )  # not the rows: only layers of bytes are taken apart
         return replace(self, weights=new)
 
 
@@ -182,10 +185,10 @@ def weights_of(ctx: Context, node: ir.Node, index: int, outputs: int) -> Weights
     bias = np.zeros(real.shape[0])
     if node.op_type in ("Conv", "ConvTranspose") and (given := ctx.optional(node, 2)) is not None:
         bias = array_of(given).astype(np.float64)
-    kept = value.weights
+    kept, rows = value.weights, None if value.coded is None else value.coded.rows(outputs)
     if kept is None or kept.axis not in (None, outputs):
-        return Weights(real, None, np.ones(1, np.float32), bias)
-    return Weights(real, np.moveaxis(kept.integers, outputs, 0), kept.scale, bias)
+        return Weights(real, None, np.ones(1, np.float32), bias, rows)
+    return Weights(real, np.moveaxis(kept.integers, outputs, 0), kept.scale, bias, rows)
 
 
 def _multiply(ctx: Context, output: ir.Value, value: Value, weights: Weights) -> None:
@@ -341,6 +344,8 @@ def emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
     residual = None if found.residual is None else _residual(ctx, found.residual, dims)
     op = "depthwise" if _is_depthwise(weights, layer.window) else "conv"
     extra = [constants[key] for key in ("index", "start") if key in constants]
+    if "terms" in constants:
+        extra = [None, None, constants["terms"]]
     builder.emit(
         op,
         [layer.given, constants["weights"], constants.get("scale"), constants.get("bias"), residual, *extra],
@@ -385,7 +390,10 @@ def _constants(
     else:
         group = layer.window.group
         block = packing.choose_block(matrix, group=group, pixels=pixels)
-        packed = packing.pack_conv(matrix, group=group, block=block)
+        if weights.rows is not None and not layer.integer and group == 1 and block is None:
+            packed = weights.rows.packed(found.scale)
+        else:
+            packed = packing.pack_conv(matrix, group=group, block=block)
     tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))

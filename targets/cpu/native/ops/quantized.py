@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewise.targets.cpu.native.coded import coded
 from edgewise.targets.cpu.native.context import Context, attribute_int, constant_array, quant_of
 from edgewise.targets.cpu.native.value import IntegerWeights, Quant, Refusal, Value, constant_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_STORED = ("int4", "uint4", "int8", "uint8")
 
 
 def quantize(node: ir.Node, ctx: Context) -> None:
@@ -50,17 +53,10 @@ def _weights(node: ir.Node, integers: np.ndarray) -> Value:
     point = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         point = constant_array(node.inputs[2])
-    if "block_size" in node.attributes and attribute_int(node, "block_size", 0):
-        raise Refusal("weights quantized in blocks")
-    axis = None if scale.size == 1 else attribute_int(node, "axis", 1) % integers.ndim
-    shape = [-1 if index == axis else 1 for index in range(integers.ndim)]
-    zero = np.zeros(1, np.int64) if point is None else point.astype(np.int64)
-    centred = integers.astype(np.int64) - (zero.reshape(shape) if zero.size > 1 else zero.reshape(-1)[0])
-    scales = scale.astype(np.float32)
-    real = (centred.astype(np.float32) * (scales.reshape(shape) if axis is not None else scales.reshape(-1)[0])).astype(
-        np.float32
-    )
+    axis = attribute_int(node, "axis", 1)
+    found = coded(integers, scale, point, axis, attribute_int(node, "block_size", 0))
     kept = None
-    if integers.dtype == np.int8 and not zero.any():
-        kept = IntegerWeights(integers, scales.reshape(-1), axis)
-    return constant_value(real, kept)
+    if integers.dtype == np.int8 and not found.zero.any() and scale.ndim <= 1:
+        kept = IntegerWeights(integers, found.scale.reshape(-1), found.axis)
+    value = constant_value(found.real, kept)
+    return replace(value, coded=found) if integers.dtype.name in _STORED else value

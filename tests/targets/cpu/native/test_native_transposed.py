@@ -17,22 +17,24 @@ from edgewise.targets.cpu.native.plan import Isa
 pytestmark = pytest.mark.usefixtures("libedgewise")
 
 
-def out_size(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int, extra: int) -> int:
-    return stride * (size - 1) + extra + dilation * (kernel - 1) + 1 - begin - end
+def out_sizes(size: tuple[int, int], how: dict[str, Any]) -> list[int]:
+    """By ONNX's formula."""
+    strides, dilations, pads = how.get("strides", [1, 1]), how.get("dilations", [1, 1]), how.get("pads", [0] * 4)
+    extra, kernel = how.get("output_padding", [0, 0]), how["kernel_shape"]
+    return [
+        strides[i] * (size[i] - 1) + extra[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[2 + i]
+        for i in range(2)
+    ]
 
 
 def float_net(
-    g: Any, *, after: bool, size: tuple[int, int] = (5, 6), channels: tuple[int, int] = (6, 8), **how: Any
+    g: Any, how: dict[str, Any], *, after: bool, size: tuple[int, int] = (5, 6), channels: tuple[int, int] = (6, 8)
 ) -> ir.Model:
     """One ConvTranspose of two spatial axes, alone or with a Relu, an addition and a reshape behind it."""
     inputs, outputs = channels
-    group, kernel = how.get("group", 1), how["kernel_shape"]
-    strides, dilations = how.get("strides", [1, 1]), how.get("dilations", [1, 1])
-    pads, extra = how.get("pads", [0] * 4), how.get("output_padding", [0, 0])
-    made = [out_size(size[i], kernel[i], strides[i], dilations[i], pads[i], pads[2 + i], extra[i]) for i in range(2)]
-    assume(min(made) > 0)
+    made = out_sizes(size, how)
     dims = [2, outputs, *made]
-    weights = g.weights("w", inputs, outputs // group, *kernel)
+    weights = g.weights("w", inputs, outputs // how.get("group", 1), *how["kernel_shape"])
     x = g.add("ConvTranspose", ["x", weights, g.weights("b", outputs)], "t", **how)
     if after:
         x = g.add("Relu", [x], "r")
@@ -60,7 +62,7 @@ CASES = [
 def test_float(
     how: dict[str, Any], after: bool, graph_maker: Any, sample: Any, run_native: Any, run_onnx: Any, worst_db: Any
 ) -> None:
-    model = float_net(graph_maker(1), after=after, **how)
+    model = float_net(graph_maker(1), how, after=after)
     inputs = sample(model)
     assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 110
 
@@ -77,7 +79,8 @@ def test_drawn(data: Any, graph_maker: Any, sample: Any, run_native: Any, run_on
     }  # fmt: skip
     channels = tuple(group * one for one in pair(1, 5))
     size = tuple(pair(1, 7))
-    model = float_net(graph_maker(1), after=data.draw(st.booleans()), size=size, channels=channels, **how)
+    assume(min(out_sizes(size, how)) > 0)
+    model = float_net(graph_maker(1), how, after=data.draw(st.booleans()), size=size, channels=channels)
     inputs = sample(model)
     wanted, found = run_onnx(model, inputs)[0], run_native(model, inputs)[0]
     assert wanted.shape == found.shape
