@@ -10,6 +10,9 @@ from edgewise.targets.coreml.held import MAX_RANK, Tall
 from edgewise.targets.coreml.node import Dims, NodeView
 from edgewise.targets.coreml.row import Row
 
+# Reductions that may go over one run of axes after the other.
+_SEPARABLE = {f"Reduce{name}": f"reduce_{name.lower()}" for name in ("Mean", "Sum", "Max", "Min", "Prod")}
+
 
 def takes_flat(node: NodeView, row: Row) -> bool:
     """Whether a node with more axes than Core ML can be built on views of three axes."""
@@ -18,12 +21,16 @@ def takes_flat(node: NodeView, row: Row) -> bool:
         return False
     if row.stack:
         return _is_stack(node)
+    if row.op in _SEPARABLE:
+        return bool(_groups(node)) and node.dtype(0) != "bool"
     span = _span(node, row)
     return span is not None and all(len(shape) == len(shapes[0]) for shape in shapes[: _tensors(node, row)])
 
 
 def build_flat(b: Building, row: Row) -> Any:
     """Build the operator on the views, and give the outputs their real dims."""
+    if row.op in _SEPARABLE:
+        return _reduced(b)
     seen = _Flat(b, row)
     made = row.build(seen)
     outputs = made if isinstance(made, list | tuple) else [made]
@@ -75,6 +82,29 @@ def _span(node: NodeView, row: Row) -> tuple[int, int] | None:
         return axis, axis
     axes = sorted(node.axes(1) or ())
     return (axes[0], axes[-1]) if axes and axes == list(range(axes[0], axes[-1] + 1)) else None
+
+
+def _groups(node: NodeView) -> list[list[int]]:
+    """The axes of a reduction as runs of neighbours; none when all or none are reduced."""
+    runs: list[list[int]] = []
+    for axis in sorted(node.axes(1) or ()):
+        if runs and runs[-1][-1] + 1 == axis:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return runs
+
+
+def _reduced(b: Building) -> Any:
+    """Each run of axes as the middle one of three, the last run first."""
+    var, dims = b.x(0), list(b.dims(0))
+    for run in reversed(_groups(b)):
+        parts = (dims[: run[0]], dims[run[0] : run[-1] + 1], dims[run[-1] + 1 :])
+        sizes = [_size(tuple(part)) for part in parts]
+        view = b.mb.reshape(x=var, shape=[-1 if size is None else size for size in sizes])
+        var = getattr(b.mb, _SEPARABLE[b.node.op_type])(x=view, axes=[1], keep_dims=True)
+        dims[run[0] : run[-1] + 1] = [1] * len(run)
+    return _real(b, var, b.out_shape() or ())
 
 
 def _is_stack(node: NodeView) -> bool:
