@@ -231,7 +231,7 @@ private:
             return kernel_->sparse(finish_, block, stretch);
         }
         if (codes_.terms) {
-            place_x(x, planes_, tile, scratch, &block);
+            place_x(x, planes_, tile, again, scratch, &block);
             return compute_codes(run, group * lines_ + first_line, block, stretch, scratch + codes_at_);
         }
         block.line_bytes = entries_ * kLineBytes;
