@@ -190,7 +190,7 @@ private:
             return setup.refuse("needs too much memory");
         if (__builtin_add_overflow(tile_bytes_ + kSumsBytes + kPackedBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
             return setup.refuse("needs too much memory");
-        codes_at_ = scratch_bytes_;
+        codes_at_ = scratch_bytes_ - kPackedBytes;  // what is packed stays last
         if (codes_.terms && __builtin_add_overflow(scratch_bytes_, entries_ * kLineBytes, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
@@ -205,7 +205,7 @@ private:
 
     Packed* packed_in(uint8_t* scratch) const { return reinterpret_cast<Packed*>(scratch + scratch_bytes_ - kPackedBytes); }
 
-    // Some lines of outputs of one tile. The scratch holds the packed tile, then sums, then which tile that is.
+    // Some lines of outputs of one tile. The scratch holds the packed tile, then sums, then decoded weights, then which tile that is.
     void compute(const Run& run, int64_t item, int64_t which, int64_t first_line, int64_t last_line, uint8_t* scratch) const {
         const Tile tile = tile_at(which);
         const int64_t group = item % groups_, sample = item / groups_;
