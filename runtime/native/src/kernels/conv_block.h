@@ -113,7 +113,7 @@ EW_INLINE void sparse_step(const ConvBlock& block, int64_t at, typename Op::Sum 
 // Adds one list of entries. Where sums are few, a second set of them hides how long a multiply-add takes.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void sparse_sums(const ConvBlock& block, int64_t e, int64_t end, typename Op::Sum (&sums)[kOutputs][kVectors]) {
-    if constexpr (kOutputs * kVectors < 8) {
+    if constexpr (kOutputs * kVectors <= 8) {
         typename Op::Sum others[kOutputs][kVectors];
         clear<Op>(others);
         for (; e + 1 < end; e += 2) {
