@@ -213,7 +213,7 @@ def test_dims_that_the_pattern_does_not_divide(mlp: ir.Model, data: Dataset) -> 
         ({"criterion": "best"}, "expected magnitude, wanda, second_order"),
         ({"criterion": "wanda", "data": None}, "no calibration data"),
         ({"criterion": "second_order", "samples": 0}, "0 samples"),
-        ({"criterion": "second_order", "pattern": "channel"}, "with the pattern channel"),
+        ({"criterion": "wanda", "pattern": "channel"}, "found criterion wanda; expected magnitude or second_order"),
     ],
 )
 def test_requests_that_cannot_be(mlp: ir.Model, data: Dataset, options: dict, message: str) -> None:

@@ -343,7 +343,7 @@ def emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
     constants, attributes = _constants(ctx, layer, found, pixels=product(dims[2:]).constant)
     residual = None if found.residual is None else _residual(ctx, found.residual, dims)
     op = "depthwise" if _is_depthwise(weights, layer.window) else "conv"
-    extra = [constants[key] for key in ("index", "start") if key in constants]
+    extra: list[Tensor | None] = [constants[key] for key in ("index", "start") if key in constants]
     if "terms" in constants:
         extra = [None, None, constants["terms"]]
     builder.emit(
