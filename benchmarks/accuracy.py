@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import runpy
 import sys
 import tempfile
 import time
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import quantize_with_nncf, quantize_with_onnxruntime
 
 # Packages look for optional ones by name (transformers for `kernels`); scripts beside this one must not answer.
 sys.path = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
@@ -291,11 +291,12 @@ def main() -> int:
     parser.add_argument("--nncf", metavar="PYTHON", help="also NNCF's defaults, run by this Python")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    others = runpy.run_path(str(Path(__file__).with_name("peers.py")))  # this folder is off the import path, see above
     peers: dict[str, Peer] = {}
     if options.peer:
-        peers["onnxruntime's quantize_static, per channel, u8 activations"] = quantize_with_onnxruntime
+        peers["onnxruntime's quantize_static, per channel, u8 activations"] = others["quantize_with_onnxruntime"]
     if options.nncf:
-        peers["nncf.quantize, its defaults"] = partial(quantize_with_nncf, python=options.nncf)
+        peers["nncf.quantize, its defaults"] = partial(others["quantize_with_nncf"], python=options.nncf)
     rows = []
     for name in options.network or NETWORKS:
         if missing := absent(NETWORKS[name]):
