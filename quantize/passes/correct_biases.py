@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgewise.quantize.biases import Bias, bias_of, limits_behind, outputs_per_channel
 from edgewise.quantize.layers import Layer
-from edgewise.quantize.passes.gains import Gains
-from edgewise.quantize.walking import Walk
+from edgewise.quantize.plan import Plan
+from edgewise.quantize.walking import Arrays, Walk
+from edgewise.runtime.progress import Progress, silent
 
 Vector = NDArray[np.float64]
 Outputs = list[NDArray[np.float32]]
 
 
-class CorrectBiases(Gains):
+class CorrectBiases(ir.passes.InPlacePass):
     """Move each bias by the mean difference that rounding made to its channel, layer by layer in the order of the graph.
 
     Before::
@@ -29,10 +32,19 @@ class CorrectBiases(Gains):
     Empirical: both networks compute the calibration samples, the quantized one with the biases corrected so far. Half of
     the samples give the difference and the other half has to agree that the error falls; else the layer stays as it is.
     After M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019), 4.2.
+
+    Args:
+        reference: the float network that the plan was made for, with the same names.
+        plan: the plan that was carried out on the model.
+        samples: inputs by name, one entry a sample.
     """
 
+    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+        self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
+        self.corrected: list[dict[str, Any]] = []
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Correct what gains; ``gains`` tells which layers and how much."""
+        """Correct what gains; ``corrected`` tells which layers and how much."""
         found = [(layer, bias) for layer in self._plan.layers.values() if (bias := bias_of(layer))]
         if len(self._samples) < 2 or not found:
             return ir.passes.PassResult(model, modified=False)
@@ -45,7 +57,7 @@ class CorrectBiases(Gains):
             if added is not None and bias.node is layer.node:
                 rounded.replace(layer.node.outputs[0], [_shift(layer, array, added) for array in have])
             self._progress("correct biases", number, len(found))
-        return ir.passes.PassResult(model, modified=bool(self.gains))
+        return ir.passes.PassResult(model, modified=bool(self.corrected))
 
     def _correct(self, layer: Layer, bias: Bias, want: Outputs, have: Outputs) -> Vector | None:
         ours, theirs = ([outputs_per_channel(layer, array) for array in arrays] for arrays in (have, want))
@@ -55,7 +67,7 @@ class CorrectBiases(Gains):
         before, after = (_error(ours[1::2], theirs[1::2], moved, bounds) for moved in (np.zeros_like(shift), shift))
         if not after < before:
             return None
-        self.gains.append(
+        self.corrected.append(
             {"layer": str(layer.node.name), "gain_db": round(float(10 * np.log10(before / after)) if after else 0.0, 2)}
         )
         return bias.add(-_mean(errors))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -9,18 +11,19 @@ from numpy.typing import NDArray
 from edgewise.quantize.adaround import LayerProblem, learn_rounding
 from edgewise.quantize.biases import bias_of, limits_behind
 from edgewise.quantize.layers import Layer, constant_of, describe
-from edgewise.quantize.passes.gains import Gains
 from edgewise.quantize.passes.round_by_gptq import input_of, solve_refusal
+from edgewise.quantize.plan import Plan
 from edgewise.quantize.pruning.columns import columns
 from edgewise.quantize.pruning.matrices import as_matrices, from_matrices
 from edgewise.quantize.stored import StoredWeights
-from edgewise.quantize.walking import Walk
+from edgewise.quantize.walking import Arrays, Walk
+from edgewise.runtime.progress import Progress, silent
 
 _HELD_OUT = 8  # every eighth sample judges what was learned from the others
 _ROWS = 1 << 14  # of the layer's inputs, over all samples
 
 
-class LearnRounding(Gains):
+class LearnRounding(ir.passes.InPlacePass):
     """Learn for each weight of a layer whether to round it up or down, with the activation behind the layer in view.
 
     Before::
@@ -36,8 +39,12 @@ class LearnRounding(Gains):
     (ICML 2020). A layer stays as it was when the error on held-out samples does not fall.
     """
 
+    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+        self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
+        self.learned: list[dict[str, Any]] = []
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Learn layer after layer; ``gains`` tells where it gained and how much."""
+        """Learn layer after layer; ``learned`` tells where it gained and how much."""
         names = {node.name for node in self._plan.stored}
         originals = {node.name: describe(node) for node in self._reference.graph if node.name in names}
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
@@ -49,7 +56,7 @@ class LearnRounding(Gains):
                 now = rounded.values([input_of(node, index)])[0]
                 self._learn(layer, self._plan.layers[node], stored, before, now)
             self._progress("learn rounding", number, len(self._plan.stored))
-        return ir.passes.PassResult(model, modified=bool(self.gains))
+        return ir.passes.PassResult(model, modified=bool(self.learned))
 
     def _learn(
         self, layer: Layer, now: Layer, stored: StoredWeights, dense_in: list[np.ndarray], rounded_in: list[np.ndarray]
@@ -79,7 +86,7 @@ class LearnRounding(Gains):
         stored.write(
             np.rint(from_matrices(layer, found.reshape(weights.shape), stored.integers().shape)).astype(np.int8)
         )
-        self.gains.append({"layer": str(layer.node.name), "error": round(after / before, 4)})
+        self.learned.append({"layer": str(layer.node.name), "error": round(after / before, 4)})
 
 
 def _bias(layer: Layer, groups: int) -> NDArray[np.float32]:

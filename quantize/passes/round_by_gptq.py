@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 
 from edgewise.quantize.biases import rescale_bias
 from edgewise.quantize.layers import Layer, constant_of, describe
-from edgewise.quantize.passes.gains import Gains
+from edgewise.quantize.plan import Plan
 from edgewise.quantize.pruning.columns import columns_refusal
 from edgewise.quantize.pruning.matrices import as_matrices, from_matrices
 from edgewise.quantize.pruning.moments import Moments
 from edgewise.quantize.second_order import best_cuts, best_of, error_of, round_together
 from edgewise.quantize.stored import Coding, StoredWeights
-from edgewise.quantize.walking import Walk
+from edgewise.quantize.walking import Arrays, Walk
+from edgewise.runtime.progress import Progress, silent
 
 _Matrix = NDArray[np.float64]
 _Problem = tuple[_Matrix, _Matrix]
@@ -25,7 +27,7 @@ _PULLS = (0.0, 0.1, 1.0)  # of the Hessian's mean diagonal; held-out samples say
 _MOST_COLUMNS = 8192  # the Hessian of one group of outputs then takes 512 MiB
 
 
-class RoundByGptq(Gains):
+class RoundByGptq(ir.passes.InPlacePass):
     """Round each layer's weights anew so that its outputs, not its weights, come nearest to the float network's.
 
     Before::
@@ -36,16 +38,18 @@ class RoundByGptq(Gains):
 
         x̂ ─► Q ─► DQ ─► Conv(q)                        ‖q·x̂ − w·x‖² smaller, q some steps away from round(w)
 
-    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. At 7 bits
-    and more a linear layer is to compute w·x̂ instead of w·x: to make good what its input has lost as well costs more than it gains
-    (MiniLM, symmetric int8: cosine 0.9977 against 0.9882); with fewer bits it gains (ViT, w4a8: 29.9 dB against 27.1). Below 7 bits
+    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Below 7 bits
     each output's scale moves too, by the factor that fits best; zeros stay zeros. Solved in closed form, without training
     (``second_order.py``): E. Frantar et al., "GPTQ" (ICLR 2023). A layer stays as it was when the error on samples that were held out does not fall, when other
     layers share its weights, or when there are too few samples.
     """
 
+    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+        self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
+        self.rounded: list[dict[str, Any]] = []
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Round what gains; ``gains`` tells which layers and how much."""
+        """Round what gains; ``rounded`` tells which layers and how much."""
         originals = {node.name: describe(node) for node in self._reference.graph if node.name in self._names()}
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
         for number, (node, stored) in enumerate(self._plan.stored.items(), start=1):
@@ -55,7 +59,7 @@ class RoundByGptq(Gains):
                 if unseen.rows and not seen.refusal():
                     self._round(layer, node, stored, seen, unseen)
             self._progress("round weights", number, len(self._plan.stored))
-        return ir.passes.PassResult(model, modified=bool(self.gains))
+        return ir.passes.PassResult(model, modified=bool(self.rounded))
 
     def _names(self) -> set[str | None]:
         return {node.name for node in self._plan.stored}
@@ -65,12 +69,10 @@ class RoundByGptq(Gains):
         index = layer.activations[0]
         values = floats.values([input_of(layer.node, index)])[0], rounded.values([input_of(node, index)])[0]
         every, second = Moments(layer), Moments(layer)
-        restores = layer.node.op_type == "Conv" or self._plan.spec.bits < 7
         for number, (before, now) in enumerate(zip(*values, strict=True)):
-            wanted = before if restores else now
-            every.update(now, wanted)
+            every.update(now, before)
             if number % 2:
-                second.update(now, wanted)
+                second.update(now, before)
         return every, second
 
     def _round(self, layer: Layer, node: ir.Node, stored: StoredWeights, seen: Moments, unseen: Moments) -> None:
@@ -84,17 +86,16 @@ class RoundByGptq(Gains):
             _solve(seen.problem(group, dense, False), unseen.problem(group, dense, False), stored.coding, dense, *now)
             for group, (dense, *now) in enumerate(zip(*parts, strict=True))
         ]
-        before, after = (sum(errors) for errors in zip(*((each.before, each.after) for each in solved), strict=True))
-        if after >= before:
+        gain = sum(found.after for found in solved) / max(sum(found.before for found in solved), np.finfo(float).tiny)
+        if gain >= 1:
             return
         factors = np.concatenate([found.factors for found in solved])
-        if stored.coding.may_cut:
-            if not rescale_bias(self._plan.layers[node], factors):
-                return
-            stored.rescale(factors)
+        if not rescale_bias(self._plan.layers[node], factors):
+            return
+        stored.rescale(factors)
         integers: NDArray[np.float32] = np.concatenate([found.integers for found in solved]).reshape(weights.shape)
         stored.write(np.rint(from_matrices(layer, integers, stored.integers().shape)).astype(np.int8))
-        self.gains.append({"layer": str(layer.node.name), "error": round(float(after / before), 4)})
+        self.rounded.append({"layer": str(layer.node.name), "error": round(float(gain), 4)})
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,6 @@ class _Solved:
 def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
     zeros, top = dense == 0, coding.top
     half = every[0] - unseen[0], every[1] - unseen[1]
-    if min(float(np.trace(hessian)) for hessian, _ in (every, half, unseen)) <= 0:  # a group that reads zeros only
-        return _Solved(old, np.ones(len(steps)), 0.0, 0.0)
     pulls = [_pull(half, dense, share) for share in _PULLS]
     found = [error_of(*unseen, round_together(*pulled, steps, top, zeros, sweeps=0) * steps) for pulled in pulls]
     share = _PULLS[int(np.argmin(found))]
