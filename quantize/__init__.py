@@ -10,6 +10,7 @@ from edgewise.quantize.spec import QuantSpec
 from edgewise.runtime.extras import lazy_exports
 
 if TYPE_CHECKING:
+    from edgewise.quantize.budget import quantize_to_budget
     from edgewise.quantize.observers import OBSERVERS
     from edgewise.quantize.pipeline import quantize
     from edgewise.quantize.pruning.density import sparsity_of
@@ -23,6 +24,7 @@ __all__ = [
     "Rewritten",
     "prune",
     "quantize",
+    "quantize_to_budget",
     "quantize_within",
     "sparsity_of",
 ]
@@ -32,6 +34,7 @@ __getattr__ = lazy_exports(
         "OBSERVERS": "edgewise.quantize.observers",
         "prune": "edgewise.quantize.pruning.prune",
         "quantize": "edgewise.quantize.pipeline",
+        "quantize_to_budget": "edgewise.quantize.budget",
         "quantize_within": "edgewise.quantize.within",
         "sparsity_of": "edgewise.quantize.pruning.density",
     },

@@ -79,3 +79,15 @@ def test_a_conversion_judges_too(cli: Cli, tiny: Path, calib: Path, judge: Path,
     assert done.code in (0, 1), done.err
     recipe = next((tmp_path / "out").rglob("recipe.yaml")).read_text(encoding="utf-8")
     assert "max_drop: 0.5" in recipe and "judge: " in recipe
+
+
+def test_a_budget_gives_8_bits_to_what_fits(cli: Cli, tiny: Path, calib: Path, tmp_path: Path) -> None:
+    common = ("quantize", tiny, "-o", tmp_path / "q.onnx", "--target", "cpu", "--scheme", "w4a8", "--calib", calib)
+    sizes = {"conv": 216, "head": 40}  # weights; 4 bits each take half of the bytes
+    done = cli(*common, "--max-bytes", 128 + 30, "--json")
+    assert done.code == 0, done.err
+    budget = done.json["report"]["budget"]
+    assert budget == {"max_bytes": 158, "weight_bytes": 148, "widened": ["head"]} and sum(sizes.values()) == 256
+    assert "148 B of 158 B" in cli(*common, "--max-bytes", 158).out
+    refused = cli(*common, "--max-bytes", 158, "--max-drop", 0.1, "--judge", calib)
+    assert refused.code == 2 and "cannot keep to a drop and to a budget at once" in refused.err

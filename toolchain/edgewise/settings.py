@@ -47,7 +47,7 @@ class QuantizeSettings:
     """``calib`` is DATA; random data instead of it must be allowed by name. ``wide`` names layers that get 8 bits.
 
     With ``max_drop`` (a fraction) layers are put back until ``metric`` falls by no more on ``judge``, labelled DATA apart
-    from ``calib``.
+    from ``calib``. With ``max_bytes`` as many layers get 8 bits as fit (mixed precision).
     """
 
     scheme: str = "int8"
@@ -64,6 +64,7 @@ class QuantizeSettings:
     max_drop: float | None = None
     judge: str | None = None
     metric: str = "top1"
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)

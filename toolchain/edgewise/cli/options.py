@@ -239,6 +239,16 @@ Judge = Annotated[
         help="Labelled samples, apart from --calib: put back as few layers as keep --metric within --max-drop on them.",
     ),
 ]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="N",
+        min=1,
+        rich_help_panel=_QUANTIZE,
+        help="With fewer than 8 bits: give 8 to the layers that lose most per byte, while weights fit into N bytes.",
+    ),
+]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option(

@@ -27,6 +27,7 @@ def run(
     allow_random_calibration: o.RandomCalibration = False,
     max_drop: o.MaxDrop = None,
     judge: o.Judge = None,
+    max_bytes: o.MaxBytes = None,
     metric: o.Metric = "top1",
     as_json: o.Json = False,
 ) -> None:
@@ -38,5 +39,6 @@ def run(
         preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
         wide=wide or (), rounding=rounding or "auto", analyze=analyze,
         allow_random_calibration=allow_random_calibration, max_drop=max_drop, judge=judge, metric=metric or "top1",
+        max_bytes=max_bytes,
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

@@ -62,6 +62,9 @@ def show_quantize(result: Result, console: Console) -> None:
         for e in report.get("sensitivity", [])
     ]
     table(console, "What each layer costs alone", ("layer", "op", "weights", "outputs, SQNR"), costs, right=2)
+    if budget := report.get("budget"):
+        spent = f"{size(budget['weight_bytes'])} of {size(budget['max_bytes'])}"
+        facts(console, [("weights", spent), ("in 8 bits", ", ".join(budget["widened"]) or "none")])
     if search := report.get("search"):
         tried = [(e.get("wide", 0), e.get("float", 0), f"{e['metric']:.4f}") for e in search["trials"]]
         title = f"What was tried; the float network has {search['float_metric']:.4f}"

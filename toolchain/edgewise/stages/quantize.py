@@ -43,14 +43,8 @@ def quantize_stage(
         ToolchainError: no calibration data, and random data not allowed; ``max_drop`` without data of its own to judge by.
         QuantizeError: the graph or the data does not serve, or ``max_drop`` cannot be kept.
     """
-    from edgewise.quantize import quantize, quantize_within
-
     data = calibration_data(network, settings, preprocess)
-    work: Callable[..., Rewritten] = quantize
-    if settings.max_drop is not None:
-        metric = _metric(network, settings, preprocess)
-        work = partial(quantize_within, metric=metric, max_drop=settings.max_drop)
-    made = work(
+    made = _work(network, settings, preprocess)(
         network.model,
         spec,
         data,
@@ -70,6 +64,26 @@ def quantize_stage(
         "data": {"source": place_name(data.source), "random": data.random},
     }
     return network.after(made.model, quantize={**told, **made.report})
+
+
+def _work(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[..., Rewritten]:
+    """Plain quantization, or one that keeps to a drop or to a budget."""
+    from edgewise.quantize import quantize, quantize_to_budget, quantize_within
+
+    if settings.max_drop is not None and settings.max_bytes is not None:
+        raise ToolchainError(
+            "cannot keep to a drop and to a budget at once",
+            where=f"quantize, max_drop {settings.max_drop:g} and max_bytes {settings.max_bytes}",
+            found="both",
+            expected="one of them: each chooses the layers that get 8 bits",
+            fix="Leave one out, and look whether its result keeps to the other",
+        )
+    if settings.max_drop is not None:
+        metric = _metric(network, settings, preprocess)
+        return partial(quantize_within, metric=metric, max_drop=settings.max_drop)
+    if settings.max_bytes is not None:
+        return partial(quantize_to_budget, max_bytes=settings.max_bytes)
+    return quantize
 
 
 def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[[Model], float]:

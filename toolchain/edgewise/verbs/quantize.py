@@ -34,6 +34,7 @@ def quantize(
     max_drop: float | None = None,
     judge: str | None = None,
     metric: str = "top1",
+    max_bytes: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Quantize an ONNX file after training, in the form that a target turns into integer kernels.
@@ -57,6 +58,7 @@ def quantize(
         max_drop: put back as few layers as keep ``metric`` within this fraction of the float network's on ``judge``.
         judge: labelled DATA to judge by: apart from ``calib``, and from the test set.
         metric: ``top1``, ``top5`` or ``module:function``.
+        max_bytes: of the weights' integers; as many layers get 8 bits as fit, those first that lose most per byte.
         progress: told how far the work is.
 
     Returns:
@@ -85,6 +87,7 @@ def quantize(
         max_drop=max_drop,
         judge=judge,
         metric=metric,
+        max_bytes=max_bytes,
     )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
