@@ -86,16 +86,17 @@ class RoundByGptq(ir.passes.InPlacePass):
             _solve(seen.problem(group, dense, False), unseen.problem(group, dense, False), stored.coding, dense, *now)
             for group, (dense, *now) in enumerate(zip(*parts, strict=True))
         ]
-        gain = sum(found.after for found in solved) / max(sum(found.before for found in solved), np.finfo(float).tiny)
-        if gain >= 1:
+        before, after = (sum(errors) for errors in zip(*((each.before, each.after) for each in solved), strict=True))
+        if after >= before:
             return
         factors = np.concatenate([found.factors for found in solved])
-        if not rescale_bias(self._plan.layers[node], factors):
-            return
-        stored.rescale(factors)
+        if stored.coding.may_cut:
+            if not rescale_bias(self._plan.layers[node], factors):
+                return
+            stored.rescale(factors)
         integers: NDArray[np.float32] = np.concatenate([found.integers for found in solved]).reshape(weights.shape)
         stored.write(np.rint(from_matrices(layer, integers, stored.integers().shape)).astype(np.int8))
-        self.rounded.append({"layer": str(layer.node.name), "error": round(float(gain), 4)})
+        self.rounded.append({"layer": str(layer.node.name), "error": round(float(after / before), 4)})
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class _Solved:
 def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, old: _Matrix, steps: _Matrix) -> _Solved:
     zeros, top = dense == 0, coding.top
     half = every[0] - unseen[0], every[1] - unseen[1]
+    if min(float(np.trace(hessian)) for hessian, _ in (every, half, unseen)) <= 0:  # a group that reads zeros only
+        return _Solved(old, np.ones(len(steps)), 0.0, 0.0)
     pulls = [_pull(half, dense, share) for share in _PULLS]
     found = [error_of(*unseen, round_together(*pulled, steps, top, zeros, sweeps=0) * steps) for pulled in pulls]
     share = _PULLS[int(np.argmin(found))]

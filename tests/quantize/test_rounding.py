@@ -176,3 +176,26 @@ def test_close_to_the_best_of_all_integers(columns: int, seed: int) -> None:
     nearest = np.clip(np.rint(weights), -2, 2)
     plain = error_of(hessian, target, nearest) + float(np.sum((weights @ hessian) * weights))
     assert best - 1e-9 <= mine <= max(plain, 4 * best) + 1e-9
+
+
+def test_a_group_that_reads_zeros_only_stays_as_it_was(graph: Make, dataset: Make) -> None:
+    """Depthwise: each channel is a group of its own, and the second one is dead."""
+    text = "(float[1,3,8,8] x, float[3,1,3,3] w) => (float[1,3,6,6] y) { y = Conv<group=3>(x, w) }"
+    rng = np.random.default_rng(0)
+    model = graph(text, {"w": rng.normal(size=(3, 1, 3, 3)).astype(np.float32)})
+    samples = [{"x": rng.normal(size=(1, 3, 8, 8)).cumsum(axis=-1).astype(np.float32)} for _ in range(16)]
+    for sample in samples:
+        sample["x"][:, 1] = 0
+    spec = with_scheme(QuantSpec(), "w3a8")
+    made = [quantize(model, spec, dataset(samples), rounding=how) for how in ("squant", "gptq")]
+    plain, solved = (m.model.graph.initializers["w_int8"].const_value.numpy() for m in made)
+    assert made[1].report["rounded"] and np.any(solved != plain)
+    np.testing.assert_array_equal(solved[1], plain[1])
+
+
+def test_scales_per_tensor_are_rounded_too(graph: Make, dataset: Make) -> None:
+    model, data = build(graph, LINEAR), alike(dataset, LINEAR, 32, 1)
+    plain, made = (quantize(model, QuantSpec(per_channel=False), data, rounding=how) for how in ("squant", "gptq"))
+    assert made.report["rounded"] and not plain.report["rounded"]
+    unseen = alike(dataset, LINEAR, 16, 2)
+    assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen)
