@@ -18,10 +18,15 @@ from edgewise.targets.cpu.native.build import build_native
 from edgewise.targets.cpu.native.compile import NotTakenError
 from edgewise.targets.cpu.ort.build import OPTIONS as ORT_OPTIONS
 from edgewise.targets.cpu.ort.build import build_engine
+from edgewise.targets.errors import TargetError
 from edgewise.targets.nodes import tensor_spec
 from edgewise.targets.options import Option, read_options
 
-OPTIONS = {"engine": Option("onnxruntime", str, ("native", "onnxruntime", "auto")), **ORT_OPTIONS}
+OPTIONS = {
+    "engine": Option("onnxruntime", str, ("native", "onnxruntime", "auto")),
+    "precision": Option("float32", str, ("float32", "bfloat16")),
+    **ORT_OPTIONS,
+}
 _ROUNDS = 15
 _TIMED_SIZE = 64  # of every dim that depends on the inputs
 
@@ -33,16 +38,21 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
     ``auto``: both are built and timed on this machine, and the faster one is kept.
 
     Raises:
-        TargetError: an unknown option, or a node that ONNX Runtime does not take.
+        TargetError: an unknown option, bfloat16 without ``native``, or a node that ONNX Runtime does not take.
     """
     options = read_options(request.options, OPTIONS, target.name)
-    engine = options.pop("engine")
+    engine, brain = options.pop("engine"), options.pop("precision") == "bfloat16"
+    if brain and engine != "native":
+        raise TargetError(
+            "ONNX Runtime has no bfloat16 kernels", where=f"target {target.name}, build.options", found=f"engine {engine}, precision bfloat16",
+            expected="engine native for precision bfloat16", fix="Set build.options.engine to native, or leave the precision out",
+        )  # fmt: skip
     ort_request = dataclasses.replace(request, options=options)
     if engine == "onnxruntime":
         return build_engine(target, ort_request)
     try:
         if engine == "native":
-            return build_native(request)
+            return build_native(request, brain=brain)
         return _faster(target, request, ort_request)
     except NotTakenError as error:
         result = build_engine(target, ort_request)

@@ -30,7 +30,7 @@ _NOT_RUN = {
     "w4a16": "ONNX Runtime has no kernel for 16-bit activations and would compute in float",
     "w4a4": "ONNX Runtime has no kernel for 4-bit activations and would compute in float",
     "fp16": "the engines compute in float32 between conversions, which is slower than float32 itself",
-    "bf16": "the engines have no bfloat16 kernels",
+    "bf16": "ONNX Runtime has no bfloat16 kernels (libedgewise: build.options.precision instead)",
     "fp8": "the engines have no FP8 kernels and would compute in float32 between conversions",
 }
 

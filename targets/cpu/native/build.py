@@ -27,13 +27,13 @@ _TRIED_SIZE = 8  # of every dim that depends on the inputs, when the engine is t
 _NAMED_AT_MOST = 8
 
 
-def build_native(request: BuildRequest) -> BuildResult:
-    """Compile the network and write ``model.engine`` into the request's folder.
+def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
+    """Compile the network and write ``model.engine`` into the request's folder; with ``brain`` float layers multiply in bfloat16.
 
     Raises:
         NotTakenError: names the first node that the native engine does not take.
     """
-    compiled = compile_model(request.model, isa_of(request.device))
+    compiled = compile_model(request.model, isa_of(request.device), brain=brain)
     path = request.folder / FILE
     path.write_bytes(encode(compiled.plan))
     _try(path, request)
@@ -61,6 +61,8 @@ def isa_of(device: DeviceProfile) -> Isa:
 
 def precision(op: Op) -> str:
     """In what an operator computes: by what it reads."""
+    if len(op.inputs) > 1 and op.inputs[1] is not None and op.inputs[1].dtype is DType.BF16:
+        return "bfloat16"
     operands = [tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None]
     dtypes = {DType.U8: "int8", DType.S8: "int8", DType.F32: "float32", DType.S64: "int64", DType.S32: "int32"}
     return dtypes.get(operands[0].dtype, "bool") if operands else "int64"

@@ -65,14 +65,14 @@ class Builder:
             self._made[key] = made
         return self._made[key]
 
-    def constant(self, array: np.ndarray, dims: Sequence[Dim] | None = None) -> Tensor:
+    def constant(self, array: np.ndarray, dims: Sequence[Dim] | None = None, dtype: DType | None = None) -> Tensor:
         """A constant tensor; the same array gives the same tensor."""
         shape = tuple(dims) if dims is not None else tuple(dim(int(size)) for size in array.shape)
         key = (id(array), shape)
         if key not in self._constants:
             self._kept.append(array)  # its id stays taken
             data = np.ascontiguousarray(array)
-            self._constants[key] = Tensor(self.name, dtype_of(data), shape, data=data)
+            self._constants[key] = Tensor(self.name, dtype or dtype_of(data), shape, data=data)
         return self._constants[key]
 
     def relocate(self, storage: Storage, new: Storage, offset: Dim) -> None:

@@ -49,8 +49,13 @@ class Compiled:
     macs: dict[str, int] = field(default_factory=dict)
 
 
-def compile_model(model: ir.Model, isa: Isa) -> Compiled:
+def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled:
     """Lower a whole network.
+
+    Args:
+        model: the network. It is not changed.
+        isa: what a processor must have at least.
+        brain: layers of float32 round their inputs and weights to bfloat16, multiply these, and add up in float32.
 
     Raises:
         NotTakenError: with the first node that the native engine does not take.
@@ -59,7 +64,7 @@ def compile_model(model: ir.Model, isa: Isa) -> Compiled:
         ready = prepare(model)
     except Refusal as error:
         raise NotTakenError("", "", str(error)) from error
-    ctx = Context(Builder(isa))
+    ctx = Context(Builder(isa), brain=brain)
     ctx.matches = find(ready.graph)
     inside = {node for match in ctx.matches.values() for node in match.nodes}
     inputs = [_input(ctx, value) for value in ready.graph.inputs]

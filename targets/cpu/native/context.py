@@ -27,6 +27,7 @@ class Context:
         done: nodes that an earlier one took along.
         macs: multiply-accumulates by layer, where known.
         matches: attention subgraphs by their last node.
+        brain: multiply in bfloat16 what is float32.
     """
 
     builder: Builder
@@ -34,6 +35,7 @@ class Context:
     done: set[ir.Node] = field(default_factory=set)
     macs: dict[str, int] = field(default_factory=dict)
     matches: dict[ir.Node, Any] = field(default_factory=dict)
+    brain: bool = False
 
     def known(self, value: ir.Value | None) -> bool:
         """Whether a value is there already: constants, inputs, results so far."""

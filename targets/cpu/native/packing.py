@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from edgewise.targets.cpu.native.plan import Attribute
@@ -58,6 +59,24 @@ def pack_conv(weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | N
         return Packed({"weights": _dense(entries)}, attributes)
     constants, parts = _sparse(entries, block[1])
     return Packed(constants, {**attributes, "outputs": block[1], "parts": parts})
+
+
+def pack_brain(weights: np.ndarray, *, group: int = 1) -> Packed:
+    """Pack float32 weights [M, C / group, kernel...] as bfloat16 (their bits, uint16), dense: pairs of channels at one position.
+
+    Raises:
+        ValueError: as ``pack_conv``.
+    """
+    _check(weights, group, None)
+    weights, group = _merged(weights, group)
+    positions = prod(weights.shape[2:])
+    flat = weights.reshape(group, weights.shape[0] // group, weights.shape[1], positions)
+    flat = np.pad(flat, ((0, 0), (0, 0), (0, weights.shape[1] % 2), (0, 0)))
+    pairs = flat.reshape(*flat.shape[:2], -1, 2, positions).swapaxes(3, 4).reshape(*flat.shape[:2], -1, 2)
+    attributes: dict[str, Attribute] = {"group": group}
+    if weights.ndim > 2:
+        attributes["kernel"] = list(weights.shape[2:])
+    return Packed({"weights": _dense(pairs.astype(ml_dtypes.bfloat16)).view(np.uint16)}, attributes)
 
 
 def choose_block(weights: np.ndarray, *, group: int = 1, pixels: int | None = None) -> tuple[int, int] | None:

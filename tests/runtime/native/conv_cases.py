@@ -16,6 +16,7 @@ DTYPES = {
     np.dtype("uint8"): DType.U8,
     np.dtype("int8"): DType.S8,
     np.dtype("int32"): DType.S32,
+    np.dtype("uint16"): DType.BF16,  # their bits
 }
 
 

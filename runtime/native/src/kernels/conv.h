@@ -113,9 +113,13 @@ struct ConvKernel {
     // Sums [4][row], row a multiple of the lanes, of stretch.outputs <= 4 outputs.
     void (*finish)(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch);
     void (*pack)(const ConvPack& pack);
+    // bfloat16: float32 rows of a tile, of `planes` planes, to rows of pairs of planes, from the tile's start on; else null.
+    void (*pair)(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes);
 };
 
 // safe_pairs: no two neighbouring weights exceed 128 in sum of magnitudes.
 const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs);
+// For bfloat16, dense; null where the processor has no instruction for it.
+const ConvKernel* brain_kernel(Isa isa);
 
 }  // namespace ew

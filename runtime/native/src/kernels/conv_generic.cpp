@@ -88,7 +88,7 @@ constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic
 }  // namespace
 
 #if defined(__x86_64__)
-extern const ConvKernel kConvS8Avx512Vnni, kConvF32Avx512, kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
+extern const ConvKernel kConvBf16Avx512, kConvS8Avx512Vnni, kConvF32Avx512, kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 #endif
 
 const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -99,6 +99,14 @@ const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
     if (isa >= Isa::kAvx2) return !integer ? kConvF32Avx2 : safe_pairs ? kConvS8Avx2 : kConvS8WideAvx2;
 #endif
     return integer ? kInt : kFloat;
+}
+
+const ConvKernel* brain_kernel(Isa isa) {
+#if defined(__x86_64__)
+    if (isa >= Isa::kAvx512Bf16) return &kConvBf16Avx512;
+#endif
+    (void)isa;
+    return nullptr;
 }
 
 void pack_generic(const ConvPack& pack) {

@@ -25,7 +25,8 @@ void sparse_of(const ConvFinish& finish, const ConvBlock& block, const ConvStret
 
 template <typename Op>
 constexpr ConvKernel kernel_of(const char* name, void (*pack)(const ConvPack&)) {
-    return {name, Op::kLanes, Op::kVectors, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>, finish_block<Op>, pack};
+    return {name, Op::kLanes, Op::kVectors, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>, finish_block<Op>, pack,
+            nullptr};
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ struct Heads {
     float p_scale = 0, p_top = 0;  // where the softmax is rounded to steps: their size, and the most of them
 };
 
-// Rows of 16 weights in codes: real = code * factor + shift. Of 4 bits two rows share their bytes, the first one's low.
+// Rows of 16 weights in codes: real = code * factor + shift. Of 4 bits two rows share their bytes, the first one's low. Of 16 bits
+// they are bfloat16, without terms: each `block` rows and the next `block` lie as pairs.
 struct Codes {
     const uint8_t* data = nullptr;
     const float* terms = nullptr;  // 16 factors and 16 shifts for each `block` rows
@@ -79,6 +80,8 @@ struct VectorKernels {
     void (*quantize_c4)(const Quantization& to, const float* const* rows, uint8_t* y, int64_t count);
     void (*dequantize_c4)(const Quantization& from, const uint8_t* x, float* const* rows, int64_t count);
     void (*decode)(const Codes& codes, float* y);
+    // To the nearest bfloat16, in place; a multiple of the lanes.
+    void (*round_brain)(float* x, int64_t count);
     void (*lut)(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count);
 
     // y may be x.

@@ -125,8 +125,35 @@ void binary_bytes(const BytePair& pair, const uint8_t* a, const uint8_t* b, int6
     (pair.product ? pair_loop<V, true> : pair_loop<V, false>)(pair, a, b, b_step, y, count);
 }
 
+// Ties to even; NaN stays NaN, for its highest mantissa bit is set.
+template <typename V>
+void round_brain(float* x, int64_t count) {
+    const auto one = V::Int::all(1), half = V::Int::all(0x7fff), high = V::Int::all(~0xffff), quiet = V::Int::all(0x400000);
+    for (int64_t i = 0; i < count; i += V::kLanes) {
+        const V value = V::load(x + i);
+        const auto bits = value.bits();
+        const V rounded = V::from_bits((bits + half + (bits.template right<16>() & one)) & high);
+        const V ordered = V::from_bits((bits | quiet) & high);
+        select(abs(value) < V::all(HUGE_VALF), rounded, select(V::all(0.0f) < abs(value), value, ordered)).store(x + i);
+    }
+}
+
+template <typename V>
+void decode_brain(const Codes& codes, float* y) {
+    const auto high = V::Int::all(~0xffff);
+    for (int64_t row = 0; row < codes.rows; ++row) {
+        const bool second = row / codes.block % 2 != 0;
+        const int64_t pair = row / codes.block / 2 * codes.block + row % codes.block;
+        for (int64_t o = 0; o < 16; o += V::kLanes) {
+            const auto bits = V::load(reinterpret_cast<const float*>(codes.data) + pair * 16 + o).bits();
+            V::from_bits(second ? bits & high : bits.template left<16>()).store(y + row * 16 + o);
+        }
+    }
+}
+
 template <typename V>
 void decode(const Codes& codes, float* y) {
+    if (codes.bits == 16) return decode_brain<V>(codes, y);
     const auto low = V::Int::all(15);
     for (int64_t o = 0; o < 16; o += V::kLanes) {
         for (int64_t first = 0; first < codes.rows; first += codes.block) {

@@ -27,6 +27,7 @@ constexpr VectorKernels make_table(const char* name) {
     table.quantize_c4 = quantize_c4<V>;
     table.dequantize_c4 = dequantize_c4<V>;
     table.decode = decode<V>;
+    table.round_brain = round_brain<V>;
     table.lut = lut;
     table.softmax_row = softmax_row<V>;
     table.softmax_columns = softmax_columns<V>;

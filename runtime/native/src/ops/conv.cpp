@@ -1,7 +1,8 @@
 // Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
 //
 // Inputs: x, weights, scale, bias, residual, index, start, terms (of float32 weights in codes of weight_bits, 4 or 8:
-// kernels/vectors.h says what they stand for; weight_block entries share their terms). See kernels/conv.h for how it is computed and
+// kernels/vectors.h says what they stand for; weight_block entries share their terms). Weights in bfloat16 lie as pairs of planes, and
+// x is rounded to bfloat16 too. See kernels/conv.h for how it is computed and
 // targets/cpu/native/packing.py for the packed weights.
 #include <algorithm>
 
@@ -44,7 +45,10 @@ public:
         const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
         if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
         fill_ = integer ? static_cast<uint32_t>(zero_point) * 0x01010101u : 0;
-        kernel_ = &conv_kernel(setup.isa, integer, setup.attributes.integer("safe_pairs", 0) == 1);
+        if (!(brain_ && (kernel_ = brain_kernel(setup.isa)))) {
+            kernel_ = &conv_kernel(setup.isa, integer, setup.attributes.integer("safe_pairs", 0) == 1);
+            if (brain_) decode_brain(setup);
+        }
         setup.kernel = kernel_->name;
         lay_tiles();
         return reserve(setup);
@@ -94,14 +98,16 @@ private:
     Status read_weights(const Setup& setup, const Tensor& weights, bool integer) {
         const Tensor *index = setup.input(5), *start = setup.input(6), *terms = setup.input(7);
         codes_ = {};
+        decode_ = nullptr;
         index_ = start_ = nullptr;
+        brain_ = weights.dtype == EW_BF16 && !integer && !index && !start && !terms;
         if (terms) return read_codes(setup, weights, *terms, integer || index || start);
-        const DType wanted = integer ? EW_S8 : EW_F32;
+        const DType wanted = integer ? EW_S8 : brain_ ? EW_BF16 : EW_F32;
         if (!weights.constant || weights.dtype != wanted)
             return setup.refuse("wants constant weights of the dtype that fits x");
         if (!index && !start) {
             const int64_t rows = groups_ * lines_, room = static_cast<int64_t>(weights.bytes) / kLineBytes;
-            if (rows > 0 && entries_ > room / rows) return setup.refuse("has too few weights");
+            if (rows > 0 && stored_entries(planes_) > room / rows) return setup.refuse("has too few weights");
             return {};
         }
         if (!index || !start) return setup.refuse("wants both index and start for sparse weights");
@@ -124,8 +130,24 @@ private:
         return {};
     }
 
+    // Without an instruction for bfloat16.
+    void decode_brain(const Setup& setup) {
+        codes_.bits = 16;
+        codes_.block = geometry_.positions;
+        codes_.rows = entries_;
+        code_blocks_ = 0;
+        decode_ = vector_kernels(setup.isa).decode;
+        round_ = vector_kernels(setup.isa).round_brain;
+    }
+
+    // Of so many planes, as they lie in the weights.
+    int64_t stored_entries(int64_t planes) const { return (brain_ ? planes / 2 + planes % 2 : planes) * geometry_.positions; }
+
     // Of 16 bytes, of a line of outputs.
-    int64_t code_rows() const { return codes_.bits == 4 ? entries_ / 2 + entries_ % 2 : entries_; }
+    int64_t code_rows() const {
+        if (codes_.bits == 16) return stored_entries(planes_) * 4;
+        return codes_.bits == 4 ? entries_ / 2 + entries_ % 2 : entries_;
+    }
 
     Status read_sparse(const Setup& setup, const Tensor& weights, const Tensor& index, const Tensor& start) {
         block_ = setup.attributes.integer("outputs", 4);
@@ -167,7 +189,8 @@ private:
         // Dense: the planes of a tile come in parts, so that one stays in the second cache until all outputs have met it.
         const int64_t plane_bytes = geometry_.positions * most_pixels_ * 4;
         const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
-        part_planes_ = start_ || codes_.terms ? planes_ : (planes_ + cuts - 1) / cuts;
+        part_planes_ = start_ || decode_ ? planes_ : (planes_ + cuts - 1) / cuts;
+        if (brain_ && part_planes_ < planes_) part_planes_ += part_planes_ % 2;
         // About two cycles an entry are one unit of work.
         grain_ = std::max<int64_t>(1, kLeastCycles / 2 / std::max<int64_t>(entries_, 1));
     }
@@ -191,7 +214,7 @@ private:
         if (__builtin_add_overflow(tile_bytes_ + kSumsBytes + kPackedBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         codes_at_ = scratch_bytes_ - kPackedBytes;  // what is packed stays last
-        if (codes_.terms && __builtin_add_overflow(scratch_bytes_, entries_ * kLineBytes, &scratch_bytes_))
+        if (decode_ && __builtin_add_overflow(scratch_bytes_, entries_ * kLineBytes, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
         setup.scratch_bytes = static_cast<size_t>(all);
@@ -230,17 +253,17 @@ private:
             block.parts = parts_, block.part_blocks = group_blocks_;
             return kernel_->sparse(finish_, block, stretch);
         }
-        if (codes_.terms) {
+        if (decode_) {
             place_x(x, planes_, tile, again, scratch, &block);
             return compute_codes(run, group * lines_ + first_line, block, stretch, scratch + codes_at_);
         }
-        block.line_bytes = entries_ * kLineBytes;
+        block.line_bytes = stored_entries(planes_) * kLineBytes;
         block.w += (group * lines_ + first / kLine) * block.line_bytes;
         const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
         for (int64_t plane = 0; plane < planes_; plane += most) {
             const int64_t planes = std::min(most, planes_ - plane);
             place_x(x + plane * geometry_.in_pixels * 4, planes, tile, again, scratch, &block);
-            block.entries = planes * geometry_.positions;
+            block.entries = stored_entries(planes);
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
             (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
             block.w += block.entries * kLineBytes;
@@ -255,7 +278,7 @@ private:
         for (; rest.outputs > 0; ++line, rest.advance(finish_, kLine)) {
             Codes codes = codes_;
             codes.data = run.inputs[1]->data + line * code_rows() * kLine;
-            codes.terms += line * code_blocks_ * 2 * kLine;
+            if (codes.terms) codes.terms += line * code_blocks_ * 2 * kLine;
             decode_(codes, reinterpret_cast<float*>(decoded));
             ConvStretch one = rest;
             one.outputs = std::min(kLine, rest.outputs);
@@ -270,7 +293,7 @@ private:
     void place_x(const uint8_t* from, int64_t planes, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
-        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs) {
+        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs && !brain_) {
             block->x = from + tile.first * 4;
             block->x_stride = plane;
             return;
@@ -287,6 +310,8 @@ private:
             kernel_->pack({from, plane, planes, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
                            geometry_.stride[2], fill_});
         }
+        if (kernel_->pair) kernel_->pair(scratch, planes, geometry_.positions, width * 4);
+        else if (brain_) round_(reinterpret_cast<float*>(scratch), planes * geometry_.positions * width);
     }
 
     ConvStretch stretch_at(const Run& run, int64_t sample, int64_t output, const Tile& tile) const {
@@ -316,10 +341,11 @@ private:
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
     Codes codes_;  // without data
     void (*decode_)(const Codes& codes, float* y) = nullptr;
+    void (*round_)(float* x, int64_t count) = nullptr;
     int64_t code_blocks_ = 0, codes_at_ = 0;
     int64_t part_planes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
-    bool has_residual_ = false;
+    bool has_residual_ = false, brain_ = false;
 };
 
 }  // namespace

@@ -392,9 +392,13 @@ def _constants(
         block = packing.choose_block(matrix, group=group, pixels=pixels)
         if weights.rows is not None and not layer.integer and group == 1 and block is None:
             packed = weights.rows.packed(found.scale)
+        elif ctx.brain and not layer.integer and block is None:
+            packed = packing.pack_brain(matrix, group=group)
         else:
             packed = packing.pack_conv(matrix, group=group, block=block)
-    tensors |= {key: builder.constant(array) for key, array in packed.constants.items()}
+    # Nothing else has 16 bits.
+    kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
+    tensors |= {key: builder.constant(array, dtype=kinds[key]) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
     return tensors, attributes | dict(packed.attributes)
