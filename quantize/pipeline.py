@@ -34,7 +34,7 @@ from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.sensitivity import sensitivities
 from edgewise.quantize.spec import FLOAT, QuantSpec, check_spec
-from edgewise.quantize.walking import kept_samples
+from edgewise.quantize.walking import Arrays, kept_samples
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def quantize(
     data: Dataset,
     *,
     method: str = "mse",
-    samples: int = 128,
+    samples: int | None = None,
     keep_float: Sequence[str] = (),
     wide: Sequence[str] = (),
     allow_random: bool = False,
@@ -65,7 +65,7 @@ def quantize(
         spec: the QDQ form; targets give theirs by ``target.quantization(scheme, device)``.
         data: calibration samples that look like what the network will see.
         method: how a tensor's range is found: ``minmax``, ``average``, ``percentile``, ``entropy`` or ``mse``.
-        samples: how many samples to use, spread evenly over ``data``.
+        samples: how many samples to use, spread evenly over ``data``; None: ``usual_samples``.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
@@ -84,6 +84,7 @@ def quantize(
     check_spec(spec)
     find_observer(method)
     rounding = find_rounding(rounding, spec)
+    asked, samples = samples, samples if samples is not None else usual_samples(rounding, spec)
     _check_data(data, samples, allow_random)
     if spec.float_dtype != FLOAT:
         return cast(model, spec, data.take(samples), keep_float=keep_float, progress=progress)
@@ -100,8 +101,8 @@ def quantize(
     if spec.palette_bits:
         return palettized(model, plan, chosen, progress)
     used = calibrate(model, plan, chosen, method=method, progress=progress)
-    if used < samples and not spec.weights_only:
-        plan.notes.append(f"{samples} calibration samples were asked for, {data.source} has {used}")
+    if asked is not None and used < asked and not spec.weights_only:
+        plan.notes.append(f"{asked} calibration samples were asked for, {data.source} has {used}")
     if data.random:
         plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
     reference = model.clone()
@@ -113,7 +114,8 @@ def quantize(
         RemoveUnusedNodesPass(),
     ):
         model = write(model).model
-    kept = kept_samples(reference, chosen)
+    needed = rounding != "squant" or correct_biases or analyze
+    kept: Sequence[Arrays] = kept_samples(reference, chosen) if needed else ()
     rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
     for step in {"squant": (), "gptq": (rounder,), "adaround": (rounder, learn)}[rounding]:
@@ -154,6 +156,11 @@ def find_rounding(name: str, spec: QuantSpec) -> str:
             fix="Choose one of these",
         )
     return name if name != "auto" else "gptq" if spec.bits < 7 else "squant"
+
+
+def usual_samples(rounding: str, spec: QuantSpec) -> int:
+    """How many samples are used when nobody says: ranges want fewer than weights that are solved for what they read."""
+    return 128 if rounding == "squant" or spec.palette_bits or spec.float_dtype != FLOAT else 512
 
 
 def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ JUDGED = 16  # samples
 
 
 def sensitivities(
-    reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent
+    reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """Per layer the signal-to-noise ratio of the network's outputs when that layer alone is quantized, the worst first.
 
@@ -52,7 +53,7 @@ def sensitivities(
     return sorted(rows, key=lambda row: np.inf if row["sqnr_db"] is None else row["sqnr_db"])
 
 
-def _outputs(model: ir.Model, samples: list[Arrays]) -> list[Arrays]:
+def _outputs(model: ir.Model, samples: Sequence[Arrays]) -> list[Arrays]:
     runner = OnnxRunner(model, optimize=False)
     return [runner.run(sample) for sample in samples]
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgewise.quantize.keeping import Column, Samples
 from edgewise.quantize.layers import constant_of
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.ort_session import open_session, run_session
@@ -16,13 +17,17 @@ from edgewise.runtime.ort_session import open_session, run_session
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
-WALK_BUDGET = 512 << 20  # bytes of tensors that walks keep at once
+WALK_BUDGET = 8 << 30  # bytes of tensors that walks keep at once, in files
+MOST_SAMPLES = 512
 
 Arrays = dict[str, np.ndarray]
 
 
 class Walk:
     """Walks through a graph in its order; what later nodes read is kept for every sample, the rest is dropped.
+
+    What is kept lies in files once it is large (in the system's folder for temporary ones), so memory does not grow with the
+    number of samples.
 
     Weights are read when a piece is computed: what was changed before is what computes. Every node computes as it stands,
     so integers mean the same on any processor.
@@ -38,9 +43,10 @@ class Walk:
         self._places = {node: place for place, node in enumerate(self._nodes)}
         self._last = _last_reads(model.graph, self._places)
         self._done = 0
-        self._kept: list[Arrays] = [dict(sample) for sample in samples]
+        self._count = len(samples)
+        self._kept = {name: Column(sample[name] for sample in samples) for name in (samples[0] if samples else ())}
 
-    def values(self, wanted: Sequence[ir.Value]) -> list[list[np.ndarray]]:
+    def values(self, wanted: Sequence[ir.Value]) -> list[Sequence[np.ndarray]]:
         """Per wanted value its arrays, one for each sample; all nodes up to their makers are computed.
 
         A value is there until the walk goes past its last reader.
@@ -50,28 +56,29 @@ class Walk:
         """
         makers = [node for value in wanted if (node := value.producer()) is not None]
         self._go(max((self._places[node] + 1 for node in makers), default=0), {str(value.name) for value in wanted})
-        return [[kept[str(value.name)] for kept in self._kept] for value in wanted]
+        return [self._kept[str(value.name)] for value in wanted]
 
-    def replace(self, value: ir.Value, arrays: Sequence[np.ndarray]) -> None:
+    def replace(self, value: ir.Value, arrays: Iterable[np.ndarray]) -> None:
         """Let later nodes read other arrays, one for each sample."""
-        for kept, array in zip(self._kept, arrays, strict=True):
-            kept[str(value.name)] = array
+        self._kept[str(value.name)] = Column(arrays)
 
     def _go(self, place: int, wanted: set[str]) -> None:
         if place > self._done:
             self._compute(self._nodes[self._done : place], place, wanted)
             self._done = place
-        for kept in self._kept:
-            for name in [name for name in kept if self._last.get(name, -1) < self._done and name not in wanted]:
-                del kept[name]
+        for name in [name for name in self._kept if self._last.get(name, -1) < self._done and name not in wanted]:
+            del self._kept[name]
 
     def _compute(self, nodes: list[ir.Node], place: int, wanted: set[str]) -> None:
         piece = Piece(self._model, nodes)
         outputs = [name for name in piece.made if self._last.get(name, -1) >= place or name in wanted]
         if not outputs:
             return
-        for kept in self._kept:
-            kept.update(piece.run({name: kept[name] for name in piece.read}, outputs))
+        made = {name: Column() for name in outputs}
+        for index in range(self._count):
+            for name, array in piece.run({name: self._kept[name][index] for name in piece.read}, outputs).items():
+                made[name].append(array)
+        self._kept.update(made)
 
 
 class Piece:
@@ -120,15 +127,15 @@ class Piece:
 
 
 def kept_samples(
-    model: ir.Model, data: Dataset, *, most: int = 128, networks: int = 2, budget: int = WALK_BUDGET
-) -> list[Arrays]:
+    model: ir.Model, data: Dataset, *, most: int = MOST_SAMPLES, networks: int = 2, budget: int = WALK_BUDGET
+) -> Samples:
     """Samples, spread evenly, as many as ``networks`` walks at once can keep within ``budget`` bytes: at least 2, at most ``most``."""
     first = next(iter(data)).inputs
     names = [str(value.name) for node in model.graph for value in node.outputs if value.name]
     sizes = {name: array.nbytes for name, array in OnnxRunner(model, outputs=names).run(first).items()}
     widest = max(_alive(model.graph, sizes), default=1)
     count = max(2, min(most, budget // max(1, networks * widest)))
-    return [sample.inputs for sample in data.take(count)]
+    return Samples(sample.inputs for sample in data.take(count))
 
 
 def _alive(graph: ir.Graph, sizes: dict[str, int]) -> Iterator[int]:

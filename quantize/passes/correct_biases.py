@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgewise.quantize.walking import Arrays, Walk
 from edgewise.runtime.progress import Progress, silent
 
 Vector = NDArray[np.float64]
-Outputs = list[NDArray[np.float32]]
+Outputs = Sequence[NDArray[np.float32]]
 
 
 class CorrectBiases(ir.passes.InPlacePass):
@@ -39,7 +40,7 @@ class CorrectBiases(ir.passes.InPlacePass):
         samples: inputs by name, one entry a sample.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
         self.corrected: list[dict[str, Any]] = []
 
@@ -55,37 +56,45 @@ class CorrectBiases(ir.passes.InPlacePass):
             have = rounded.values([layer.node.outputs[0]])[0]
             added = self._correct(layer, bias, want, have)
             if added is not None and bias.node is layer.node:
-                rounded.replace(layer.node.outputs[0], [_shift(layer, array, added) for array in have])
+                rounded.replace(layer.node.outputs[0], (_shift(layer, array, added) for array in have))
             self._progress("correct biases", number, len(found))
         return ir.passes.PassResult(model, modified=bool(self.corrected))
 
     def _correct(self, layer: Layer, bias: Bias, want: Outputs, have: Outputs) -> Vector | None:
-        ours, theirs = ([outputs_per_channel(layer, array) for array in arrays] for arrays in (have, want))
-        errors = [mine - wanted for mine, wanted in zip(ours, theirs, strict=True)]
-        shift = _mean(errors[0::2])
+        means = _means(layer, want, have)
+        shift = means[0]
         bounds = limits_behind(layer) if bias.node is layer.node else (-np.inf, np.inf)
-        before, after = (_error(ours[1::2], theirs[1::2], moved, bounds) for moved in (np.zeros_like(shift), shift))
+        before, after = _errors(layer, want, have, (np.zeros_like(shift), shift), bounds)
         if not after < before:
             return None
         self.corrected.append(
             {"layer": str(layer.node.name), "gain_db": round(float(10 * np.log10(before / after)) if after else 0.0, 2)}
         )
-        return bias.add(-_mean(errors))
+        return bias.add(-means[1])
 
 
-def _mean(errors: Outputs) -> Vector:
-    """Per channel, over all samples and positions."""
-    count = sum(error.shape[1] for error in errors)
-    return np.asarray(sum(error.sum(axis=1, dtype=np.float64) for error in errors) / max(count, 1))
+def _means(layer: Layer, want: Outputs, have: Outputs) -> tuple[Vector, Vector]:
+    """Per channel the mean error over every second sample and all positions, and over all samples."""
+    sums, counts = [np.zeros(()), np.zeros(())], [0, 0]
+    for number, (wanted, mine) in enumerate(zip(want, have, strict=True)):
+        error = outputs_per_channel(layer, mine) - outputs_per_channel(layer, wanted)
+        sums[number % 2] = sums[number % 2] + error.sum(axis=1, dtype=np.float64)
+        counts[number % 2] += error.shape[1]
+    return np.asarray(sums[0] / max(counts[0], 1)), np.asarray((sums[0] + sums[1]) / max(sum(counts), 1))
 
 
-def _error(ours: Outputs, theirs: Outputs, shift: Vector, bounds: tuple[float, float]) -> float:
-    """The squared error behind the activation: what it cuts off need not be right."""
-    differences = (
-        np.clip(mine - shift[:, None], *bounds) - np.clip(wanted, *bounds)
-        for mine, wanted in zip(ours, theirs, strict=True)
-    )
-    return float(sum(np.sum(np.square(difference, dtype=np.float64)) for difference in differences))
+def _errors(
+    layer: Layer, want: Outputs, have: Outputs, shifts: tuple[Vector, Vector], bounds: tuple[float, float]
+) -> list[float]:
+    """The squared errors on the other samples under each shift, behind the activation: what it cuts off need not be right."""
+    found = [0.0, 0.0]
+    for number, (wanted, mine) in enumerate(zip(want, have, strict=True)):
+        if number % 2:
+            ours, theirs = outputs_per_channel(layer, mine), outputs_per_channel(layer, wanted)
+            for index, shift in enumerate(shifts):
+                difference = np.clip(ours - shift[:, None], *bounds) - np.clip(theirs, *bounds)
+                found[index] += float(np.sum(np.square(difference, dtype=np.float64)))
+    return found
 
 
 def _shift(layer: Layer, output: NDArray[np.float32], added: Vector) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class LearnRounding(ir.passes.InPlacePass):
     (ICML 2020). A layer stays as it was when the error on held-out samples does not fall.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
         self.learned: list[dict[str, Any]] = []
 
@@ -59,7 +60,12 @@ class LearnRounding(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(self.learned))
 
     def _learn(
-        self, layer: Layer, now: Layer, stored: StoredWeights, dense_in: list[np.ndarray], rounded_in: list[np.ndarray]
+        self,
+        layer: Layer,
+        now: Layer,
+        stored: StoredWeights,
+        dense_in: Sequence[np.ndarray],
+        rounded_in: Sequence[np.ndarray],
     ) -> None:
         weights, old, steps = (
             as_matrices(layer, np.asarray(array, dtype=np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class RoundByGptq(ir.passes.InPlacePass):
     layers share its weights, or when there are too few samples.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
         self.rounded: list[dict[str, Any]] = []
 

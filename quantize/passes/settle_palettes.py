@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class SettlePalettes(ir.passes.InPlacePass):
     once the layers before it have their palettes. A layer stays as it was when the error on held-out samples does not fall.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: list[Arrays], progress: Progress = silent) -> None:
+    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
         self.settled: list[dict[str, Any]] = []
 

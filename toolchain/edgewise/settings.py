@@ -54,7 +54,7 @@ class QuantizeSettings:
     method: str = "mse"
     rounding: str = "auto"
     calib: str | None = None
-    samples: int = 128
+    samples: int | None = None
     keep_float: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
     analyze: bool = False

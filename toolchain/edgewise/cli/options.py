@@ -204,7 +204,7 @@ Samples = Annotated[
         metavar="N",
         min=1,
         rich_help_panel=_QUANTIZE,
-        help="How many calibration samples to use; 128 by default.",
+        help="How many calibration samples to use; 128 by default, 512 where weights are rounded for what they read.",
     ),
 ]
 Rounding = Annotated[

@@ -19,7 +19,7 @@ def run(
     calib: o.Calib = None,
     preprocess: o.Preprocess = None,
     method: o.Method = "mse",
-    samples: o.Samples = 128,
+    samples: o.Samples = None,
     keep_float: o.KeepFloat = None,
     wide: o.Wide = None,
     rounding: o.Rounding = None,
@@ -36,7 +36,7 @@ def run(
 
     verb = partial(
         quantize, model, output, target=target, device=device, scheme=scheme or "int8", calib=calib,
-        preprocess=preprocess, method=method or "mse", samples=samples or 128, keep_float=keep_float or (),
+        preprocess=preprocess, method=method or "mse", samples=samples, keep_float=keep_float or (),
         wide=wide or (), rounding=rounding or "auto", analyze=analyze,
         allow_random_calibration=allow_random_calibration, max_drop=max_drop, judge=judge, metric=metric or "top1",
         max_bytes=max_bytes,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
 
+_RANDOM = 128  # samples, where nobody says how many
+
+
 def quantize_parts(settings: QuantizeSettings, spec: QuantSpec, preprocess: str | None) -> dict[str, Any]:
     """What the stage's result depends on, besides the network: targets that want the same share it."""
     data = [place_digest(place) for place in (settings.calib, settings.judge, settings.metric)]
@@ -125,4 +128,4 @@ def calibration_data(network: Network, settings: QuantizeSettings, preprocess: s
             expected="samples that look like what the network will see",
             fix="Pass --calib DATA (.npz, .npy, images, module:callable), or --allow-random-calibration if accuracy does not matter",
         )
-    return random_data(network.inputs, settings.samples, seed=settings.seed)
+    return random_data(network.inputs, settings.samples or _RANDOM, seed=settings.seed)

@@ -24,7 +24,7 @@ def quantize(
     calib: str | None = None,
     preprocess: str | None = None,
     method: str = "mse",
-    samples: int = 128,
+    samples: int | None = None,
     keep_float: Sequence[str] = (),
     wide: Sequence[str] = (),
     rounding: str = "auto",
@@ -48,7 +48,7 @@ def quantize(
         calib: DATA to calibrate on: ``.npz``, ``.npy``, images, ``module:callable``.
         preprocess: what to do with the images of DATA.
         method: ``mse``, ``minmax``, ``average``, ``percentile`` or ``entropy``.
-        samples: how many samples to use.
+        samples: how many samples to use; None: 128, or 512 where weights are rounded for what they read.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         rounding: how weights become integers: ``auto``, ``squant``, ``gptq`` or ``adaround``.

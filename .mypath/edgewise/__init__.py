@@ -1,0 +1,1 @@
+../../toolchain/edgewise/__init__.py

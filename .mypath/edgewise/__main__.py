@@ -1,0 +1,1 @@
+../../toolchain/edgewise/__main__.py

@@ -1,0 +1,1 @@
+../../toolchain/edgewise/callable_package.py

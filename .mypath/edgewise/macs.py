@@ -1,0 +1,1 @@
+../../toolchain/edgewise/macs.py
