@@ -30,6 +30,15 @@ _LITTER = frozenset((".DS_Store", "Thumbs.db"))
 
 
 @dataclass(frozen=True)
+class BundleFunction:
+    """Something else that the engine computes: its own inputs and outputs, and the file with its samples."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    reference: str
+
+
+@dataclass(frozen=True)
 class Bundle:
     """An opened bundle whose digests hold.
 
@@ -50,6 +59,17 @@ class Bundle:
         """What the network gives, in order."""
         return [TensorSpec.from_json(entry) for entry in self.manifest["outputs"]]
 
+    @property
+    def functions(self) -> dict[str, BundleFunction]:
+        """What the engine computes beside the network, by name; mostly nothing."""
+        return {
+            entry["name"]: BundleFunction(
+                *([TensorSpec.from_json(port) for port in entry[kind]] for kind in ("inputs", "outputs")),
+                reference=entry["reference"],
+            )
+            for entry in self.manifest["engine"].get("functions", ())
+        }
+
     def file(self, name: str) -> Path:
         """The path of a file that the manifest lists.
 
@@ -66,9 +86,12 @@ class Bundle:
             )
         return self.path / name
 
-    def reference(self) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
-        """Sample inputs and the source network's outputs for them: two lists of the same length, arrays by tensor name."""
-        return load_reference(self.file(REFERENCE))
+    def reference(self, function: str = "") -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+        """Sample inputs and the source network's outputs for them: two lists of the same length, arrays by tensor name.
+
+        Those of another ``function`` were computed by its ONNX graph.
+        """
+        return load_reference(self.file(self.functions[function].reference if function else REFERENCE))
 
     @property
     def size_bytes(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.preprocess import Preprocess
@@ -65,6 +66,25 @@ class Port:
         if self.dtype == "bool" or array.dtype.kind == np.dtype(self.dtype).kind:
             array = array.astype(self.dtype)
         return array.reshape(()) if self.scalar else array
+
+
+def function_settings(bundle: Bundle, function: str) -> tuple[dict[str, Any], str]:
+    """The settings that tell the ports of a function (empty: of the network itself), and where they stand.
+
+    Raises:
+        RunError: there are none.
+    """
+    settings, where = bundle.manifest["engine"].get("settings", {}), f"{bundle.path}, engine.settings"
+    if not function:
+        return settings, where
+    functions = settings.get("functions")
+    own = functions.get(function) if isinstance(functions, dict) else None
+    if not isinstance(own, dict):
+        raise RunError(
+            "cannot run the Core ML package", where=f"{where}.functions", found=f"no {function!r}",
+            expected="the ports of each function", fix="Build it again",
+        )  # fmt: skip
+    return own, f"{where}.functions.{function}"
 
 
 def read_ports(entries: Any, where: str) -> list[Port]:

@@ -105,6 +105,11 @@ def _digests(value: Any) -> bool:
     return _table(value) and all(_text(digest) and bool(_DIGEST.fullmatch(digest)) for digest in value.values())
 
 
+def _function(value: Any) -> bool:
+    ports = _table(value) and _tensors(value.get("inputs")) and _tensors(value.get("outputs"))
+    return ports and all(_text(value.get(key)) for key in ("name", "reference"))
+
+
 def _engine(value: Any) -> bool:
     forms: dict[str, Check] = {
         "kind": _text,
@@ -113,6 +118,7 @@ def _engine(value: Any) -> bool:
         "layers": _list_of(_table),
         "settings": _table,
         "notes": _list_of(_text),
+        "functions": _list_of(_function),
     }
     return _table(value) and {"kind", "files"} <= set(value) and all(
         check(value[key]) for key, check in forms.items() if key in value

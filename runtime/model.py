@@ -14,13 +14,14 @@ from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec
 
 
-def load(path: Path | str, *, threads: int = 0, per_layer: bool = False) -> Model:
+def load(path: Path | str, *, threads: int = 0, per_layer: bool = False, function: str = "") -> Model:
     """Open a bundle (folder or zip), check its digests and get its engine ready.
 
     Args:
         path: ``NAME.edge`` or a zip of it.
         threads: threads within an operator; 0 means all cores.
         per_layer: record what each layer takes, which slows the runs down.
+        function: what to compute, of an engine that computes several things; empty: the network itself.
 
     Raises:
         RunError: not a bundle, damaged, or this machine cannot run it.
@@ -35,7 +36,17 @@ def load(path: Path | str, *, threads: int = 0, per_layer: bool = False) -> Mode
             fix="Change the number",
         )
     bundle = open_bundle(path)
-    return Model(bundle, open_engine(bundle, RunOptions(threads=threads, per_layer=per_layer)))
+    if function and function not in bundle.functions:
+        raise RunError(
+            "the bundle has no such function",
+            where=str(path),
+            found=repr(function),
+            expected=f"one of {', '.join(bundle.functions)}"
+            if bundle.functions
+            else "no function: it computes one network",
+            fix="Change the name, or leave it out for the network itself",
+        )
+    return Model(bundle, open_engine(bundle, RunOptions(threads, per_layer, function)), function)
 
 
 class Model:
@@ -43,14 +54,16 @@ class Model:
 
     Attributes:
         bundle: where it comes from, with its manifest.
+        function: which of the bundle's; empty: the network itself.
         inputs: what :meth:`run` takes.
         outputs: what :meth:`run` gives.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self._engine = bundle, engine
-        self.inputs: list[TensorSpec] = bundle.inputs
-        self.outputs: list[TensorSpec] = bundle.outputs
+    def __init__(self, bundle: Bundle, engine: Engine, function: str = "") -> None:
+        self.bundle, self.function, self._engine = bundle, function, engine
+        computed = bundle.functions[function] if function else bundle
+        self.inputs: list[TensorSpec] = computed.inputs
+        self.outputs: list[TensorSpec] = computed.outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name to arrays by output name.
@@ -68,7 +81,7 @@ class Model:
         Raises:
             RunError: the bundle has no reference data, or an output has another shape.
         """
-        inputs, references = self.bundle.reference()
+        inputs, references = self.bundle.reference(self.function)
         return compare_outputs(references, [self.run(sample) for sample in inputs])
 
     def layer_times(self) -> list[LayerTime]:

@@ -57,6 +57,9 @@ class BuildResult:
         settings: whatever the engine needs again at load time (JSON).
         notes: sentences for the user: what was not done, what runs elsewhere.
         varying: files whose bytes the vendor's builder does not repeat; all others are the same in every build.
+        dims: symbolic dims of the network that have one size in the engine.
+        functions: what else the engine computes beside the network, each with an interface of its own:
+            ``{"name", "inputs", "outputs", "reference"}``, the last a file as ``save_reference`` writes it.
     """
 
     kind: str
@@ -66,18 +69,21 @@ class BuildResult:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     varying: list[str] = field(default_factory=list)
+    dims: dict[str, int] = field(default_factory=dict)
+    functions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Executor:
     """A way to compute a bundle's outputs on this machine, and how: the sentence goes into the manifest.
 
-    ``stand_in`` is true when it is not the engine itself that computes.
+    ``stand_in`` is true when it is not the engine itself that computes; ``functions`` has the engine's other functions.
     """
 
     run: Callable[[Arrays], Arrays]
     how: str
     stand_in: bool = False
+    functions: Mapping[str, Callable[[Arrays], Arrays]] = field(default_factory=dict)
 
 
 class Target(Protocol):

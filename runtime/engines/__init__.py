@@ -16,10 +16,11 @@ from edgewise.runtime.errors import RunError
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an app wants its engine opened. ``threads`` 0 means all cores."""
+    """How an app wants its engine opened. ``threads`` 0 means all cores; ``function`` is one of the bundle's, or empty."""
 
     threads: int = 0
     per_layer: bool = False
+    function: str = ""
 
 
 @dataclass(frozen=True)

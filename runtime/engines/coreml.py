@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.core_ml_ports import KeptState, Port, read_ports, read_states
+from edgewise.runtime.core_ml_ports import KeptState, Port, function_settings, read_ports, read_states
 from edgewise.runtime.engines import LayerTime, RunOptions
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
@@ -45,18 +45,20 @@ def open_engine(bundle: Bundle, options: RunOptions) -> CoreMlEngine:
         )
     if not isinstance(units, str) or units not in _UNITS:
         raise _unusable(where, f"compute_units {units!r}", f"one of {', '.join(_UNITS)}", "Build it again")
-    inputs, outputs = (read_ports(settings.get(kind), f"{where}.{kind}") for kind in ("inputs", "outputs"))
-    states = read_states(settings.get("states"), f"{where}.states")
+    own, place = function_settings(bundle, options.function)
+    inputs, outputs = (read_ports(own.get(kind), f"{place}.{kind}") for kind in ("inputs", "outputs"))
+    states = read_states(own.get("states"), f"{place}.states")
     if platform.system() != "Darwin":
         raise _unusable(
             str(bundle.path), f"{platform.system()}, which has no Core ML", "a Mac with macOS 12 or later",
             "Copy the bundle to a Mac and run it there",
         )  # fmt: skip
-    return CoreMlEngine(bundle.path / package, units, inputs, outputs, states, options)
+    program = options.function or settings.get("default_function", "main")
+    return CoreMlEngine(bundle.path / package, units, inputs, outputs, states, options, program)
 
 
 class CoreMlEngine:
-    """A compiled model. Core ML itself chooses the unit for each operation."""
+    """A compiled model. Core ML itself chooses the unit for each operation; ``program`` is the function's name in the package."""
 
     def __init__(
         self,
@@ -66,14 +68,19 @@ class CoreMlEngine:
         outputs: list[Port],
         states: list[KeptState],
         options: RunOptions,
+        program: str = "main",
     ) -> None:
         with needs("coreml"):
             import coremltools
         self._tools, self._package, self._units = coremltools, package, units
         self._inputs, self._outputs, self._states, self._per_layer = inputs, outputs, states, options.per_layer
+        self._program = program
         self._run_ms: list[float] = []
         try:
-            self._model = coremltools.models.MLModel(str(package), compute_units=coremltools.ComputeUnit[units])
+            chosen = {"function_name": options.function} if options.function else {}
+            self._model = coremltools.models.MLModel(
+                str(package), compute_units=coremltools.ComputeUnit[units], **chosen
+            )
         except Exception as error:  # coremltools passes on whatever Core ML says
             raise _refused(package, error) from error
 
@@ -110,7 +117,7 @@ class CoreMlEngine:
 
         units = self._tools.ComputeUnit[self._units]
         plan = MLComputePlan.load_from_path(self._model.get_compiled_model_path(), units)
-        operations = plan.model_structure.program.functions["main"].block.operations
+        operations = plan.model_structure.program.functions[self._program].block.operations
         layers = [_layer(plan, operation, statistics.median(self._run_ms)) for operation in operations]
         return [layer for layer in layers if layer is not None]
 

@@ -32,6 +32,7 @@ _STDERR_LINES = 2
 def profile(
     path: Path | str,
     *,
+    function: str = "",
     threads: int = 0,
     runs: int | None = None,
     warmup: int | None = None,
@@ -44,6 +45,7 @@ def profile(
 
     Args:
         path: the bundle, a folder or zip.
+        function: what to measure, of an engine that computes several things; empty: the network itself.
         threads: threads within an operator; 0 means all cores.
         runs: number of warm runs; None: at least 20, for at least ``min_time_s`` seconds.
         warmup: number of runs before them; None: until the latency has settled.
@@ -62,6 +64,7 @@ def profile(
             save_reference(file, list(samples), [])
         order = {
             "path": str(path),
+            "function": function,
             "threads": threads,
             "runs": runs,
             "warmup": warmup,

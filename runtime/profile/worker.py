@@ -32,7 +32,7 @@ _MOST_LAYER_RUNS = 50
 
 
 def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Carry out an order: ``path``, ``threads``, ``runs``, ``warmup``, ``min_time_s``, ``per_layer``, ``samples`` (a file or None).
+    """Carry out an order: ``path``, ``function``, ``threads``, ``runs``, ``warmup``, ``min_time_s``, ``per_layer``, ``samples`` (a file or None).
 
     Raises:
         EdgewiseError: the bundle cannot be loaded or run.
@@ -40,7 +40,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     before_bytes = peak_memory_bytes()
     tell({"progress": ["load", 0, None]})
     start = time.perf_counter_ns()
-    model = load(order["path"], threads=order["threads"])
+    model = load(order["path"], threads=order["threads"], function=order["function"])
     load_ns = time.perf_counter_ns() - start
     samples = _samples(model, order["samples"])
     glances: list[Glance] = []
@@ -88,7 +88,8 @@ def _samples(model: Model, file: str | None) -> list[dict[str, np.ndarray]]:
     """The given samples, else the bundle's own, else random ones."""
     if file is not None:
         return load_reference(Path(file))[0]
-    if REFERENCE in model.bundle.manifest["files"] and (own := model.bundle.reference()[0]):
+    stored = REFERENCE in model.bundle.manifest["files"]
+    if (stored or model.function) and (own := model.bundle.reference(model.function)[0]):
         return own
     return [sample.inputs for sample in random_data(model.inputs, 1)]
 
@@ -96,7 +97,7 @@ def _samples(model: Model, file: str | None) -> list[dict[str, np.ndarray]]:
 def _layers(order: dict[str, Any], samples: list[dict[str, np.ndarray]], tell: Tell) -> list[dict[str, Any]]:
     """A second time, with the engine's own record, which slows it down."""
     tell({"progress": ["measure layers", 0, None]})
-    model = load(order["path"], threads=order["threads"], per_layer=True)
+    model = load(order["path"], threads=order["threads"], per_layer=True, function=order["function"])
     turn = cycle(samples)
     runs = min(order["runs"] or _MOST_LAYER_RUNS, _MOST_LAYER_RUNS)
     for _ in range(1 + runs):

@@ -1,15 +1,18 @@
-"""The build: prepare, convert, compile, read back."""
+"""The build: prepare, convert, compile, read back; for a package of several functions each in turn, then together."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.classifier import settings as classifier_settings
-from edgewise.targets.coreml.compile import compile_package
-from edgewise.targets.coreml.convert import convert
+from edgewise.targets.coreml.compile import PACKAGE, compile_package
+from edgewise.targets.coreml.convert import Converted, convert
+from edgewise.targets.coreml.functions import entry_of, function_models, join, parts_folder, symbols_of
 from edgewise.targets.coreml.images import image_inputs
 from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
@@ -21,51 +24,92 @@ from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
 
 
+@dataclass(frozen=True)
+class Made:
+    """One function's package: what was converted, and what it is to the outside."""
+
+    package: Path
+    converted: Converted
+    interface: Interface
+
+    @property
+    def ports(self) -> dict[str, Any]:
+        """For the engine's settings."""
+        return self.interface.settings() | classifier_settings(self.converted.labels)
+
+
 def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
-    _check_dims(request.model, options)
-    ready = prepare(request.model, options.ios, options.fixed_dims)
+    ct = load_coremltools()
+    if not options.functions:
+        made = _make(request.model, options, request.folder, request.preprocess)
+        return _result(request, options, ct.__version__, made.converted.notes, made.ports, options.fixed_dims)
+    return _build_functions(request, options, ct.__version__)
+
+
+def _build_functions(request: BuildRequest, options: Options, version: str) -> BuildResult:
+    """The first function is the network itself, as the bundle's interface has it."""
+    models = function_models(request.model, options)
+    own = {name: options.of_function(name, symbols_of(model)) for name, model in models.items()}
+    made: dict[str, Made] = {}
+    with parts_folder() as parts:
+        for name, model in models.items():
+            (Path(parts) / name).mkdir()
+            made[name] = _make(model, own[name], Path(parts) / name, request.preprocess)
+        with quietly():
+            join({name: part.package for name, part in made.items()}, request.folder / PACKAGE)
+    first, *others = models
+    notes = [f"function {name!r}: {note}" for name, part in made.items() for note in part.converted.notes]
+    own_ports = {name: made[name].ports for name in others}
+    settings = {**made[first].ports, "default_function": first, "functions": own_ports}
+    result = _result(request, options, version, notes, settings, own[first].fixed_dims)
+    entries = [entry_of(name, models[name], own[name], request.folder) for name in others]
+    return replace(result, functions=entries)
+
+
+def _make(model: ir.Model, options: Options, folder: Path, preprocess: dict[str, Any] | None) -> Made:
+    _check_dims(model, options)
+    ready = prepare(model, options.ios, options.fixed_dims)
     for node in nodes_of(ready):
         view = NodeView(node, opset_of(ready), options.ios)
         refusal = judge(view)
         if refusal is not None:
             raise refusal.error(view.label, view.op)
     if options.half and options.calibration:
-        beyond = kept_by_data(request.model, ready, options, request.preprocess)
+        beyond = kept_by_data(model, ready, options, preprocess)
         options = replace(options, keep_float32=(*options.keep_float32, *beyond))
-    images = image_inputs(ready.graph, options, request.preprocess)
-    interface = Interface(ready.graph, options, images)
-    ct = load_coremltools()
+    interface = Interface(ready.graph, options, image_inputs(ready.graph, options, preprocess))
     with quietly():
         converted = convert(ready, options, interface)
-        package = compile_package(converted, options, request.folder)
-        layers = layers_of(package)
+        return Made(compile_package(converted, options, folder), converted, interface)
+
+
+def _result(
+    request: BuildRequest, options: Options, version: str, notes: list[str], ports: dict[str, Any], dims: dict[str, int]
+) -> BuildResult:
+    package = request.folder / PACKAGE
+    layers = layers_of(package)
     files = sorted(file.relative_to(request.folder).as_posix() for file in package.rglob("*") if file.is_file())
+    settings = {
+        "package": PACKAGE,
+        "minimum_deployment_target": f"iOS{options.ios}",
+        "compute_precision": "float16" if options.half else "float32",
+    }
     return BuildResult(
         kind="coreml",
         files=files,
-        versions={"coremltools": ct.__version__},
+        versions={"coremltools": version},
         layers=layers,
-        settings=_settings(package.name, options, interface) | classifier_settings(converted.labels),
-        notes=converted.notes + notes_of(layers, options),
+        settings=settings | ports,
+        notes=notes + notes_of(layers, options),
+        dims=dims,
     )
 
 
 def _check_dims(model: ir.Model, options: Options) -> None:
-    symbols = {
-        dim.value for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
-    }
+    symbols = symbols_of(model)
     for name in options.dims:
         if name not in symbols:
-            named = ", ".join(sorted(str(symbol) for symbol in symbols)) or "none: all are fixed"
+            named = ", ".join(sorted(symbols)) or "none: all are fixed"
             raise wrong_option(f"dims.{name}", "no such dim in the inputs", f"one of the symbolic dims ({named})")
-
-
-def _settings(package: str, options: Options, interface: Interface) -> dict[str, object]:
-    return {
-        "package": package,
-        "minimum_deployment_target": f"iOS{options.ios}",
-        "compute_precision": "float16" if options.half else "float32",
-        **interface.settings(),
-    }

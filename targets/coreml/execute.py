@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.core_ml_ports import Port, read_ports, read_states
+from edgewise.runtime.core_ml_ports import Port, function_settings, read_ports, read_states
 from edgewise.targets.base import Arrays, Executor
 from edgewise.targets.coreml.images import pixels_of
 from edgewise.targets.coreml.package import MANIFEST
@@ -26,14 +27,20 @@ def executor(bundle: Bundle) -> Executor | str:
     if platform.system() == "Darwin":
         return local_executor(bundle)
     load_coremltools()
+    others = {name: _function(bundle, name) for name in bundle.functions}
+    return Executor(_function(bundle, ""), _EVALUATED, functions=others)
+
+
+def _function(bundle: Bundle, name: str) -> Callable[[Arrays], Arrays]:
+    """One function of the package; empty: the network itself."""
     from edgewise.targets.coreml.evaluator.program import EvaluatedProgram
 
-    settings = bundle.manifest["engine"]["settings"]
-    where = f"{bundle.path}, engine.settings"
+    settings, where = function_settings(bundle, name)
     inputs, outputs = (read_ports(settings.get(kind), f"{where}.{kind}") for kind in ("inputs", "outputs"))
     states = read_states(settings.get("states"), f"{where}.states")
+    package = bundle.manifest["engine"]["settings"]["package"]
     with quietly():
-        program = EvaluatedProgram(bundle.file(f"{settings['package']}/{MANIFEST}").parent)
+        program = EvaluatedProgram(bundle.file(f"{package}/{MANIFEST}").parent, name)
 
     def run(arrays: Arrays) -> Arrays:
         kept = {state.coreml: np.asarray(arrays[state.name]) for state in states}
@@ -41,7 +48,7 @@ def executor(bundle: Bundle) -> Executor | str:
         after = {state.output: made[state.coreml].astype(state.dtype) for state in states}
         return {port.name: port.made(made.get(port.coreml)) for port in outputs} | after
 
-    return Executor(run, _EVALUATED)
+    return run
 
 
 def _given(port: Port, arrays: Arrays) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgewise.targets.devices import DeviceProfile
@@ -20,8 +21,11 @@ OPTIONS = {
     "dims": Option(None, dict),
     "labels": Option(None, str),
     "states": Option(None, dict),
+    "functions": Option(None, dict),
 }
 _LARGEST_DIM = 512
+_FUNCTION_FORM = "a table of {dims, states, model}, each of them optional"
+_FUNCTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DIM_FORM = "a number above 0, a list of them, or {min, max, default} with 1 <= min <= default <= max"
 
 
@@ -42,6 +46,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class FunctionOptions:
+    """One function of a package with several: what is other than in the whole's options.
+
+    Attributes:
+        dims: sizes over those of the whole.
+        states: in place of those of the whole; None: the same.
+        model: the ONNX file that it computes; empty: the network itself.
+    """
+
+    dims: Mapping[str, int | Range | Choice] = field(default_factory=dict)
+    states: Mapping[str, str] | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True)
 class Options:
     """How to build.
 
@@ -54,6 +73,7 @@ class Options:
         dims: symbolic dims by name: a number fixes one, a range or a choice keeps it flexible.
         labels: a text file with a class label a line; empty: no classifier.
         states: inputs that hold what outputs gave the time before: kept in the package.
+        functions: by name; the first is the one that the package computes unless it is asked for another.
     """
 
     ios: int = 17
@@ -64,6 +84,13 @@ class Options:
     dims: Mapping[str, int | Range | Choice] = field(default_factory=dict)
     labels: str = ""
     states: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, FunctionOptions] = field(default_factory=dict)
+
+    def of_function(self, name: str, symbols: set[str]) -> Options:
+        """What holds for one function, whose graph has these symbolic dims."""
+        own = self.functions[name]
+        dims = {dim: sizes for dim, sizes in self.dims.items() if dim in symbols} | dict(own.dims)
+        return replace(self, dims=dims, states=self.states if own.states is None else own.states, functions={})
 
     @property
     def fixed_dims(self) -> dict[str, int]:
@@ -91,8 +118,12 @@ def parse_options(options: Mapping[str, Any], device: DeviceProfile) -> Options:
         calibration=given["calibration"] or "",
         image_inputs=_names(given, "image_inputs"),
         labels=given["labels"] or "",
-        states=_pairs(given["states"] or {}),
-        dims={str(name): _dim(dim, f"dims.{name}") for name, dim in (given["dims"] or {}).items()},
+        states=_pairs(given["states"] or {}, "states"),
+        dims=_dims(given["dims"] or {}, "dims"),
+        functions={
+            str(name): _function(str(name), own, f"functions.{name}")
+            for name, own in (given["functions"] or {}).items()
+        },
     )
 
 
@@ -114,12 +145,31 @@ def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _pairs(value: Mapping[Any, Any]) -> dict[str, str]:
-    if not all(isinstance(name, str) for pair in value.items() for name in pair) or len(set(value.values())) < len(
-        value
-    ):
-        raise wrong_option("states", repr(dict(value)), "{input: output}, each name once")
+def _pairs(value: Any, key: str) -> dict[str, str]:
+    named = isinstance(value, dict) and all(isinstance(name, str) for pair in value.items() for name in pair)
+    if not named or len(set(value.values())) < len(value):
+        raise wrong_option(key, repr(value), "{input: output}, each name once")
     return dict(value)
+
+
+def _function(name: str, value: Any, key: str) -> FunctionOptions:
+    if not _FUNCTION_NAME.fullmatch(name):
+        raise wrong_option(key, repr(name), "a letter, then letters, digits and _")
+    value = {} if value is None else value
+    if not isinstance(value, dict) or not set(value) <= {"dims", "states", "model"}:
+        raise wrong_option(key, repr(value), _FUNCTION_FORM)
+    if not isinstance(value.get("model", ""), str) or not isinstance(value.get("dims", {}), dict):
+        raise wrong_option(key, repr(value), _FUNCTION_FORM)
+    states = value.get("states")
+    return FunctionOptions(
+        _dims(value.get("dims", {}), f"{key}.dims"),
+        None if states is None else _pairs(states, f"{key}.states"),
+        value.get("model", ""),
+    )
+
+
+def _dims(value: Mapping[Any, Any], key: str) -> dict[str, int | Range | Choice]:
+    return {str(name): _dim(dim, f"{key}.{name}") for name, dim in value.items()}
 
 
 def _dim(value: Any, key: str) -> int | Range | Choice:

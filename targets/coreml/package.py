@@ -50,12 +50,18 @@ def read_spec(package: Path) -> Any:
     return spec
 
 
+def function_name(spec: Any) -> str:
+    """The function that the package computes unless it is asked for another."""
+    return str(spec.description.defaultFunctionName) or "main"
+
+
 def normalize(package: Path) -> None:
     """Drop the date, name the values anew, and make the identifiers of the package's items from their content."""
     spec = read_spec(package)
     spec.description.metadata.userDefined.pop(_DATE, None)
     spec.mlProgram.attributes.pop("buildInfo", None)
-    rename_values(spec.mlProgram.functions["main"])
+    for name in sorted(spec.mlProgram.functions):
+        rename_values(spec.mlProgram.functions[name])
     (package / _MODEL).write_bytes(spec.SerializeToString(deterministic=True))
     manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
     entries = manifest["itemInfoEntries"]

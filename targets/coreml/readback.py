@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.targets.coreml.options import Options
-from edgewise.targets.coreml.package import read_spec
+from edgewise.targets.coreml.package import function_name, read_spec
 
 UNIT = "Core ML chooses at load time"
 _WEIGHTS = ("weight", "weights", "y", "x", "alpha")
 _DATA = ("quantized_data", "indices", "indices_nonzero_data", "nonzero_data", "data")
 
 
-def operations(spec: Any) -> list[Any]:
-    """The operations of the program's function ``main``."""
-    function = spec.mlProgram.functions["main"]
+def operations(spec: Any, name: str = "") -> list[Any]:
+    """The operations of one of the program's functions; by default of the one that is computed by default."""
+    function = spec.mlProgram.functions[name or function_name(spec)]
     return list(function.block_specializations[function.opset].operations)
 
 
@@ -29,8 +29,18 @@ def dtype_of(value_type: Any) -> str:
 
 
 def layers_of(package: Path) -> list[dict[str, str]]:
-    """Per operation: name, MIL type, dtype of its first output, unit, and how its weights are stored, if it has any."""
-    listed = operations(read_spec(package))
+    """Per operation: name, MIL type, dtype of its first output, unit, and how its weights are stored, if it has any.
+
+    Where the package has several functions, each layer names its own.
+    """
+    spec = read_spec(package)
+    names = [function.name for function in spec.description.functions]
+    if not names:
+        return _layers(operations(spec))
+    return [{**layer, "function": name} for name in names for layer in _layers(operations(spec, name))]
+
+
+def _layers(listed: list[Any]) -> list[dict[str, str]]:
     made = {output.name: op for op in listed for output in op.outputs if op.type.startswith("constexpr")}
     stored = {output.name: _form(op, made) for op in listed for output in op.outputs if op.type.startswith("const")}
     layers = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 
 def split_place(text: str) -> tuple[str, str, str]:
@@ -37,6 +38,16 @@ def moved(text: str | None, start: Path, end: Path) -> str | None:
         os.path.relpath(os.path.realpath(start / path), os.path.realpath(end)) if end != Path() else str(start / path)
     )
     return prefix + Path(place).as_posix() + suffix
+
+
+def moved_options(options: Any, start: Path, end: Path) -> Any:
+    """Build options whose texts that name a file (relative to ``start``) are written relative to ``end``."""
+    if isinstance(options, dict):
+        return {key: moved_options(value, start, end) for key, value in options.items()}
+    if isinstance(options, list):
+        return [moved_options(value, start, end) for value in options]
+    is_file = isinstance(options, str) and options != "" and (start / split_place(options)[1]).is_file()
+    return moved(options, start, end) if is_file else options
 
 
 def place_name(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.errors import ToolchainError
-from edgewise.places import moved
+from edgewise.places import moved, moved_options
 from edgewise.runtime.extras import needs
 from edgewise.runtime.storage import whole_file
 from edgewise.settings import (
@@ -135,6 +135,8 @@ class Recipe:
             own = getattr(made, stage)
             if own is not None:
                 made = replace(made, **{stage: replace(own, **{key: moved(getattr(own, key), start, end)})})
+        if made.build is not None:
+            made = replace(made, build=replace(made.build, options=moved_options(made.build.options, start, end)))
         return made
 
 

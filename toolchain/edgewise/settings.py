@@ -92,9 +92,10 @@ class VerifySettings:
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """``threads`` 0: all cores. ``max_latency_ms`` gates the median."""
+    """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median."""
 
     device: str = "local"
+    function: str | None = None
     threads: int = 0
     per_layer: bool = True
     runs: int | None = None

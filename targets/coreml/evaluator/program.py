@@ -1,4 +1,4 @@
-"""Run the function ``main`` of a saved package, one operation after the other."""
+"""Run a function of a saved package, one operation after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from edgewise.targets.base import Arrays, TargetError
 from edgewise.targets.coreml.evaluator.table import operations
 from edgewise.targets.coreml.evaluator.weights import Weights, numpy_dtype
-from edgewise.targets.coreml.package import WEIGHTS, read_spec
+from edgewise.targets.coreml.package import WEIGHTS, function_name, read_spec
 
 
 class EvaluatedProgram:
@@ -19,11 +19,19 @@ class EvaluatedProgram:
 
     Values are held between operations in the dtype that the program declares, so float16 is rounded after each operation;
     inside an operation the arithmetic is float32. (What the Neural Engine accumulates in is not documented.)
+
+    Args:
+        package: the folder ``.mlpackage``.
+        name: which function; empty: the one that the package computes by default.
     """
 
-    def __init__(self, package: Path) -> None:
+    def __init__(self, package: Path, name: str = "") -> None:
         spec = read_spec(package)
-        function = spec.mlProgram.functions["main"]
+        described = {function.name: function for function in spec.description.functions}
+        chosen = name or function_name(spec)
+        if chosen not in spec.mlProgram.functions:
+            raise _cannot(f"function {chosen!r}", "no such function", f"one of {', '.join(spec.mlProgram.functions)}")
+        function = spec.mlProgram.functions[chosen]
         block = function.block_specializations[function.opset]
         self.opset = str(function.opset)
         kinds = {entry.name: entry.type for entry in function.inputs}
@@ -36,7 +44,7 @@ class EvaluatedProgram:
             name: numpy_dtype(kind.tensorType.dataType) for name, kind in kinds.items() if name not in self.states
         }
         self.outputs = list(block.outputs)
-        self.described = [entry.name for entry in spec.description.output]
+        self.described = [entry.name for entry in described.get(chosen, spec.description).output]
         self._operations = list(block.operations)
         self._weights = Weights(package / WEIGHTS)
         self._constants: dict[str, Any] = {}

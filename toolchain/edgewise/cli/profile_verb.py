@@ -16,6 +16,9 @@ Where = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", help="local; ssh:// and adb: come in a later version."),
 ]
+Function = Annotated[
+    str | None, typer.Option("--function", metavar="NAME", help="Of an engine with several; else the network itself.")
+]
 PerLayer = Annotated[bool, typer.Option("--per-layer", help="Time every layer, and say which unit ran it.")]
 Runs = Annotated[
     int | None, typer.Option("--runs", metavar="N", min=1, help="Timed runs; by default as many as it takes.")
@@ -27,6 +30,7 @@ def run(
     bundle: o.BundlePath,
     *,
     device: Where = "local",
+    function: Function = None,
     threads: o.Threads = 0,
     per_layer: PerLayer = False,
     runs: Runs = None,
@@ -40,7 +44,7 @@ def run(
 
     def verb(progress: Progress) -> dict[str, Any]:
         result = profile(
-            bundle, device=device, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
+            bundle, device=device, function=function, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
             max_latency_ms=max_latency_ms, progress=progress,
         )  # fmt: skip
         return keep(result, output)

@@ -85,6 +85,8 @@ def show_verify(result: Result, console: Console) -> None:
     verdict = "the same" if result["parity"]["passed"] else "not the same"
     facts(console, [("verdict", verdict), ("run by", result["how"]), ("against", result["against"])])
     table(console, "Parity", PARITY, parity_rows(result["parity"]["outputs"]), right=5)
+    for name, verdict in result.get("functions", {}).items():
+        table(console, f"Function {name!r}", PARITY, parity_rows(verdict["outputs"]), right=5)
     layers = result.get("layers", [])
     table(console, "Layers", ("layer", "op", "SQNR"), [(e["name"], e["op"], sqnr(e)) for e in layers], right=1)
     if layers:
@@ -251,10 +253,16 @@ def _bundle(console: Console, result: Result) -> None:
 
 
 def _parity(console: Console, parity: Result) -> None:
-    facts(console, [("checked by", parity.get("how")), ("not checked", parity.get("skipped"))])
+    told = [
+        ("checked by", parity.get("how")),
+        ("reference", parity.get("reference")),
+        ("not checked", parity.get("skipped")),
+    ]
+    facts(console, told)
     for entry, title in (
         (parity.get("against_onnx"), "Engine against its ONNX"),
         (parity, "Engine against the source"),
+        *((entry, f"Function {name!r} against its ONNX") for name, entry in parity.get("functions", {}).items()),
     ):
         table(console, title, PARITY, parity_rows((entry or {}).get("outputs", [])), right=5)
 

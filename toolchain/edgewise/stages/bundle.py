@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from edgewise.settings import BuildSettings
 from edgewise.stages.build import build_engine, require_full_delegation, support_entry, support_of
 from edgewise.stages.cache import StageRecord
 from edgewise.stages.facts import network_entry, tensor_entries
-from edgewise.stages.identity import key_of, place_digest, versions
+from edgewise.stages.identity import digested, key_of, place_digest, versions
 from edgewise.stages.inputs import preprocess_of
 from edgewise.stages.network import Network
-from edgewise.stages.verify import source_threshold, verify_engine
+from edgewise.stages.reference import with_dims
+from edgewise.stages.verify import source_threshold, verify_engine, verify_functions
 
 if TYPE_CHECKING:
     from edgewise.targets import DeviceProfile, Executor, Target
@@ -48,7 +49,7 @@ class Order:
     def build_key(self) -> str:
         """What the engine depends on."""
         told = {"network": self.digest, "target": self.target.name, "device": asdict(self.device)}
-        options = self.recipe.build.options if self.recipe.build else {}
+        options = digested(self.recipe.build.options) if self.recipe.build else {}
         return key_of("build", {**told, "options": options, "preprocess": self.recipe.preprocess})
 
     @property
@@ -80,9 +81,13 @@ def make_bundle(order: Order, progress: Progress = silent) -> tuple[dict[str, An
     with create_bundle(order.path) as (draft, manifest):
         manifest |= _head(order) | {"support": support}
         build = _build(order, draft, manifest, old, progress)
+        order, told = _with_dims(order, manifest["engine"].get("dims", {}), progress)
+        manifest |= {"inputs": tensor_entries(order.network.inputs), "outputs": tensor_entries(order.network.outputs)}
         _add_companions(order, draft)
         seal(draft, manifest)
         verify = _verify(order, Bundle(draft, manifest), manifest, progress)
+        if told:
+            manifest["parity"]["reference"] = told
         manifest["stages"] = _stages(order, [*order.records, build, verify])
     return manifest, [build, verify]
 
@@ -106,8 +111,6 @@ def _head(order: Order) -> dict[str, Any]:
     return {
         "keys": {"build": order.build_key, "verify": order.verify_key},
         "source": provenance.get("source"),
-        "inputs": tensor_entries(order.network.inputs),
-        "outputs": tensor_entries(order.network.outputs),
         "preprocess": preprocess.to_json() if preprocess else None,
         "target": order.target.name,
         "device": order.device.name,
@@ -120,7 +123,7 @@ def _head(order: Order) -> dict[str, Any]:
 
 def _build(order: Order, draft: Path, manifest: dict[str, Any], old: Bundle | None, progress: Progress) -> StageRecord:
     if old is not None:
-        for name in old.manifest["engine"]["files"]:
+        for name in (*old.manifest["engine"]["files"], *(own.reference for own in old.functions.values())):
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old.file(name), draft / name)
         manifest["engine"] = old.manifest["engine"]
@@ -132,6 +135,14 @@ def _build(order: Order, draft: Path, manifest: dict[str, Any], old: Bundle | No
         order.network, order.target, order.device, settings, draft, manifest["preprocess"]
     )
     return StageRecord("build", order.build_key, _since(start), reused=False)
+
+
+def _with_dims(order: Order, dims: dict[str, int], progress: Progress) -> tuple[Order, str]:
+    """The order for a network of the engine's sizes; and, where no sample of the source has them, what stands in."""
+    sized = with_dims(order.network, dims, progress)
+    own = not order.network.samples or any(sample is sized.samples[0] for sample in order.network.samples)
+    told = "" if own else "the ONNX graph's outputs on random samples: none of the source's has the engine's sizes"
+    return replace(order, network=sized), told
 
 
 def _add_companions(order: Order, draft: Path) -> None:
@@ -155,6 +166,9 @@ def _judge(order: Order, bundle: Bundle, progress: Progress) -> tuple[dict[str, 
         return {"skipped": executor}, None
     threshold = source_threshold(settings, order.network.provenance)
     parity = verify_engine(order.network, executor, threshold, progress)
+    if executor.functions:
+        least = parity["against_onnx"]["min_sqnr_db"]
+        parity["functions"] = verify_functions(bundle, executor, least, progress)
     accuracy = order.measure(executor) if order.measure else None
     return parity, accuracy
 

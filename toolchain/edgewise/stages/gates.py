@@ -25,7 +25,7 @@ def bundle_gates(manifest: dict[str, Any], recipe: Recipe) -> list[GateError]:
 
 def parity_gates(parity: dict[str, Any]) -> list[GateError]:
     """The gates of a manifest's ``parity`` that did not hold."""
-    entries = [parity.get("against_onnx"), parity]
+    entries = [parity.get("against_onnx"), parity, *parity.get("functions", {}).values()]
     return [GateError(**entry["error"]) for entry in entries if entry and not entry.get("passed", True)]
 
 

@@ -81,6 +81,15 @@ def place_digest(text: str | None) -> str | None:
     return f"{prefix}{digest.hexdigest()}{suffix}"
 
 
+def digested(options: Any) -> Any:
+    """Build options with the digest of each file that they name, beside the file's name."""
+    if isinstance(options, dict):
+        return {key: digested(value) for key, value in options.items()}
+    if isinstance(options, list):
+        return [digested(value) for value in options]
+    return [options, place_digest(options)] if isinstance(options, str) and options else options
+
+
 def user_sources() -> dict[str, str]:
     """Digests of the user's own Python files that are loaded: neither installed, nor of Python, nor ours."""
     places = sysconfig.get_paths()

@@ -46,6 +46,7 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
 
     result = profile(
         path,
+        function=settings.function or "",
         threads=settings.threads,
         runs=settings.runs,
         warmup=settings.warmup,

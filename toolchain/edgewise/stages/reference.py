@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from edgewise.runtime.progress import Progress, silent
 from edgewise.stages.inputs import find_data
-from edgewise.stages.network import Network
+from edgewise.stages.network import Network, tensor_spec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SAMPLES = 4
 _DYNAMIC_SIZE = 2
@@ -30,3 +36,29 @@ def with_reference(
         references.append(runner.run(sample))
         progress("compute reference outputs", index + 1, len(samples))
     return Network(network.model, samples, references)
+
+
+def with_dims(network: Network, dims: Mapping[str, int], progress: Progress = silent) -> Network:
+    """The network with these symbolic dims as numbers, as an engine has them that takes no other size.
+
+    Samples of other sizes are dropped. Where none is left, seeded random ones take their place, and the graph's own outputs
+    that of the source's.
+    """
+    if not dims:
+        return network
+    sized = Network(_sized(network.model, dims), network.samples, network.references)
+    pairs = list(zip(sized.samples, sized.references, strict=True))
+    kept = [pair for pair in pairs if all(spec.fits(pair[0][spec.name]) for spec in sized.inputs)]
+    if kept:
+        return Network(sized.model, [pair[0] for pair in kept], [pair[1] for pair in kept])
+    return with_reference(sized, None, None, progress=progress)
+
+
+def _sized(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
+    import onnx_ir as ir
+
+    sized = model.clone()
+    for value in (*sized.graph.inputs, *sized.graph.outputs):
+        shape = tensor_spec(value).shape
+        value.shape = ir.Shape([dims.get(dim, dim) if isinstance(dim, str) else dim for dim in shape])
+    return sized

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import parts_of
+from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -48,6 +49,20 @@ def verify_engine(
         **judge(compare_outputs(references, made), threshold, "the engine against the source"),
         "against_onnx": judge(compare_outputs(own, made), build_threshold, "the engine against its ONNX graph"),
     }
+
+
+def verify_functions(
+    bundle: Bundle, executor: Executor, threshold: float, progress: Progress = silent
+) -> dict[str, Any]:
+    """The engine's other functions against the outputs of their ONNX graphs that the bundle holds: a verdict by name."""
+    verdicts = {}
+    for name, run in executor.functions.items():
+        samples, references = bundle.reference(name)
+        made = run_all(run, samples, f"run the function {name}", progress)
+        verdicts[name] = judge(
+            compare_outputs(references, made), threshold, f"the function {name!r} against its ONNX graph"
+        )
+    return verdicts
 
 
 def _build_threshold(provenance: dict[str, Any], graph: Sequence[TensorParity]) -> float:

@@ -63,8 +63,10 @@ def open_any(path: str | Path, options: SourceOptions, *, threads: int = 0) -> O
     return Opened(source.run, "PyTorch on this machine's CPU", source.inputs)
 
 
-def open_runnable(bundle: Bundle, *, threads: int = 0) -> Opened:
+def open_runnable(bundle: Bundle, *, threads: int = 0, function: str = "") -> Opened:
     """The bundle's engine as an app would run it; where this machine cannot, what its target has instead, and why.
+
+    ``function`` is one of the bundle's; empty: the network itself.
 
     Raises:
         ToolchainError: neither can run here.
@@ -75,15 +77,17 @@ def open_runnable(bundle: Bundle, *, threads: int = 0) -> Opened:
     entry = bundle.manifest.get("preprocess")
     preprocess = Preprocess.from_json(entry) if entry else None
     try:
-        model = load(bundle.path, threads=threads)
+        model = load(bundle.path, threads=threads, function=function)
     except (RunError, MissingExtraError) as error:
         executor = find_target(bundle.manifest["target"]).executor(bundle)
         if isinstance(executor, str):
             raise _not_here(bundle, executor) from error
-        return Opened(executor.run, executor.how, bundle.inputs, bundle.outputs, preprocess, bundle)
+        run = executor.functions[function] if function else executor.run
+        own = bundle.functions[function] if function else bundle
+        return Opened(run, executor.how, own.inputs, own.outputs, preprocess, bundle)
     facts = ", ".join(f"{key} {value}" for key, value in model.facts().items())
     return Opened(
-        model.run, f"the bundle's engine on this machine ({facts})", bundle.inputs, bundle.outputs, preprocess, bundle
+        model.run, f"the bundle's engine on this machine ({facts})", model.inputs, model.outputs, preprocess, bundle
     )
 
 

@@ -16,6 +16,7 @@ def profile(
     bundle: str | Path,
     *,
     device: str = "local",
+    function: str | None = None,
     threads: int = 0,
     per_layer: bool = False,
     runs: int | None = None,
@@ -28,6 +29,7 @@ def profile(
     Args:
         bundle: ``NAME.edge`` or a zip of one.
         device: ``local``; remote devices come later.
+        function: what to measure, of an engine that computes several things; None: the network itself.
         threads: 0 is all cores.
         per_layer: time every layer as well.
         runs: how many runs to time; None lets the time decide.
@@ -42,6 +44,6 @@ def profile(
         RunError: not a bundle, or one that this machine cannot run.
         GateError: the median is above the limit.
     """
-    settings = ProfileSettings(device, threads, per_layer, runs, warmup, max_latency_ms)
+    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms)
     result = profile_stage(Path(bundle), settings, progress=progress)
     return require(latency_gates(result, settings, str(bundle)), result)

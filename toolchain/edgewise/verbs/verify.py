@@ -57,8 +57,8 @@ def verify(
         progress: told how far the work is.
 
     Returns:
-        ``schema_version, bundle, how, against, samples, parity`` (threshold, verdict and outputs) and ``layers`` with
-        ``first_diverging`` where asked for.
+        ``schema_version, bundle, how, against, samples, parity`` (threshold, verdict and outputs), ``functions`` (the same
+        for what the engine computes beside the network) and ``layers`` with ``first_diverging`` where asked for.
 
     Raises:
         RunError: not a bundle, a damaged one, or data that does not fit.
@@ -85,9 +85,23 @@ def verify(
         "samples": len(wanted),
         "parity": parity,
     }
+    if opened.functions:
+        result["functions"] = _verify_functions(opened, threshold, threads, progress)
     if per_layer:
         result |= compare_layers(opened, against, options, wanted[0], threshold, progress)
-    return require([] if parity["passed"] else [GateError(**parity["error"])], result)
+    verdicts = [parity, *result.get("functions", {}).values()]
+    return require([GateError(**verdict["error"]) for verdict in verdicts if not verdict["passed"]], result)
+
+
+def _verify_functions(bundle: Bundle, threshold: float | None, threads: int, progress: Progress) -> dict[str, Any]:
+    """What the engine computes beside the network, against the reference in the bundle: a verdict by name."""
+    verdicts = {}
+    for name in bundle.functions:
+        engine = open_runnable(bundle, threads=threads, function=name)
+        samples, references = bundle.reference(name)
+        made = run_all(engine.run, samples, f"run the function {name}", progress)
+        verdicts[name] = judge(compare_outputs(references, made), threshold, f"the function {name!r}")
+    return verdicts
 
 
 def _samples(
