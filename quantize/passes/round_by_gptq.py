@@ -55,10 +55,14 @@ class RoundByGptq(ir.passes.InPlacePass):
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
         for number, (node, stored) in enumerate(self._plan.stored.items(), start=1):
             layer = originals[node.name]
-            if stored.alone and not solve_refusal(layer):
+            reason = solve_refusal(layer) if stored.alone else "other layers share its weights"
+            if not reason:
                 seen, unseen = self._gather(layer, node, floats, rounded)
-                if unseen.rows and not seen.refusal():
+                reason = seen.refusal() if unseen.rows else f"there are too few samples: {len(self._samples)}"
+                if not reason:
                     self._round(layer, node, stored, seen, unseen)
+            if reason:
+                self._plan.notes.append(f"{node.op_type} {node.name!r}: its weights are rounded without data: {reason}")
             self._progress("round weights", number, len(self._plan.stored))
         return ir.passes.PassResult(model, modified=bool(self.rounded))
 

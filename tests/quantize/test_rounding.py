@@ -149,13 +149,20 @@ def test_weights_that_two_layers_share_are_left_alone(graph: Make, dataset: Make
     model = graph(text, {"w": np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)})
     made = quantize(model, with_scheme(QuantSpec(), "w4"), alike(dataset, GEMM, 8, 1), rounding="gptq")
     assert made.report["rounded"] == []
+    assert made.report["notes"] == [
+        f"MatMul 'MatMul_{index}': its weights are rounded without data: other layers share its weights"
+        for index in (0, 1)
+    ]
 
 
 def test_too_few_samples_round_nothing(graph: Make, dataset: Make) -> None:
     text = "(float[1,32] x, float[32,8] w) => (float[1,8] y) { y = MatMul(x, w) }"
     model = graph(text, {"w": np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)})
     few = dataset([{"x": np.ones((1, 32), np.float32)}] * 3)
-    assert quantize(model, with_scheme(QuantSpec(), "w4"), few, rounding="gptq").report["rounded"] == []
+    report = quantize(model, with_scheme(QuantSpec(), "w4"), few, rounding="gptq").report
+    assert report["rounded"] == []
+    (note,) = report["notes"]
+    assert note.startswith("MatMul 'MatMul_0': its weights are rounded without data: ") and "few" in note
 
 
 @settings(max_examples=25, deadline=None)
