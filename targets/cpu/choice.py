@@ -56,7 +56,8 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
         return _faster(target, request, ort_request)
     except NotTakenError as error:
         result = build_engine(target, ort_request)
-        note = f"The native engine does not take the network, so ONNX Runtime runs it: {error}."
+        where = "in float32, not in bfloat16" if brain else ""
+        note = f"The native engine does not take the network, so ONNX Runtime runs it{where and ' ' + where}: {error}."
         return dataclasses.replace(result, notes=[note, *result.notes])
 
 

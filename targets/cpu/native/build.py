@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from edgewise.runtime.data import random_data
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.cpu.native.compile import Compiled, NotTakenError, compile_model
 from edgewise.targets.cpu.native.engine_file import FORMAT_VERSION, encode
-from edgewise.targets.cpu.native.plan import DType, Isa, Op
+from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.nodes import tensor_spec
 
@@ -34,9 +36,8 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
         NotTakenError: names the first node that the native engine does not take.
     """
     compiled = compile_model(request.model, isa_of(request.device), brain=brain)
-    path = request.folder / FILE
-    path.write_bytes(encode(compiled.plan))
-    _try(path, request)
+    _try(compiled.plan, request)
+    (request.folder / FILE).write_bytes(encode(compiled.plan))
     return BuildResult(
         kind="native",
         files=[FILE],
@@ -68,20 +69,27 @@ def precision(op: Op) -> str:
     return dtypes.get(operands[0].dtype, "bool") if operands else "int64"
 
 
-def _try(path: Path, request: BuildRequest) -> None:
-    """Open the file here (and run it once, where shapes depend on the inputs), so that a refusal comes now."""
+def _try(plan: Plan, request: BuildRequest) -> None:
+    """Open the engine here (and run it once, where shapes depend on the inputs), so that a refusal comes now.
+
+    A processor that lacks the device's instructions takes it all the same: the file differs in the level that it names alone.
+    """
     try:
         native: Any = importlib.import_module(_EXTENSION)
-    except ImportError:  # built for another machine by one without a C++ compiler
-        return
+    except ImportError as error:
+        raise NotTakenError("", "", "edgewise was installed without libedgewise (it needs a C++ compiler)") from error
+    best = max(Isa[name.upper()] for name in native.isas().split())
     specs = [tensor_spec(value) for value in request.model.graph.inputs]
-    try:
-        context = native.Context(native.Engine(str(path)), threads=1)
-        if any(isinstance(size, str) for spec in specs for size in spec.shape):
-            sample = next(iter(random_data(specs, 1, dynamic=_TRIED_SIZE)))
-            context.run([sample.inputs[spec.name] for spec in specs])
-    except native.NativeError as error:
-        raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+        path = Path(folder) / FILE
+        path.write_bytes(encode(replace(plan, isa=min(plan.isa, best))))
+        try:
+            context = native.Context(native.Engine(str(path)), threads=1)
+            if any(isinstance(size, str) for spec in specs for size in spec.shape):
+                sample = next(iter(random_data(specs, 1, dynamic=_TRIED_SIZE)))
+                context.run([sample.inputs[spec.name] for spec in specs])
+        except native.NativeError as error:
+            raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
 
 
 def _notes(compiled: Compiled) -> list[str]:

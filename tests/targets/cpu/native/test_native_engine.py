@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -164,6 +167,50 @@ def test_what_the_native_engine_does_not_take_goes_to_onnx_runtime_with_the_reas
 def test_other_architectures_get_onnx_runtime(small_graph: SmallGraph, make_bundle: Any) -> None:
     _, result = make_bundle(TARGET, small_graph("conv_net"), device="raspberrypi5", options={"engine": "native"})
     assert result.kind == "onnxruntime" and "aarch64" in result.notes[0]
+
+
+def test_without_libedgewise_onnx_runtime_runs_it(
+    small_graph: SmallGraph, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "edgewise.runtime._native", None)
+    bundle, result = make_bundle(TARGET, small_graph("conv_net"), options={"engine": "native"})
+    assert result.kind == "onnxruntime" and "C++ compiler" in result.notes[0]
+    assert sorted(bundle.manifest["files"]) == ["model.onnx"], "no engine file is left over"
+
+
+def test_a_lesser_processor_builds_the_same_bundle(small_graph: SmallGraph, tmp_path: Path) -> None:
+    """What is tried here names the level of this processor; what is written, the device's."""
+    model = tmp_path / "m.onnx"
+    onnx.save(ir.to_proto(int8(small_graph("conv_net"))), model)
+    code = (
+        "import sys; from pathlib import Path; from edgewise.runtime.onnx_file import read_onnx\n"
+        "from edgewise.targets import BuildRequest, find_device; from edgewise.targets.cpu import TARGET\n"
+        "device = find_device('x86-64-v4-vnni', 'cpu')\n"
+        "print(TARGET.build(BuildRequest(read_onnx(sys.argv[1]), Path(sys.argv[2]), device, {'engine': 'native'})).kind)"
+    )
+    made = []
+    for isa in ("generic", "avx512bf16"):
+        folder = tmp_path / isa
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(model), str(folder)],
+            env=os.environ | {"EDGEWISE_ISA": isa},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == "native\n", done.stderr
+        made.append((folder / "model.engine").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_what_bfloat16_was_asked_for_and_onnx_runtime_runs_is_said(graph_maker: Any, make_bundle: Any) -> None:
+    g = graph_maker()
+    g.add("NonZero", ["x"], "n")
+    g.add("Cast", ["n"], "y", to=onnx.TensorProto.FLOAT)
+    _, result = make_bundle(
+        TARGET, g.model({"x": [1, 4]}, {"y": [2, "n"]}), options={"engine": "native", "precision": "bfloat16"}
+    )
+    assert "ONNX Runtime runs it in float32, not in bfloat16: NonZero" in result.notes[0]
 
 
 def test_an_unknown_engine_is_refused(small_graph: SmallGraph, tmp_path: Path) -> None:
