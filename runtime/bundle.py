@@ -64,8 +64,9 @@ class Bundle:
         """What the engine computes beside the network, by name; mostly nothing."""
         return {
             entry["name"]: BundleFunction(
-                *([TensorSpec.from_json(port) for port in entry[kind]] for kind in ("inputs", "outputs")),
-                reference=entry["reference"],
+                [TensorSpec.from_json(port) for port in entry["inputs"]],
+                [TensorSpec.from_json(port) for port in entry["outputs"]],
+                entry["reference"],
             )
             for entry in self.manifest["engine"].get("functions", ())
         }

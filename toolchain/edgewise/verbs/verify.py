@@ -85,11 +85,12 @@ def verify(
         "samples": len(wanted),
         "parity": parity,
     }
-    if opened.functions:
-        result["functions"] = _verify_functions(opened, threshold, threads, progress)
+    functions = _verify_functions(opened, threshold, threads, progress)
+    if functions:
+        result["functions"] = functions
     if per_layer:
         result |= compare_layers(opened, against, options, wanted[0], threshold, progress)
-    verdicts = [parity, *result.get("functions", {}).values()]
+    verdicts = [parity, *functions.values()]
     return require([GateError(**verdict["error"]) for verdict in verdicts if not verdict["passed"]], result)
 
 
