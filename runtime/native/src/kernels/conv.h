@@ -24,6 +24,7 @@ struct ConvFinish {
     bool integer = false;         // sums are int32, else float32
     Function activation = Function::kNone;
     float alpha = 0, beta = 0;
+    bool coarse = false;          // gelu: steps of y are so large that gelu_coarse() does
     bool residual_first = false;  // before the activation, not after it
     DType residual = EW_F32;
     float residual_scale = 1;

@@ -30,14 +30,19 @@ struct Avx2 {
         }
     }
 
-    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low,
-                                      int32_t high, int64_t count) {
-        const __m256i even = _mm256_packs_epi32(_mm256_cvtps_epi32(values[0].v), _mm256_cvtps_epi32(values[2].v));
-        const __m256i odd = _mm256_packs_epi32(_mm256_cvtps_epi32(values[1].v), _mm256_cvtps_epi32(values[3].v));
+    template <bool kDirect>
+    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], const ConvFinish& finish, int64_t count) {
+        __m256i even = _mm256_packs_epi32(_mm256_cvtps_epi32(values[0].v), _mm256_cvtps_epi32(values[2].v));
+        __m256i odd = _mm256_packs_epi32(_mm256_cvtps_epi32(values[1].v), _mm256_cvtps_epi32(values[3].v));
+        if (!kDirect) {
+            const __m256i zero_point = _mm256_set1_epi16(static_cast<int16_t>(finish.y_zero_point));
+            even = _mm256_adds_epi16(even, zero_point), odd = _mm256_adds_epi16(odd, zero_point);
+        }
         // In each 128 bits: outputs 0, 2, 1, 3 of four pixels.
         const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
+        const bool is_signed = finish.y == EW_S8;
         __m256i bytes = is_signed ? _mm256_packs_epi16(even, odd) : _mm256_packus_epi16(even, odd);
-        if (clamps) bytes = clamped(bytes, is_signed, low, high);
+        if (kDirect && finish.clamps) bytes = clamped(bytes, is_signed, finish.low, finish.high);
         store_pixels(to, _mm256_shuffle_epi8(bytes, order), count);
     }
 

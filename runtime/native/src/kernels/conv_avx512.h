@@ -28,21 +28,28 @@ struct Avx512 {
 
     static constexpr int wide(int vectors) { return vectors == 1 ? 16 : vectors <= 3 ? 8 : 4; }
 
-    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low,
-                                      int32_t high, int64_t count) {
-        const __m512i even = _mm512_packs_epi32(_mm512_cvtps_epi32(values[0].v), _mm512_cvtps_epi32(values[2].v));
-        const __m512i odd = _mm512_packs_epi32(_mm512_cvtps_epi32(values[1].v), _mm512_cvtps_epi32(values[3].v));
+    template <bool kDirect>
+    static EW_INLINE void store_bytes(uint8_t* to, const Float (&values)[4], const ConvFinish& finish, int64_t count) {
+        __m512i even = _mm512_packs_epi32(_mm512_cvtps_epi32(values[0].v), _mm512_cvtps_epi32(values[2].v));
+        __m512i odd = _mm512_packs_epi32(_mm512_cvtps_epi32(values[1].v), _mm512_cvtps_epi32(values[3].v));
+        if (!kDirect) {
+            const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(finish.y_zero_point));
+            even = _mm512_adds_epi16(even, zero_point), odd = _mm512_adds_epi16(odd, zero_point);
+        }
         // In each 128 bits: outputs 0, 2, 1, 3 of four pixels.
         const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
+        const bool is_signed = finish.y == EW_S8;
         __m512i bytes = is_signed ? _mm512_packs_epi16(even, odd) : _mm512_packus_epi16(even, odd);
-        if (clamps) {
-            const __m512i lows = _mm512_set1_epi8(static_cast<char>(low)), highs = _mm512_set1_epi8(static_cast<char>(high));
-            if (is_signed) bytes = _mm512_max_epi8(_mm512_min_epi8(bytes, highs), lows);
-            else bytes = _mm512_max_epu8(_mm512_min_epu8(bytes, highs), lows);
-        }
+        if (kDirect && finish.clamps) bytes = clamped(bytes, is_signed, finish.low, finish.high);
         bytes = _mm512_shuffle_epi8(bytes, order);
         if (count >= 16) _mm512_storeu_si512(to, bytes);
         else _mm512_mask_storeu_epi32(to, Float::first(count), bytes);
+    }
+
+    static EW_INLINE __m512i clamped(__m512i bytes, bool is_signed, int32_t low, int32_t high) {
+        const __m512i lows = _mm512_set1_epi8(static_cast<char>(low)), highs = _mm512_set1_epi8(static_cast<char>(high));
+        if (is_signed) return _mm512_max_epi8(_mm512_min_epi8(bytes, highs), lows);
+        return _mm512_max_epu8(_mm512_min_epu8(bytes, highs), lows);
     }
 };
 

@@ -2,9 +2,8 @@
 //
 // An Op says how sums become floats and how bytes are packed:
 //   using Float (simd.h); using Sum; static Float to_float(Sum), Sum load_sum(const uint8_t*);
-//   static void store_bytes(uint8_t*, const Float (&)[4], bool is_signed, bool clamps, int low, int high, int64_t count):
-//   rounds,
-//     saturates (what fits an int32), and clamps if asked;
+//   static void store_bytes<kDirect>(uint8_t*, const Float (&)[4], const ConvFinish&, int64_t count): rounds, saturates (what
+//     fits an int32), and clamps if asked (kDirect) or adds y's zero point (else);
 //   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
 #pragma once
 
@@ -27,19 +26,18 @@ EW_INLINE int32_t four_bytes(const uint8_t* from) {
     return value;
 }
 
-template <Function kFunction, typename V>
-EW_INLINE void apply_to(V (&v)[4], float alpha, float beta) {
-    for (V& one : v) one = apply<kFunction>(one, V::all(alpha), V::all(beta));
-}
-
-template <typename V>
-EW_ONCE void activate(const ConvFinish& finish, V (&v)[4]) {
+// Calls call(activation), a function of a vector: a switch outside of the loop.
+template <typename V, typename Call>
+EW_INLINE void with_activation(const ConvFinish& finish, Call&& call) {
+    const V alpha = V::all(finish.alpha), beta = V::all(finish.beta);
 #define EW_CASE(f) \
-    case Function::f: return apply_to<Function::f>(v, finish.alpha, finish.beta)
+    case Function::f: return call([=](V x) EW_LAMBDA_INLINE { return apply<Function::f>(x, alpha, beta); })
     switch (finish.activation) {
         EW_CASE(kRelu);
         EW_CASE(kClip);
-        EW_CASE(kGelu);
+        case Function::kGelu:
+            if (finish.coarse) return call([](V x) EW_LAMBDA_INLINE { return gelu_coarse(x); });
+            return call([=](V x) EW_LAMBDA_INLINE { return apply<Function::kGelu>(x, alpha, beta); });
         EW_CASE(kGeluTanh);
         EW_CASE(kSilu);
         EW_CASE(kSigmoid);
@@ -47,22 +45,26 @@ EW_ONCE void activate(const ConvFinish& finish, V (&v)[4]) {
         EW_CASE(kHardSwish);
         EW_CASE(kTanh);
         EW_CASE(kLeakyRelu);
-        default: return;
+        default: return call([](V x) EW_LAMBDA_INLINE { return x; });
     }
 #undef EW_CASE
 }
 
-template <typename V, int kCount>
+template <bool kScaled, typename V, int kCount>
 EW_INLINE void round_inner(const ConvFinish& finish, V (&v)[kCount]) {
     const V inverse = V::all(finish.inner_inverse_scale), scale = V::all(finish.inner_scale), shift = V::all(finish.inner_shift);
     const V low = V::all(finish.inner_low), high = V::all(finish.inner_high);
-    for (V& one : v) one = fma(min(max(round(one * inverse), low), high), scale, shift);
+    for (V& one : v) {
+        if (kScaled) one = one * inverse;
+        one = fma(min(max(round(one), low), high), scale, shift);
+    }
 }
 
-template <typename Op>
+// kDirect: inner_inverse_scale is 1, and the zero point of the residual is in the bias.
+template <typename Op, bool kDirect>
 EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
-    if (finish.rounds) round_inner(finish, v);
+    if (finish.rounds) round_inner<!kDirect>(finish, v);
     const int64_t count = stretch.pixels - at;
     const V scale = V::all(finish.residual_scale);
     if (finish.residual == EW_F32) {
@@ -75,7 +77,7 @@ EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch
     V bytes[4];
     Op::load_bytes(stretch.residual + at * 4, finish.residual == EW_S8, bytes, count);
     const V zero_point = V::all(finish.residual_zero_point);
-    for (int o = 0; o < 4; ++o) v[o] = fma(bytes[o] - zero_point, scale, v[o]);
+    for (int o = 0; o < 4; ++o) v[o] = fma(kDirect ? bytes[o] : bytes[o] - zero_point, scale, v[o]);
 }
 
 template <typename Op>
@@ -93,51 +95,105 @@ EW_INLINE void store_floats(const ConvStretch& stretch, int64_t at, typename Op:
 template <typename Op>
 EW_INLINE void store_direct(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
-    if (finish.y != EW_F32) {
-        return Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, finish.clamps, finish.low, finish.high,
-                               stretch.pixels - at);
-    }
+    if (finish.y != EW_F32) return Op::template store_bytes<true>(stretch.y + at * 4, v, finish, stretch.pixels - at);
     if (finish.clamps) {
         for (V& one : v) one = min(V::all(finish.beta), max(V::all(finish.alpha), one));
     }
     store_floats<Op>(stretch, at, v);
 }
 
-// What does not fit an int32, or is NaN, becomes a bound.
-template <typename V>
-EW_INLINE V in_range(V value) {
-    return max(min(value, V::all(65536.0f)), V::all(-65536.0f));
-}
-
 template <typename Op>
 EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     if (finish.y == EW_F32) return store_floats<Op>(stretch, at, v);
-    for (V& one : v)
-        one = round(in_range(one * V::all(finish.y_inverse_scale))) + V::all(static_cast<float>(finish.y_zero_point));
-    Op::store_bytes(stretch.y + at * 4, v, finish.y == EW_S8, false, 0, 0, stretch.pixels - at);
+    // What does not fit an int32 becomes the least one: that is the right bound but for large values. NaN becomes a bound.
+    for (V& one : v) one = min(one * V::all(finish.y_inverse_scale), V::all(65536.0f));
+    Op::template store_bytes<false>(stretch.y + at * 4, v, finish, stretch.pixels - at);
+}
+
+// The constants of four outputs. Values that the compiler sees are not changed by a store to y stay in registers.
+template <typename Op>
+struct Quad {
+    using V = typename Op::Float;
+    V scale[4], bias[4];
+
+    explicit EW_INLINE Quad(const ConvStretch& stretch) {
+        for (int o = 0; o < 4; ++o) scale[o] = V::all(stretch.scale[o]), bias[o] = V::all(stretch.bias[o]);
+    }
+    EW_INLINE V at(int o, const uint8_t* sum) const { return fma(Op::to_float(Op::load_sum(sum)), scale[o], bias[o]); }
+};
+
+template <typename Op>
+EW_ONCE void finish_direct(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+    using V = typename Op::Float;
+    const ConvFinish finish = given;
+    const ConvStretch stretch = stretch_given;
+    const Quad<Op> quad(stretch);
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4];
+        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+        if (stretch.residual) add_residual<Op, true>(finish, stretch, at, v);
+        store_direct<Op>(finish, stretch, at, v);
+    }
+}
+
+// Scale, bias, a residual that comes first, and the activation: values [4][kMostPixels] of at most as many pixels.
+template <typename Op>
+EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given,
+                            float* values) {
+    using V = typename Op::Float;
+    const ConvFinish finish = given;
+    const ConvStretch stretch = stretch_given;
+    const Quad<Op> quad(stretch);
+    const bool first = stretch.residual && finish.residual_first;
+    if (first) {
+        for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+            V v[4];
+            for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+            add_residual<Op, false>(finish, stretch, at, v);
+            for (int o = 0; o < 4; ++o) v[o].store(values + o * kMostPixels + at);
+        }
+    }
+    with_activation<V>(finish, [&](auto activation) EW_LAMBDA_INLINE {
+        for (int o = 0; o < 4; ++o) {
+            const uint8_t* from = sums + o * row * 4;
+            float* to = values + o * kMostPixels;
+            for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+                const V x = first ? V::load(to + at) : quad.at(o, from + at * 4);
+                activation(x).store(to + at);
+            }
+        }
+    });
+}
+
+template <typename Op>
+EW_ONCE void store_block(const ConvFinish& given, const float* values, const ConvStretch& stretch_given) {
+    using V = typename Op::Float;
+    const ConvFinish finish = given;
+    const ConvStretch stretch = stretch_given;
+    const bool adds = stretch.residual && !finish.residual_first;
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4];
+        for (int o = 0; o < 4; ++o) v[o] = V::load(values + o * kMostPixels + at);
+        if (adds) add_residual<Op, false>(finish, stretch, at, v);
+        store<Op>(finish, stretch, at, v);
+    }
 }
 
 // Sums [4][row] of which stretch.pixels and stretch.outputs are wanted.
 template <typename Op>
 EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
-    using V = typename Op::Float;
     const auto* from = static_cast<const uint8_t*>(sums);
-    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
-        V v[4];
-        for (int o = 0; o < 4; ++o) {
-            const V sum = Op::to_float(Op::load_sum(from + (o * row + at) * 4));
-            v[o] = fma(sum, V::all(stretch.scale[o]), V::all(stretch.bias[o]));
-        }
-        if (finish.direct) {
-            if (stretch.residual) add_residual<Op>(finish, stretch, at, v);
-            store_direct<Op>(finish, stretch, at, v);
-            continue;
-        }
-        if (stretch.residual && finish.residual_first) add_residual<Op>(finish, stretch, at, v);
-        if (finish.activation != Function::kNone) activate(finish, v);
-        if (stretch.residual && !finish.residual_first) add_residual<Op>(finish, stretch, at, v);
-        store<Op>(finish, stretch, at, v);
+    if (finish.direct) return finish_direct<Op>(finish, from, row, stretch);
+    alignas(64) float values[4 * kMostPixels];
+    ConvStretch some = stretch;
+    for (int64_t left = stretch.pixels; left > 0; left -= kMostPixels) {
+        some.pixels = left < kMostPixels ? left : kMostPixels;
+        activate_block<Op>(finish, from, row, some, values);
+        store_block<Op>(finish, values, some);
+        from += kMostPixels * 4;
+        some.y += kMostPixels * 4;
+        if (some.residual) some.residual += kMostPixels * 4;
     }
 }
 

@@ -15,12 +15,14 @@ struct Scalar {
         for (int o = 0; o < 4; ++o) values[o].v = is_signed ? static_cast<int8_t>(from[o]) : from[o];
     }
     static constexpr int wide(int) { return 4; }
-    static void store_bytes(uint8_t* to, const Float (&values)[4], bool is_signed, bool clamps, int32_t low, int32_t high,
-                            int64_t) {
-        if (!clamps) low = is_signed ? -128 : 0, high = low + 255;
+    template <bool kDirect>
+    static void store_bytes(uint8_t* to, const Float (&values)[4], const ConvFinish& finish, int64_t) {
+        const bool clamps = kDirect && finish.clamps;
+        const int32_t low = clamps ? finish.low : finish.y == EW_S8 ? -128 : 0, high = clamps ? finish.high : low + 255;
         for (int o = 0; o < 4; ++o) {
-            const Float bytes = min(Float::all(static_cast<float>(high)), max(values[o], Float::all(static_cast<float>(low))));
-            to[o] = static_cast<uint8_t>(bytes.to_int().v);
+            const Float byte = kDirect ? values[o] : round(values[o]) + Float::all(static_cast<float>(finish.y_zero_point));
+            to[o] = static_cast<uint8_t>(
+                min(Float::all(static_cast<float>(high)), max(byte, Float::all(static_cast<float>(low)))).to_int().v);
         }
     }
 };

@@ -29,14 +29,11 @@ inline void add_column(const ConvFinish& finish, const ConvStretch& stretch, Col
 
 template <typename V>
 EW_ONCE void activate_column(const ConvFinish& finish, Column* column) {
-    if (finish.activation == Function::kNone) return;
-    for (int64_t o = 0; o < column->outputs; o += 4 * V::kLanes) {
-        V v[4];
-        for (int i = 0; i < 4; ++i)
-            v[i] = V::load_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
-        activate(finish, v);
-        for (int i = 0; i < 4; ++i) v[i].store_some(column->values + o + i * V::kLanes, column->outputs - o - i * V::kLanes);
-    }
+    with_activation<V>(finish, [&](auto activation) EW_LAMBDA_INLINE {
+        for (int64_t o = 0; o < column->outputs; o += V::kLanes) {
+            activation(V::load(column->values + o)).store(column->values + o);
+        }
+    });
 }
 
 // The rounding before the residual.
@@ -44,7 +41,7 @@ template <typename V>
 EW_ONCE void round_column(const ConvFinish& finish, Column* column) {
     for (int64_t o = 0; o < column->outputs; o += V::kLanes) {
         V v[1] = {V::load(column->values + o)};
-        round_inner(finish, v);
+        round_inner<true>(finish, v);
         v[0].store(column->values + o);
     }
 }

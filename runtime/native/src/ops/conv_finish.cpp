@@ -10,6 +10,8 @@ constexpr Function kActivations[] = {Function::kNone,      Function::kRelu, Func
                                      Function::kGeluTanh,  Function::kSilu, Function::kSigmoid,  Function::kHardSigmoid,
                                      Function::kHardSwish, Function::kTanh, Function::kLeakyRelu};
 
+constexpr float kCoarseStep = 1.0f / 512;  // of y, from which on GELU need not be exact
+
 bool is_byte(DType dtype) { return dtype == EW_U8 || dtype == EW_S8; }
 
 // float32 as it is, 8 bits in fours.
@@ -78,6 +80,7 @@ Status read_y(const Setup& setup, const Tensor& y, ConvFinish* finish) {
     int64_t zero_point = 0;
     EW_TRY(read_quantization(setup, "y_scale", "y_zero_point", y.dtype, &scale, &zero_point));
     finish->y_inverse_scale = 1 / scale;
+    finish->coarse = scale > kCoarseStep;
     finish->y_zero_point = static_cast<int32_t>(zero_point);
     finish->low = y.dtype == EW_S8 ? -128 : 0;
     finish->high = finish->low + 255;
@@ -92,6 +95,18 @@ bool bounded(const ConvScales& scales, bool integer, int64_t products) {
         if (!(std::fabs(scales.scale[i]) * most + std::fabs(scales.bias[i]) < 1e9)) return false;
     }
     return true;
+}
+
+// Puts the zero point of the residual into what is added to each value, in a finish that is to be direct.
+void shift_residual(bool residual, ConvFinish* finish, ConvScales* scales) {
+    if (!residual || finish->residual == EW_F32) return;
+    const float shift = finish->residual_zero_point * finish->residual_scale;
+    finish->residual_zero_point = 0;
+    if (finish->rounds) {
+        finish->inner_shift -= shift;
+    } else {
+        for (float& bias : scales->bias) bias -= shift;
+    }
 }
 
 // Puts the quantization of y into scale and bias, and a clamp into the bounds of its bytes.
@@ -120,6 +135,7 @@ void quantize_directly(bool residual, int64_t products, ConvFinish* finish, Conv
         finish->low = low, finish->high = high;
     }
     *scales = std::move(direct);
+    shift_residual(residual, finish, scales);
     finish->direct = true;
 }
 
@@ -130,6 +146,12 @@ void choose_direct(bool residual, int64_t products, ConvFinish* finish, ConvScal
     if (finish->activation != Function::kNone && !(clamp && finish->alpha <= finish->beta)) return;
     if (residual && clamp && !finish->residual_first) return;
     if (finish->y != EW_F32) return quantize_directly(residual, products, finish, scales);
+    if (finish->rounds) {
+        for (float& scale : scales->scale) scale *= finish->inner_inverse_scale;
+        for (float& bias : scales->bias) bias *= finish->inner_inverse_scale;
+        finish->inner_inverse_scale = 1;
+    }
+    shift_residual(residual, finish, scales);
     finish->clamps = clamp;
     finish->direct = true;
 }
