@@ -18,6 +18,7 @@ constexpr int64_t kLine = 16;                // outputs of a line of dense weigh
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 6;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
+constexpr int64_t kPiecePixels = 16;         // of a row of a tile that are packed at once
 
 // What becomes of the sums: the same for the whole operator.
 struct ConvFinish {
@@ -101,6 +102,33 @@ struct ConvPack {
     uint32_t fill;      // 4 bytes
 };
 
+// Neighbouring lanes of 16 pixels of a tile that meet neighbouring pixels of the input; the other lanes meet other pieces or padding.
+struct ConvPiece {
+    int64_t from;     // bytes: what lane 0 would meet
+    uint32_t pixels;  // of a step of 2: those to read, from `from` on
+    uint16_t lanes;
+    uint16_t last;    // of its 16 pixels
+};
+
+// One position of the kernel: what the pixels of a tile meet there, `shift` bytes further on than the pieces say.
+struct ConvSpot {
+    const ConvPiece* pieces;
+    int64_t shift;
+};
+
+struct ConvTile {
+    const uint8_t* x;    // of the first plane
+    int64_t x_plane;     // bytes
+    int64_t planes;
+    uint8_t* tile;       // of the first plane's first spot
+    int64_t tile_plane;  // bytes
+    int64_t row_bytes;   // from spot to spot
+    const ConvSpot* spots;
+    int64_t spot_count;
+    int64_t step;
+    uint32_t fill;       // 4 bytes
+};
+
 struct ConvKernel {
     const char* name;
     int64_t lanes;    // pixels of a vector
@@ -114,6 +142,7 @@ struct ConvKernel {
     // Sums [4][row], row a multiple of the lanes, of stretch.outputs <= 4 outputs.
     void (*finish)(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch);
     void (*pack)(const ConvPack& pack);
+    void (*fill)(const ConvTile& tile);
     // bfloat16: float32 rows of a tile, of `planes` planes, to rows of pairs of planes, from the tile's start on; else null.
     void (*pair)(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes);
 };

@@ -6,9 +6,9 @@
 namespace ew {
 
 extern const ConvKernel kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
-const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_generic);
-const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_generic);
-const ConvKernel kConvF32Avx2 = kernel_of<Float256>("f32_avx2", pack_generic);
+const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_generic, fill_generic);
+const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_generic, fill_generic);
+const ConvKernel kConvF32Avx2 = kernel_of<Float256>("f32_avx2", pack_generic, fill_generic);
 
 }  // namespace ew
 #endif

@@ -26,7 +26,7 @@ struct Float512 : Avx512 {
 }  // namespace
 
 extern const ConvKernel kConvF32Avx512;
-const ConvKernel kConvF32Avx512 = kernel_of<Float512>("f32_avx512", pack_avx512);
+const ConvKernel kConvF32Avx512 = kernel_of<Float512>("f32_avx512", pack_avx512, fill_avx512);
 
 }  // namespace ew
 #endif

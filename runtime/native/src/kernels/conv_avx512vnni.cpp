@@ -31,7 +31,7 @@ struct Vnni512 : Avx512 {
 }  // namespace
 
 extern const ConvKernel kConvS8Avx512Vnni;
-const ConvKernel kConvS8Avx512Vnni = kernel_of<Vnni512>("s8_avx512vnni", pack_avx512);
+const ConvKernel kConvS8Avx512Vnni = kernel_of<Vnni512>("s8_avx512vnni", pack_avx512, fill_avx512);
 
 }  // namespace ew
 #endif

@@ -1,4 +1,5 @@
 // The readable version of conv's kernels, and the table that picks one.
+#include <algorithm>
 #include <cstring>
 
 #include "conv_pack.h"
@@ -84,8 +85,8 @@ struct ScalarFloat : Scalar {
     static Float to_float(Sum sum) { return {sum}; }
 };
 
-constexpr ConvKernel kInt = kernel_of<ScalarInt>("s8_generic", pack_generic);
-constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic);
+constexpr ConvKernel kInt = kernel_of<ScalarInt>("s8_generic", pack_generic, fill_generic);
+constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic, fill_generic);
 
 }  // namespace
 
@@ -109,6 +110,28 @@ const ConvKernel* brain_kernel(Isa isa) {
 #endif
     (void)isa;
     return nullptr;
+}
+
+// What a piece's pixels meet, to a row of a tile.
+static void copy_piece(const ConvPiece& piece, const uint8_t* from, int64_t step, uint8_t* to) {
+    for (int64_t lane = 0; lane < kPiecePixels; ++lane) {
+        if (piece.lanes >> lane & 1) std::memcpy(to + lane * 4, from + piece.from + lane * step * 4, 4);
+    }
+}
+
+void fill_generic(const ConvTile& tile) {
+    for (int64_t plane = 0; plane < tile.planes; ++plane) {
+        for (int64_t s = 0; s < tile.spot_count; ++s) {
+            uint8_t* to = tile.tile + plane * tile.tile_plane + s * tile.row_bytes;
+            const ConvPiece* piece = tile.spots[s].pieces;
+            for (int64_t at = 0; at < tile.row_bytes; at += kPiecePixels * 4, ++piece) {
+                for (int64_t i = at; i < std::min(at + kPiecePixels * 4, tile.row_bytes); i += 4) std::memcpy(to + i, &tile.fill, 4);
+                const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
+                copy_piece(*piece, x, tile.step, to + at);
+                while (!piece->last) copy_piece(*++piece, x, tile.step, to + at);
+            }
+        }
+    }
 }
 
 void pack_generic(const ConvPack& pack) {

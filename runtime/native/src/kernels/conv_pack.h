@@ -7,5 +7,7 @@ namespace ew {
 
 void pack_generic(const ConvPack& pack);
 void pack_avx512(const ConvPack& pack);
+void fill_generic(const ConvTile& tile);
+void fill_avx512(const ConvTile& tile);
 
 }  // namespace ew

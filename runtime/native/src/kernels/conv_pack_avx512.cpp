@@ -40,7 +40,48 @@ EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps
     }
 }
 
+// Every second of some pixels in its lane, the other lanes from `rest`.
+EW_INLINE __m512i halved(const ConvPiece& piece, const uint8_t* from, __m512i rest) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i low = _mm512_maskz_loadu_epi32(static_cast<__mmask16>(piece.pixels), from);
+    const __m512i high = _mm512_maskz_loadu_epi32(static_cast<__mmask16>(piece.pixels >> 16), from + 64);
+    return _mm512_mask_mov_epi32(rest, piece.lanes, _mm512_permutex2var_epi32(low, even, high));
+}
+
+// kStep: that of the tile, 0 where it is neither 1 nor 2.
+template <int kStep>
+EW_INLINE __m512i loaded(const ConvPiece& piece, const uint8_t* x, __m512i steps, __m512i rest) {
+    if (kStep == 1) return _mm512_mask_loadu_epi32(rest, piece.lanes, x + piece.from);
+    if (kStep == 2) return halved(piece, x + piece.from, rest);
+    return _mm512_mask_i32gather_epi32(rest, piece.lanes, steps, x + piece.from, 4);
+}
+
+template <int kStep>
+void fill_all(const ConvTile& tile) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i steps = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(tile.step)));
+    const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(tile.fill));
+    for (int64_t plane = 0; plane < tile.planes; ++plane) {
+        uint8_t* to = tile.tile + plane * tile.tile_plane;
+        for (int64_t s = 0; s < tile.spot_count; ++s) {
+            const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
+            const ConvPiece* piece = tile.spots[s].pieces;
+            for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64, ++piece) {
+                __m512i row = loaded<kStep>(*piece, x, steps, fill);
+                while (!piece->last) row = loaded<kStep>(*++piece, x, steps, row);
+                _mm512_storeu_si512(to, row);
+            }
+        }
+    }
+}
+
 }  // namespace
+
+void fill_avx512(const ConvTile& tile) {
+    if (tile.step == 1) return fill_all<1>(tile);
+    if (tile.step == 2) return fill_all<2>(tile);
+    fill_all<0>(tile);
+}
 
 void pack_avx512(const ConvPack& pack) {
     const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(pack.fill));

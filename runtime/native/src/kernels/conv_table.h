@@ -24,9 +24,9 @@ void sparse_of(const ConvFinish& finish, const ConvBlock& block, const ConvStret
 }
 
 template <typename Op>
-constexpr ConvKernel kernel_of(const char* name, void (*pack)(const ConvPack&)) {
+constexpr ConvKernel kernel_of(const char* name, void (*pack)(const ConvPack&), void (*fill)(const ConvTile&)) {
     return {name, Op::kLanes, Op::kVectors, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>, finish_block<Op>, pack,
-            nullptr};
+            fill, nullptr};
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 
 #include "../kernels/vectors.h"
 #include "conv_finish.h"
-#include "conv_geometry.h"
+#include "conv_tile.h"
 
 namespace ew {
 namespace {
@@ -302,14 +302,7 @@ private:
         block->x = scratch;
         block->x_stride = width * 4;
         if (packed) return;
-        ConvRow rows[kMostPixels];
-        ConvRun runs[3 * kMostPixels + 1];
-        const int64_t row_count = make_rows(geometry_, tile.first, tile.pixels, rows);
-        for (int64_t position = 0; position < geometry_.positions; ++position) {
-            const int64_t count = make_runs(geometry_, rows, row_count, position, width - tile.pixels, runs);
-            kernel_->pack({from, plane, planes, scratch + position * width * 4, geometry_.positions * width * 4, runs, count,
-                           geometry_.stride[2], fill_});
-        }
+        fill_tile(geometry_, *kernel_, {from, planes, tile.first, tile.pixels, width, fill_, scratch});
         if (kernel_->pair) kernel_->pair(scratch, planes, geometry_.positions, width * 4);
         else if (brain_) round_(reinterpret_cast<float*>(scratch), planes * geometry_.positions * width);
     }

@@ -34,32 +34,11 @@ Status read_pads(const Setup& setup, int32_t spatial, int64_t* begins, int64_t* 
     return {};
 }
 
-int64_t ceil_divide(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-
 // A kernel of one position that moves by one, without padding.
 bool is_pointwise(const ConvGeometry& g) {
     bool same = g.positions == 1;
     for (int i = 0; i < 3; ++i) same = same && g.stride[i] == 1 && g.pad[i] == 0 && g.in[i] == g.out[i];
     return same;
-}
-
-struct Row {
-    ConvRun* next;
-    int64_t pixel;  // of the tile
-
-    void add(int64_t count, int64_t source) {
-        if (count <= 0) return;
-        *next++ = {static_cast<int32_t>(pixel), static_cast<int32_t>(count), source};
-        pixel += count;
-    }
-};
-
-// Columns [low, high) of a row meet the input at `source` + column * stride, the others padding.
-void add_row(const ConvRow& row, int64_t low, int64_t high, int64_t source, int64_t stride, Row* to) {
-    if (low >= high) return to->add(row.end - row.begin, -1);
-    to->add(low - row.begin, -1);
-    to->add(high - low, source + low * stride);
-    to->add(row.end - high, -1);
 }
 
 }  // namespace
@@ -94,41 +73,6 @@ Status read_geometry(const Setup& setup, const Tensor& x, const Tensor& y, ConvG
     }
     g.pointwise = is_pointwise(g);
     return {};
-}
-
-int64_t make_rows(const ConvGeometry& g, int64_t first, int64_t count, ConvRow* rows) {
-    if (g.pointwise) {
-        rows[0] = {first, first + count, 0, 0};
-        return 1;
-    }
-    const ConvRow* begin = rows;
-    int64_t line = first / g.out[2], column = first % g.out[2];
-    for (int64_t left = count; left > 0; ++line, column = 0) {
-        const int64_t end = std::min(g.out[2], column + left);
-        *rows++ = {column, end, line % g.out[1] * g.stride[1] - g.pad[1], line / g.out[1] * g.stride[0] - g.pad[0]};
-        left -= end - column;
-    }
-    return rows - begin;
-}
-
-int64_t make_runs(const ConvGeometry& g, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare,
-                  ConvRun* runs) {
-    Row to{runs, 0};
-    const int64_t kernel_x = position % g.kernel[2], line = position / g.kernel[2];
-    const int64_t shift = kernel_x * g.dilation[2] - g.pad[2];
-    const int64_t shift_y = line % g.kernel[1] * g.dilation[1], shift_z = line / g.kernel[1] * g.dilation[0];
-    // All columns that meet the input at this position.
-    const int64_t low = ceil_divide(-shift, g.stride[2]), high = ceil_divide(g.in[2] - shift, g.stride[2]);
-    for (const ConvRow* row = rows; row != rows + row_count; ++row) {
-        const int64_t y = row->y + shift_y, z = row->z + shift_z;
-        if (g.pointwise) to.add(row->end - row->begin, row->begin);
-        else if (y < 0 || y >= g.in[1] || z < 0 || z >= g.in[0]) to.add(row->end - row->begin, -1);
-        else
-            add_row(*row, std::max(low, row->begin), std::min(high, row->end), (z * g.in[1] + y) * g.in[2] + shift, g.stride[2],
-                    &to);
-    }
-    to.add(spare, -1);
-    return to.next - runs;
 }
 
 }  // namespace ew

@@ -18,18 +18,4 @@ struct ConvGeometry {
 // From the attributes kernel, strides, dilations and pads. Refuses what does not give y's dims.
 Status read_geometry(const Setup& setup, const Tensor& x, const Tensor& y, ConvGeometry* geometry);
 
-// Neighbouring output pixels of one row.
-struct ConvRow {
-    int64_t begin, end;  // columns
-    int64_t y, z;        // the input row and slice of the kernel's first position
-};
-
-// The rows of `count` output pixels from `first` on. `rows` has room for `count`. Returns how many there are.
-int64_t make_rows(const ConvGeometry& geometry, int64_t first, int64_t count, ConvRow* rows);
-
-// What these pixels meet at one position of the kernel, then `spare` pixels of padding. `runs` has room for 3 a row and 1.
-// Returns how many there are.
-int64_t make_runs(const ConvGeometry& geometry, const ConvRow* rows, int64_t row_count, int64_t position, int64_t spare,
-                  ConvRun* runs);
-
 }  // namespace ew
