@@ -102,7 +102,7 @@ struct ConvPack {
     uint32_t fill;      // 4 bytes
 };
 
-// Neighbouring lanes of 16 pixels of a tile that meet neighbouring pixels of the input; the other lanes meet other pieces or padding.
+// Neighbouring lanes of 16 pixels of a tile that meet neighbouring pixels of the input; the others meet other pieces or padding.
 struct ConvPiece {
     int64_t from;     // bytes: what lane 0 would meet
     uint32_t pixels;  // of a step of 2: those to read, from `from` on
