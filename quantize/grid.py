@@ -32,11 +32,13 @@ class Grid:
         dtype: a key of ``LIMITS``.
         symmetric: the zero point is fixed: 0 for int8, 128 for uint8.
         power_of_two: the scale is a power of two, so that rescaling is a shift.
+        one_sided: a symmetric uint8 grid begins at zero (zero point 0) for tensors that are never negative.
     """
 
     dtype: str
     symmetric: bool
     power_of_two: bool = False
+    one_sided: bool = False
 
     @cached_property
     def low(self) -> int:
@@ -55,12 +57,16 @@ class Grid:
         """
         lo, hi = min(lo, 0.0), max(hi, 0.0)
         if max(-lo, hi) < _SMALLEST_RANGE:
-            return Scale(np.float32(1.0), self._middle if self.symmetric else self.low)
-        if self.symmetric:
+            return Scale(np.float32(1.0), self._middle if self.centred(lo) else self.low)
+        if self.centred(lo):
             return Scale(self._step(max(-lo, hi) / (self.high - self._middle)), self._middle)
         scale = self._step((hi - lo) / (self.high - self.low))
         zero_point = round(self.low - lo / float(scale))
         return Scale(scale, min(max(zero_point, self.low), self.high))
+
+    def centred(self, lo: float) -> bool:
+        """Whether the range of a tensor whose least value is ``lo`` lies evenly about zero."""
+        return self.symmetric and not (self.one_sided and lo >= 0)
 
     def round_trip(self, values: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
         """What the values become: quantized (half to even, saturating, as ONNX's QuantizeLinear) and back."""

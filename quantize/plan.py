@@ -98,7 +98,7 @@ class Plan:
         dtype = self.spec.activation_dtype
         if dtype in ("uint4", "int4") and self._read_widely(self.group(value)):
             dtype = dtype.replace("4", "8")
-        return Grid(dtype, self.spec.activation_symmetric, self.spec.power_of_two)
+        return Grid(dtype, self.spec.activation_symmetric, self.spec.power_of_two, self.spec.one_sided)
 
     def _read_widely(self, group: ir.Value) -> bool:
         return any(

@@ -26,6 +26,7 @@ class QuantSpec:
         activation_dtype: ``uint8``, ``int8``, ``uint16``, ``int16``, ``uint4``, ``int4``; ``float32``: only weights are
             quantized.
         activation_symmetric: zero point 0 (int8) or 128 (uint8).
+        one_sided: with symmetric uint8, zero point 0 for tensors that are never negative: no step lies where no value comes.
         weight_dtype: what weights are stored as, ``int8`` or ``int4`` (opset 21); always symmetric.
         weight_bits: the integers lie within ±(2^(bits−1) − 1), whatever they are stored as.
         weight_group: this many consecutive inputs share a scale (opset 21, ``block_size``); 0: no groups.
@@ -51,6 +52,7 @@ class QuantSpec:
 
     activation_dtype: str = "uint8"
     activation_symmetric: bool = False
+    one_sided: bool = False
     weight_dtype: str = "int8"
     weight_bits: int = 8
     weight_group: int = 0

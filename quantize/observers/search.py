@@ -15,13 +15,13 @@ _ROUNDS = 2  # one end, the other end, and once more with both moved
 def cheapest_range(
     lowest: float, highest: float, grid: Grid, cost: Callable[[float, float], float], least: float = 1 / _STEPS
 ) -> tuple[float, float]:
-    """Shrink the range that was seen, end by end (both at once on a symmetric grid), to where ``cost(lo, hi)`` is least.
+    """Shrink the range that was seen, end by end (both at once where the grid is centred on zero), to where ``cost(lo, hi)`` is least.
 
     Neither end goes below the share ``least`` of what was seen. Of equal costs the widest range wins, so nothing saturates
     without gain.
     """
     shares = np.linspace(1.0, least, _STEPS)
-    if grid.symmetric:
+    if grid.centred(lowest):
         largest = max(-lowest, highest)
         best = float(shares[int(np.argmin([cost(-largest * share, largest * share) for share in shares]))])
         return max(lowest, -largest * best), min(highest, largest * best)

@@ -79,7 +79,7 @@ class BalanceChannels(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(self.balanced))
 
     def _balance(self, writer: Writer, site: _Site, seen: ChannelStatistics) -> None:
-        grid = Grid(self._spec.activation_dtype, self._spec.activation_symmetric)
+        grid = Grid(self._spec.activation_dtype, self._spec.activation_symmetric, one_sided=self._spec.one_sided)
         readers = [_reader(layer) for layer in site.layers]
         factors, gain = best_factors(seen, readers, grid, self._spec.bits)
         if gain < _LEAST_GAIN_DB:

@@ -91,7 +91,8 @@ class SelectLayers(DecidingPass):
             return "it has no weights, and only weights are quantized"
         if not self.plan.spec.attention:
             return "it multiplies two activations, which the target keeps in float"
-        if self.plan.spec.activation_symmetric and any(_is_probability(value) for value in node.inputs):
+        spec = self.plan.spec
+        if spec.activation_symmetric and not spec.one_sided and any(_is_probability(value) for value in node.inputs):
             return "it multiplies probabilities: of a symmetric grid only half of the steps lie between 0 and 1"
         return ""
 

@@ -27,7 +27,8 @@ _WHY = {"int8": "quantized activations", "w4": "int4 weights", "w4g32": "blocks"
 
 
 def spec_of(scheme: str, device: DeviceProfile) -> QuantSpec:
-    """Symmetric activations (the form that coremltools' own tools make), weights per output channel, biases in float.
+    """Symmetric uint8 activations, one-sided where nothing is negative (the form that coremltools.optimize.torch makes),
+    weights per output channel, biases in float.
 
     Biases stay constants of the layer: MIL has no int32 bias. Attention between two activations stays in float16, where
     the Neural Engine computes it anyway. Schemes without activations change weights alone.
@@ -45,8 +46,9 @@ def spec_of(scheme: str, device: DeviceProfile) -> QuantSpec:
             fix="Choose another device profile, or another scheme",
         )
     base = QuantSpec(
-        activation_dtype="int8",
+        activation_dtype="uint8",
         activation_symmetric=True,
+        one_sided=True,
         quantize_bias=False,
         quantize_outputs=(),
         attention=False,

@@ -102,6 +102,7 @@ def sqnr_db(float_model: ir.Model, made: ir.Model, data: Dataset) -> float:
 SPECS = {
     "asymmetric": QuantSpec(),
     "symmetric": QuantSpec(activation_dtype="int8", activation_symmetric=True, quantize_bias=False),
+    "one-sided": QuantSpec(activation_symmetric=True, one_sided=True, quantize_bias=False),
     "seven bits": QuantSpec(reduce_range=True),
     "per tensor": QuantSpec(per_channel=False),
 }
@@ -127,7 +128,8 @@ def test_weights_biases_and_activations_have_the_form_that_was_asked_for(cnn: ir
         assert x is not None and w is not None and {x.op_type, w.op_type} == {"DequantizeLinear"}
         zero, weights = x.inputs[2].const_value, w.inputs[0].const_value
         assert zero is not None and zero.dtype.numpy().name == spec.activation_dtype
-        assert not spec.activation_symmetric or int(zero.numpy()) == 0
+        # The input has negative values: its symmetric grid is centred.
+        assert not spec.activation_symmetric or int(zero.numpy()) == (128 if spec.one_sided else 0)
         assert weights is not None and weights.numpy().dtype == np.int8
         assert np.abs(weights.numpy().astype(int)).max() <= (63 if spec.reduce_range else 127)
         assert w.inputs[1].const_value.numpy().shape == ((8,) if spec.per_channel else ())
@@ -220,6 +222,21 @@ def test_observers_do_not_depend_on_how_the_values_come(method: str) -> None:
     (lo, hi), (low, high) = one.range(grid), many.range(grid)
     assert low == pytest.approx(lo, rel=0.05) and high == pytest.approx(hi, rel=0.05)
     assert values.min() <= lo < 0 < hi <= values.max()
+
+
+@pytest.mark.parametrize("method", sorted(OBSERVERS))
+def test_a_one_sided_grid_wastes_no_step_on_what_is_never_negative(method: str) -> None:
+    from edgewise.quantize.grid import Grid
+
+    grid = Grid("uint8", symmetric=True, one_sided=True)
+    values = np.random.default_rng(0).normal(size=40_000).astype(np.float32)
+    signed, positive = find_observer(method)(), find_observer(method)()
+    signed.update(values)
+    positive.update(np.abs(values))
+    centred, begun_at_zero = (grid.fit(*observer.range(grid)) for observer in (signed, positive))
+    assert (centred.zero_point, begun_at_zero.zero_point) == (128, 0)
+    assert begun_at_zero.scale < 0.6 * centred.scale
+    assert grid.fit(0.0, 0.0).zero_point == 0
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])

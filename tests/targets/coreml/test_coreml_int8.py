@@ -185,12 +185,8 @@ def test_the_scheme_is_what_the_quantizer_makes(
     build_model: BuildModel, iphone: DeviceProfile, small_graph: Any
 ) -> None:
     spec = TARGET.quantization("int8", iphone)
-    assert (spec.activation_dtype, spec.activation_symmetric, spec.per_channel, spec.quantize_bias) == (
-        "int8",
-        True,
-        True,
-        False,
-    )
+    assert (spec.activation_dtype, spec.activation_symmetric, spec.one_sided) == ("uint8", True, True)
+    assert (spec.per_channel, spec.quantize_bias) == (True, False)
     model = small_graph("conv_net")
     data = random_data([TensorSpec("x", "float32", (1, 3, 16, 16))], 8)
     made = quantize(model, spec, data, allow_random=True).model
