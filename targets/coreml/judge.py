@@ -24,6 +24,8 @@ def judge(node: NodeView) -> Refusal | None:
     row = table().get((node.node.domain, node.node.op_type))
     if row is None:
         return _unknown(node)
+    if row.control:
+        return row.check(node)
     if node.ios < row.ios:
         return Refusal(
             f"iOS {node.ios} as deployment target", f"{row.op} from iOS {row.ios} on",

@@ -9,6 +9,7 @@ import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from edgewise.targets.base import TargetError
+from edgewise.targets.coreml.control import OPERATORS, write_out
 from edgewise.targets.coreml.expand import expand
 from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
@@ -42,10 +43,21 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     passes.InlinePass()(ready)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
     _fix_dims(ready, dims)
-    ready = expand(ready)
+    ready = _folded(expand(ready))
+    while _has_control(ready) and write_out(ready):
+        ready = _folded(expand(ready))
+    if ios >= _FIRST_WITH_ATTENTION:
+        fuse_attention(ready)
+        passes.RemoveUnusedNodesPass()(ready)
+    passes.TopologicalSortPass()(ready)
+    return ready
+
+
+def _folded(model: ir.Model) -> ir.Model:
+    """Constants computed, branches of constant conditions taken, shapes known; in place."""
     try:
         optimizer.fold_constants(
-            ready,
+            model,
             onnx_shape_inference=True,
             input_size_limit=_LIMIT,
             output_size_limit=_LIMIT,
@@ -59,14 +71,16 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
             expected="a valid ONNX model",
             fix="Check it with onnx.checker",
         ) from error
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
-    passes.RemoveUnusedNodesPass()(ready)
-    _infer_shapes(ready)
-    if ios >= _FIRST_WITH_ATTENTION:
-        fuse_attention(ready)
-        passes.RemoveUnusedNodesPass()(ready)
-    passes.TopologicalSortPass()(ready)
-    return ready
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    if _has_control(model):
+        passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    _infer_shapes(model)
+    return model
+
+
+def _has_control(model: ir.Model) -> bool:
+    return any(node.op_type in OPERATORS for node in model.graph)
 
 
 def _infer_shapes(model: ir.Model) -> None:

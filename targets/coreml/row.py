@@ -38,6 +38,7 @@ class Row:
         along: works along one axis, by default this one: ranks above 5 are seen as three axes.
         stack: multiplies stacks of matrices: ranks above 5 are seen as one stack.
         elementwise: looks at each element alone, whatever the axes: ranks above 5 are collapsed for it.
+        control: holds graphs; written out before nodes are judged, so one that is left is refused by ``check``.
         note: limits, for the table in the docs.
         domain: "" is ONNX's own.
     """
@@ -53,5 +54,6 @@ class Row:
     elementwise: bool = False
     along: int | None = None
     stack: bool = False
+    control: bool = False
     note: str = ""
     domain: str = ""

@@ -11,7 +11,7 @@ from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import parse_options
 from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.devices import DeviceProfile
-from edgewise.targets.nodes import node_names, op_name
+from edgewise.targets.nodes import bodies, node_names, op_name
 
 
 def support(model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
@@ -28,13 +28,14 @@ def support(model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
 
 
 def _by_caller(model: ir.Model, reasons: dict[str, str]) -> list[NodeSupport]:
-    """Nodes are known again by their name; what came out of a function is laid on the calls of functions."""
+    """Nodes are known again by their name; what came out of a function or a body is laid on the node that held it."""
     names = node_names(model.graph)
     own = set(names)
     inside = "; ".join(sorted({reason for name, reason in reasons.items() if name not in own}))
     entries = []
     for node, node_name in zip(model.graph, names, strict=True):
         called = node.op_identifier() in model.functions or is_defined(node.domain, node.op_type, opset_of(model))
-        reason = reasons.get(node_name, "") or (inside if called else "")
+        body = next((reason for name, reason in reasons.items() if name.startswith(f"{node_name}/")), "")
+        reason = reasons.get(node_name, "") or (inside if called else "") or (body if any(bodies(node)) else "")
         entries.append(NodeSupport(node_name, op_name(node), not reason, reason))
     return entries
