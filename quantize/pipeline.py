@@ -28,6 +28,7 @@ from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq
 from edgewise.quantize.passes.select_layers import SelectLayers
+from edgewise.quantize.passes.shift_biases import ShiftBiases
 from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
@@ -55,6 +56,7 @@ def quantize(
     allow_random: bool = False,
     rounding: str = "auto",
     correct_biases: bool = False,
+    shift_biases: bool = False,
     analyze: bool = False,
     progress: Progress = silent,
 ) -> Rewritten:
@@ -71,6 +73,7 @@ def quantize(
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
         rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits, else ``squant``.
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
+        shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
         progress: told how far the work is.
 
@@ -114,16 +117,18 @@ def quantize(
         RemoveUnusedNodesPass(),
     ):
         model = write(model).model
-    needed = rounding != "squant" or correct_biases or analyze
+    needed = rounding != "squant" or correct_biases or shift_biases or analyze
     kept: Sequence[Arrays] = kept_samples(reference, chosen) if needed else ()
     rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
-    for step in {"squant": (), "gptq": (rounder,), "adaround": (rounder, learn)}[rounding]:
+    shift = ShiftBiases(reference, plan, kept, progress)
+    roundings: dict[str, list[ir.passes.InPlacePass]] = {"squant": [], "gptq": [rounder], "adaround": [rounder, learn]}
+    asked_for = [step for step, wanted in ((shift, shift_biases), (correct, correct_biases)) if wanted]
+    for step in [*roundings[rounding], *asked_for]:
         model = step(model).model
-    if correct_biases:
-        model = correct(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
     report["learned"] = learn.learned
+    report["biases_shifted"] = shift.shifted
     report["biases_corrected"] = correct.corrected
     if analyze:
         report["sensitivity"] = sensitivities(reference, plan, kept, progress)

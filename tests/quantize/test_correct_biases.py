@@ -74,6 +74,21 @@ def test_the_mean_shift_goes(text: str, spec: QuantSpec, graph: Make, dataset: M
     assert error_after < error_before
 
 
+@pytest.mark.parametrize("text", [CONV, LINEAR, GEMM])
+def test_the_mean_of_the_weights_errors_goes_without_the_quantized_network(
+    text: str, graph: Make, dataset: Make, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("edgewise.quantize.rounding._balance", lambda steps, integers, top: integers)
+    model, data, unseen = build(graph, text), positive(dataset, text, 32), positive(dataset, text, 32, seed=9)
+    spec = QuantSpec(weight_bits=3, activation_dtype="float32", quantize_bias=False, quantize_outputs=())
+    plain, made = (quantize(model, spec, data, rounding="squant", shift_biases=on) for on in (False, True))
+    assert plain.report["biases_shifted"] == [] and len(made.report["biases_shifted"]) == BIASED[text]
+    (before, error_before), (after, error_after) = (shift(model, m.model, unseen) for m in (plain, made))
+    if text == GEMM:  # one layer: all of the shift is its own
+        assert after < before / 10
+    assert error_after < error_before and after < before
+
+
 def test_one_sample_corrects_nothing(graph: Make, dataset: Make) -> None:
     made = quantize(build(graph, CONV), QuantSpec(weight_bits=3), positive(dataset, CONV, 1), correct_biases=True)
     assert made.report["biases_corrected"] == []

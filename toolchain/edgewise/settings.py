@@ -59,6 +59,7 @@ class QuantizeSettings:
     wide: tuple[str, ...] = ()
     analyze: bool = False
     correct_biases: bool = False
+    shift_biases: bool = False
     allow_random_calibration: bool = False
     seed: int = 0
     max_drop: float | None = None
