@@ -31,7 +31,7 @@ IOS = 18
 LEAST = {
     "activation": 50, "cells": 10, "conv": 14, "detection": 12, "elementwise": 125, "filling": 15, "indexing": 25, "linear": 17,
     "normalization": 29, "padding": 3, "pool": 30, "quantization": 2, "rare": 17, "recurrent": 4, "reduction": 110,
-    "resize": 30, "sampling": 15, "shape": 45, "slicing": 53, "attention": 0, "control": 4, "einsum": 0,
+    "resize": 30, "sampling": 15, "shape": 45, "slicing": 53, "attention": 0, "control": 3, "einsum": 0,
 }  # fmt: skip
 _PLAIN = {np.dtype(name) for name in ("float32", "float16", "int32", "int64", "bool", "int8", "uint8")}
 
