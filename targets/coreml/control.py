@@ -282,7 +282,8 @@ def _stacked(node: ir.Node, values: Sequence[ir.Value], axis: int, name: str) ->
 
 def _replace(output: ir.Value, result: ir.Value) -> None:
     """What reads an output reads the result; a graph's output keeps its name."""
-    result.dtype = result.dtype or output.dtype
+    if result.dtype is None and output.dtype is not None:
+        result.dtype = output.dtype
     node = output.producer()
     if node is not None and output.is_graph_output():
         name, output.name = str(output.name), f"{output.name}/before"

@@ -27,10 +27,9 @@ _WHY = {"int8": "quantized activations", "w4": "int4 weights", "w4g32": "blocks"
 
 
 def spec_of(scheme: str, device: DeviceProfile) -> QuantSpec:
-    """Symmetric uint8 activations, one-sided where nothing is negative (the form that coremltools.optimize.torch makes),
-    weights per output channel, biases in float.
+    """Symmetric uint8 activations, one-sided where nothing is negative; weights per output channel; biases in float.
 
-    Biases stay constants of the layer: MIL has no int32 bias. Attention between two activations stays in float16, where
+    It is the form that coremltools.optimize.torch makes. Biases stay constants of the layer: MIL has no int32 bias. Attention between two activations stays in float16, where
     the Neural Engine computes it anyway. Schemes without activations change weights alone.
 
     Raises:
