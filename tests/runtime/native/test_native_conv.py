@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ if "conv_cases" not in sys.modules:
     _spec.loader.exec_module(cases)
 Case, check, int_case, float_case = cases.Case, cases.check, cases.int_case, cases.float_case
 
+erf = np.vectorize(math.erf)
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -114,6 +116,20 @@ def test_its_own_rounding_comes_before_the_residual(run_plan, isa, dtype, activa
         case.attributes |= {"activation": activation, "activation_alpha": 0.25} if activation else {}
         case.residual = rng.integers(0, 100, (2, outputs, pixels)).astype(np.uint8)
         check_rounded(run_plan, case, isa, lambda v: np.where(v < 0, 0.25 * v, v) if activation else v)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("y_scale", [0.03, 0.001])
+@pytest.mark.parametrize("block", [None, (4, 4), (4, 1)])
+def test_gelu_before_eight_bits(run_plan, isa, y_scale, block):
+    """In coarse steps a polynomial, in fine ones exact; far beyond the polynomial's range on both sides."""
+    rng = np.random.default_rng(7)
+    for outputs, pixels in ((22, 53), (64, 16), (70, 3)):
+        case = int_case((2, 20, pixels), (outputs, 20), y=np.dtype("uint8"), block=block)
+        case.scale = rng.uniform(1e-4, 1e-3, outputs).astype(np.float32)
+        case.bias = rng.uniform(-12, 12, outputs).astype(np.float32)
+        case.attributes = {"y_scale": y_scale, "y_zero_point": 15, "activation": "gelu"}
+        check(run_plan, case, isa, activation=lambda v: v * 0.5 * (1 + erf(v / 2**0.5)))
 
 
 def check_rounded(run_plan, case, isa, activation):
