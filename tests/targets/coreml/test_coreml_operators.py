@@ -363,7 +363,7 @@ def test_opset_24_matches_onnx_runtime(built_new: Any, label: str) -> None:
 
 
 def test_every_operator_of_the_table_is_among_the_cases() -> None:
-    # test_coreml_int8.py, test_coreml_fusions.py, test_coreml_expand.py, test_coreml_backend.py
+    # test_coreml_int8.py, test_coreml_fusions.py, test_coreml_expand.py, test_coreml_backend.py, test_coreml_control.py
     elsewhere = {"QuantizeLinear", "DequantizeLinear", "ScaledDotProductAttention", "GRU", "RNN"}
-    elsewhere |= {"NonMaxSuppression", "RoiAlign", "EyeLike", "Acosh"}
+    elsewhere |= {"NonMaxSuppression", "RoiAlign", "EyeLike", "Acosh", "If", "Loop", "Scan"}
     assert {op for _, op in table()} - elsewhere == {case[0] for case in [*CASES, *OLD, *NEW]}
