@@ -3,9 +3,11 @@
     python benchmarks/zoo.py                     the table
     python benchmarks/zoo.py --json > zoo.json   the same as JSON
     python benchmarks/zoo.py --families swin --families levit
+    python benchmarks/zoo.py --build coreml --rows coreml.jsonl --minutes 3      built and computed as well; goes on where it stopped
 
 Each model is built, exported and verified in a process of its own with a time limit; then every target is asked which nodes it takes.
 Untrained networks have zero scales (last BatchNorm of a branch, LayerScale) that would fold whole branches away: they are redrawn.
+With `--build` the target builds each of them in every precision that it has, and its executor's outputs are compared with PyTorch's.
 """
 
 from __future__ import annotations
@@ -16,14 +18,19 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 SEED = 0
 _GOAL = 0.97
+_BUILT_GOAL = 0.95
+_LEAST_DB = {"float32": 70.0, "float16": 40.0}
 _TOY = re.compile(r"test_")  # timm's own unit tests use these
 
 
@@ -121,11 +128,93 @@ def support(model: Any) -> dict[str, dict[str, int]]:
     return refused
 
 
-def run_child(family: str, name: str, parameters: int, timeout_s: int) -> dict[str, Any]:
+def examine_built(name: str, target_name: str) -> dict[str, Any]:
+    """Export one model, build it in each precision, and compare what the target's executor computes with PyTorch."""
+    import torch
+
+    from edgewise.exporter import export
+    from edgewise.exporter.timm_arch import import_timm
+    from edgewise.runtime.errors import EdgewiseError
+    from edgewise.runtime.tensors import TensorSpec
+    from edgewise.targets import find_target
+
+    row: dict[str, Any] = {"target": target_name, "error": None, "db": {}, "seconds": {}}
+    model = build(name)
+    size = import_timm().data.resolve_model_data_config(model)["input_size"]
+    image = torch.randn((1, *size), generator=torch.Generator().manual_seed(SEED))
+    try:
+        exported = export(model, inputs=[TensorSpec("image", "float32", tuple(image.shape))], verify=False).model
+        with torch.no_grad():
+            want = dict(zip((value.name for value in exported.graph.outputs), _flat(model(image)), strict=True))
+        for precision in find_target(target_name).options["compute_precision"].choices:
+            start = time.monotonic()
+            row["db"][precision] = built_db(exported, target_name, precision, {"image": image.numpy()}, want)
+            row["seconds"][precision] = round(time.monotonic() - start, 1)
+    except EdgewiseError as error:
+        row["error"] = str(error)
+    return row
+
+
+def _flat(outputs: Any) -> list[Any]:
+    return [outputs.numpy()] if hasattr(outputs, "numpy") else [array for part in outputs for array in _flat(part)]
+
+
+def built_db(model: Any, target_name: str, precision: str, inputs: dict[str, Any], want: dict[str, Any]) -> float:
+    """Build for the target's default device; the worst output's ratio of signal to noise, in decibels."""
+    from edgewise.runtime.bundle import Bundle
+    from edgewise.runtime.compare import compare_outputs
+    from edgewise.targets import BuildRequest, find_device, find_target
+
+    target = find_target(target_name)
+    with tempfile.TemporaryDirectory() as folder:
+        device = find_device(target.default_device, target_name)
+        result = target.build(BuildRequest(model, Path(folder), device, {"compute_precision": precision}))
+        manifest = {"engine": json.loads(json.dumps(asdict(result))), "files": dict.fromkeys(result.files, "")}
+        executor = target.executor(Bundle(Path(folder), manifest))
+        if isinstance(executor, str):
+            raise SystemExit(executor)
+        found = executor.run(inputs)
+    return round(min(parity.sqnr_db for parity in compare_outputs([want], [found])), 1)
+
+
+def built_well(row: dict[str, Any]) -> bool:
+    """Whether every precision is as near to PyTorch as it has to be."""
+    return not row["error"] and all(db >= _LEAST_DB[precision] for precision, db in row["db"].items())
+
+
+def run_built(wanted: dict[str, list[str]], target: str, rows_file: Path, timeout_s: int, minutes: float) -> bool:
+    """One line of JSON a family, for those that the file does not have yet; whether all are there."""
+    done = {json.loads(line)["family"] for line in rows_file.read_text().splitlines()} if rows_file.exists() else set()
+    end = time.monotonic() + 60 * minutes
+    for family, names in wanted.items():
+        if family in done:
+            continue
+        if time.monotonic() > end:
+            return False
+        name, parameters = smallest(names)
+        row = run_child(family, name, parameters, timeout_s, ["--build", target])
+        with rows_file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{name}: {row['error'] or row['db']}", file=sys.stderr, flush=True)
+    return True
+
+
+def show_built(rows: list[dict[str, Any]]) -> None:
+    """A table in Markdown, those that fall short marked."""
+    precisions = list(dict.fromkeys(precision for row in rows for precision in row["db"]))
+    print("| model | " + " | ".join(precisions) + " | |\n|---|" + "---|" * (len(precisions) + 1))
+    for row in rows:
+        numbers = " | ".join(str(row["db"].get(precision, "")) for precision in precisions)
+        print(f"| `{row['model']}` | {numbers} | {row['error'] or ('' if built_well(row) else 'short')} |")
+    good = sum(built_well(row) for row in rows)
+    print(f"\n{len(rows)} models: {good} hold ({good / max(1, len(rows)):.1%})")
+
+
+def run_child(family: str, name: str, parameters: int, timeout_s: int, more: Sequence[str] = ()) -> dict[str, Any]:
     """Examine a model in a process of its own."""
     row = {"family": family, "model": name, "parameters": parameters}
-    empty = {"exports": False, "verifies": False, "sqnr_db": None, "targets": {}}
-    command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
+    empty: dict[str, Any] = {"exports": False, "verifies": False, "sqnr_db": None, "targets": {}, "db": {}}
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", name, *more]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
@@ -184,15 +273,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one model")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--build", metavar="TARGET", help="build for this target too, and compute what it built")
+    parser.add_argument(
+        "--rows", type=Path, default=Path("zoo.jsonl"), help="with --build: a row a model; those there stay"
+    )
+    parser.add_argument("--minutes", type=float, default=600, help="with --build: begin no model after so long")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(examine(options.one)))
+        print(json.dumps(examine_built(options.one, options.build) if options.build else examine(options.one)))
         return 0
     wanted = {name: models for name, models in families().items() if not options.families or name in options.families}
     unknown = set(options.families) - set(wanted)
     if unknown:
         parser.error(f"unknown families: {', '.join(sorted(unknown))}")
+    if options.build:
+        return _main_built(wanted, options)
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         chosen = [(family, *smallest(models)) for family, models in list(wanted.items())[: options.limit]]
@@ -206,6 +302,20 @@ def main() -> int:
     else:
         show(rows)
     return 0 if summarise(rows)["share"] >= _GOAL else 1
+
+
+def _main_built(wanted: dict[str, list[str]], options: argparse.Namespace) -> int:
+    """Exit code 1 when fewer hold than the goal, 3 when models are left."""
+    chosen = dict(list(wanted.items())[: options.limit])
+    whole = run_built(chosen, options.build, options.rows, options.timeout, options.minutes)
+    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    if options.json:
+        print(json.dumps({"schema_version": 1, "rows": rows}, indent=1))
+    else:
+        show_built(rows)
+    if not whole:
+        return 3
+    return 0 if sum(map(built_well, rows)) >= _BUILT_GOAL * len(rows) else 1
 
 
 if __name__ == "__main__":

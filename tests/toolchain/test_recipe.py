@@ -69,6 +69,27 @@ def test_relative_paths_in_a_file_are_relative_to_the_file(tmp_path: Path, monke
     assert f"source: ../{tmp_path.name}/net.pth\n" in Path("copy/recipe.yaml").read_text()
 
 
+def test_paths_of_one_target_s_own_keys_are_relative_to_the_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("board.toml", "score.py", "labels.txt"):
+        (tmp_path / name).write_text("")
+    own = "quantize: {calib: own.npz, metric: 'score.py:f1'}, build: {options: {labels: labels.txt}}, verify: {metric: top1}"
+    write(
+        tmp_path,
+        f"targets: [{{target: coreml, device: board.toml, {own}, prune: null}}, {{target: cpu, device: x86-64-v3}}]",
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    coreml, cpu = read_recipe(Path(tmp_path.name) / "recipe.yaml").targets
+    assert (coreml.device, cpu.device) == (f"{tmp_path.name}/board.toml", "x86-64-v3")
+    assert coreml.overrides == {
+        "prune": None,
+        "quantize": {"calib": f"{tmp_path.name}/own.npz", "metric": f"{tmp_path.name}/score.py:f1"},
+        "build": {"options": {"labels": f"{tmp_path.name}/labels.txt"}},
+        "verify": {"metric": "top1"},
+    }
+
+
 @pytest.mark.parametrize("place", ["timm:resnet18", "package.module:make", "/abs/net.pth", "hf:owner/model"])
 def test_texts_without_a_relative_path_stay(tmp_path: Path, place: str) -> None:
     assert Recipe(arch=place).relocated(tmp_path, tmp_path / "b").arch == place

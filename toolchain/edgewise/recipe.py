@@ -37,6 +37,7 @@ _PLACES = (
     ("export", "data"), ("prune", "calib"), ("prune", "costs"), ("quantize", "calib"), ("quantize", "judge"),
     ("verify", "data"),
 )  # fmt: skip
+_FILES = (("quantize", "metric"), ("verify", "metric"), ("build", "options"))
 _HEAD: dict[str, Any] = {
     "source": str | None,
     "name": str | None,
@@ -131,13 +132,29 @@ class Recipe:
     def relocated(self, start: Path, end: Path) -> Recipe:
         """The same recipe with its relative paths, so far relative to ``start``, made relative to ``end``."""
         made = replace(self, source=moved(self.source, start, end), arch=moved(self.arch, start, end))
-        for stage, key in _PLACES:
+        for stage in STAGES:
             own = getattr(made, stage)
             if own is not None:
-                made = replace(made, **{stage: replace(own, **{key: moved(getattr(own, key), start, end)})})
-        if made.build is not None:
-            made = replace(made, build=replace(made.build, options=moved_options(made.build.options, start, end)))
-        return made
+                made = replace(made, **{stage: replace(own, **_moved_stage(stage, vars(own), start, end))})
+        targets = tuple(
+            replace(
+                choice,
+                device=moved_options(choice.device, start, end),
+                overrides={
+                    stage: None if own is None else {**own, **_moved_stage(stage, own, start, end)}
+                    for stage, own in choice.overrides.items()
+                },
+            )
+            for choice in made.targets
+        )
+        return replace(made, targets=targets)
+
+
+def _moved_stage(stage: str, table: Mapping[str, Any], start: Path, end: Path) -> dict[str, Any]:
+    """The keys of a stage's table that hold paths, moved: DATA always, the others where they name a file."""
+    made = {key: moved(table[key], start, end) for own, key in _PLACES if own == stage and key in table}
+    files = {key: moved_options(table[key], start, end) for own, key in _FILES if own == stage and key in table}
+    return made | files
 
 
 def _read_stage(stage: str, table: Any, where: str) -> Any:
