@@ -6,7 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test asserts a wall-clock time: a busy machine is no failure. Fixtures shared by a test's examples are read only.
+_UNCHECKED = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("edgewise", deadline=None, suppress_health_check=_UNCHECKED)
+hypothesis.settings.load_profile("edgewise")
 
 _BARE = ("exporter", "quantize", "targets", "runtime", "toolchain")
 

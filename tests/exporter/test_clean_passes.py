@@ -112,7 +112,7 @@ class TestFoldAffine:
         run_pass(model, fold, same, same)
         assert fold.changed == 0
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(channels=st.integers(1, 5), group=st.integers(1, 3), rank=st.integers(1, 3), seed=st.integers(0, 99))
     def test_any_conv_with_any_batch_norm(self, channels, group, rank, seed):
         import onnx

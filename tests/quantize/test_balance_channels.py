@@ -109,7 +109,7 @@ def test_int8_gains(text: str, symmetric: bool, graph: Make, normal: Make) -> No
     assert sqnr_db(model, made.model, unseen) > plain + 0.5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 1000))
 def test_convolutions_of_any_width_compute_the_same(
     graph: Make, normal: Make, width: int, made: int, seed: int

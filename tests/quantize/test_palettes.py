@@ -123,7 +123,7 @@ def test_entries_chosen_together_are_better(
 
 
 @given(st.integers(0, 1000), st.integers(2, 16), st.sampled_from([1, 2, 4]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_entry_could_be_better(seed: int, entries: int, length: int) -> None:
     """Lloyd's condition: each entry is the mean of what is nearest to it; and far fewer errors than a grid makes."""
     vectors = np.random.default_rng(seed).standard_normal((600, length))

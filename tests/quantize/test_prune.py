@@ -79,7 +79,7 @@ def layer(model: ir.Model, result: dict, name: str) -> np.ndarray:
     return weights_of(model, next(entry["weight"] for entry in result["layers"] if entry["name"] == name))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([(4, 1), (4, 4), (1, 4), (2, 3)]), st.floats(0, 0.95))
 def test_blocks_of_a_product_go_together(rows: int, columns: int, block: tuple[int, int], sparsity: float) -> None:
     inputs, outputs = block
@@ -92,7 +92,7 @@ def test_blocks_of_a_product_go_together(rows: int, columns: int, block: tuple[i
     assert made.report["sparsity"] == pytest.approx(1 - kept.mean())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 9), st.sampled_from([(2, 4), (1, 4), (1, 2), (3, 8)]))
 def test_n_of_m_keeps_the_largest_along_the_inputs(groups: int, columns: int, pattern: tuple[int, int]) -> None:
     n, m = pattern

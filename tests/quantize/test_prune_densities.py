@@ -51,7 +51,7 @@ def items(*shapes: tuple[int, int, int]) -> list[Item]:
     return [Item(str(i), draw(*shape, seed=i) * (i + 1)) for i, shape in enumerate(shapes)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 8), st.sampled_from([1, 9]), st.integers(1, 8)), min_size=2, max_size=5),
     st.floats(0.1, 0.9),
@@ -83,7 +83,7 @@ def test_global_is_one_threshold_on_lamp_scores() -> None:
     assert shares == [pytest.approx(np.mean(score <= threshold)) for score in scores]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(0.2, 0.9))
 def test_sharing_out_is_no_worse_than_any_choice_of_measured_points(seed: int, layers: int, part: float) -> None:
     rng = np.random.default_rng(seed)

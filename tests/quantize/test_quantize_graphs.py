@@ -163,7 +163,7 @@ def test_a_transformer_keeps_norms_softmax_and_the_residual_stream_in_float(tran
     assert sqnr_db(transformer, made.model, normal(8, 1, 6, 16, seed=1)) > 25
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(0, 100))
 def test_convolutions_of_any_shape(inputs: int, outputs: int, kernel: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

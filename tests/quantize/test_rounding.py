@@ -165,7 +165,7 @@ def test_too_few_samples_round_nothing(graph: Make, dataset: Make) -> None:
     assert note.startswith("MatMul 'MatMul_0': its weights are rounded without data: ") and "few" in note
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(0, 999))
 def test_close_to_the_best_of_all_integers(columns: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

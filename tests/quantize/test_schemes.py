@@ -133,7 +133,7 @@ def test_a_power_of_two_covers_the_range(lo: float, hi: float, dtype: str, symme
     assert np.all(np.abs(grid.round_trip(ends, found) - ends) <= float(found.scale) * 1.01)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(1, 6), st.integers(1, 40), st.integers(0, 99))
 def test_cut_scales_never_cost_more_than_full_ones(bits: int, rows: int, columns: int, seed: int) -> None:
     weights = np.random.default_rng(seed).standard_t(3, size=(rows, columns)).astype(np.float32)
@@ -147,7 +147,7 @@ def test_cut_scales_never_cost_more_than_full_ones(bits: int, rows: int, columns
     assert np.all(cost(weight_scales(weights, 0, bits)) <= cost(full) * 1.0001)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 1), st.integers(0, 99))
 def test_groups_round_within_their_steps(outputs: int, groups: int, axis: int, seed: int) -> None:
     shape = (16 * groups, outputs) if axis == 0 else (outputs, 16 * groups)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.runtime.bundle import create_bundle, load_reference, open_bundle, save_reference, seal
 from edgewise.runtime.errors import RunError
 
-FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+FUZZ = settings(max_examples=25)
 
 
 @pytest.fixture

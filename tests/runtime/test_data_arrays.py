@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.runtime.data import open_data
@@ -69,7 +69,7 @@ def test_scalars_and_inputs_called_label(tmp_path: Path):
 
 
 @given(count=st.integers(1, 20), limit=st.integers(1, 25))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(max_examples=30)
 def test_a_limit_is_spread_evenly(tmp_path: Path, count, limit):
     data = open_data(save(tmp_path / "d.npz", x=rows(count), label=np.arange(count)), X, limit=limit)
     labels = [sample.label for sample in data]
@@ -144,7 +144,7 @@ def test_the_sample_that_does_not_fit_is_named(tmp_path: Path):
     assert len(open_data(str(tmp_path / "good.npy"), X)) == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), compressed=st.booleans())
 def test_a_flipped_bit_gives_an_error_or_the_same_layout(tmp_path: Path, place, bit, compressed):
     buffer = io.BytesIO()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
@@ -23,7 +23,7 @@ def image(batch: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((batch, 3, 8, 8)).astype(np.float32)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(batch=st.integers(1, 5), threads=st.integers(0, 2), seed=st.integers(0, 99))
 def test_runs_what_the_reference_runs(make_bundle, net, batch, threads, seed):
     model = load(make_bundle(), threads=threads)

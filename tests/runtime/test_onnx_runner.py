@@ -35,7 +35,7 @@ def proto() -> onnx.ModelProto:
     return onnx.parser.parse_model(TEXT)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     shape=st.tuples(st.integers(1, 3), st.just(3), st.integers(1, 5), st.integers(1, 5)),
     optimize=st.booleans(),

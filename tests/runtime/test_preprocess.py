@@ -46,7 +46,7 @@ def test_the_numbers_by_hand():
     np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-7)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(height=st.integers(3, 70), width=st.integers(3, 70), side=st.integers(2, 50))
 def test_resize_of_the_short_side_as_torch_does_it(height, width, side):
     torch = pytest.importorskip("torch")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ISAS = ("generic", "avx2", "avx512", "avx512vnni")
-QUICK = settings(max_examples=8, deadline=None)
+QUICK = settings(max_examples=8)
 
 
 def normal(shape: Any, seed: int = 0) -> np.ndarray:

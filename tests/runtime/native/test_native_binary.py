@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ISAS = ("generic", "avx2", "avx512")
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
     "add": np.add,
     "sub": np.subtract,
@@ -43,7 +43,7 @@ def pair(shape: list[int], random: Any, dtype: str) -> tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", ARITHMETIC)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(shape=SHAPES, random=st.randoms())
 def test_float_arithmetic(run_op: Any, name: str, isa: str, shape: list[int], random: Any) -> None:
     a, b = pair(shape, random, "float32")

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.targets.cpu.native.packing import pack_brain
@@ -57,7 +57,7 @@ def test_convolutions_and_products(run_plan: Any, isa: str, x: Any, w: Any, more
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(
     channels=st.integers(1, 9),
     outputs=st.integers(1, 40),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 _spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
@@ -23,7 +23,7 @@ Case, check, int_case, float_case = cases.Case, cases.check, cases.int_case, cas
 
 erf = np.vectorize(math.erf)
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
-QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=25)
 
 
 @pytest.mark.parametrize("isa", ISAS)

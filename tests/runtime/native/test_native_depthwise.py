@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 _spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
@@ -84,7 +84,7 @@ def drawn(draw) -> Case:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(case=drawn(), threads=st.sampled_from([1, 3]))
 def test_drawn_shapes(run_plan, isa, case, threads):
     check(run_plan, case, isa, threads)
@@ -120,7 +120,7 @@ def planes(draw) -> Case:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(case=planes(), threads=st.sampled_from([1, 3]))
 def test_drawn_planes(run_plan, isa, case, threads):
     functions = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.targets.cpu.native.engine_file import encode
@@ -97,7 +97,7 @@ def test_every_byte_changed_beneath_a_right_checksum(attempt, value):
         assert refused(answer) or isinstance(answer, list)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     places=st.lists(st.tuples(st.integers(8, len(FILE) - 1), st.sampled_from([1, 2, 4, 8])), min_size=1, max_size=4),
     value=st.sampled_from([0, 1, 3, 5, 64, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**46, 2**63 - 1, 2**63, 2**64 - 1]),
@@ -112,7 +112,7 @@ def test_hostile_numbers_beneath_a_right_checksum(attempt, places, value, batch)
     assert refused(answer) or isinstance(answer, list)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=300), header=st.booleans())
 def test_bytes_that_are_no_engine_file(attempt, data, header):
     start = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 DTYPES = ("float32", "int64", "int32", "uint8", "int8", "bool")
 SHAPES = st.lists(st.integers(0, 5) | st.integers(1, 20), max_size=5)
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 
 def values(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 ISAS = ("generic", "avx2", "avx512")
-QUICK = settings(max_examples=8, deadline=None)
+QUICK = settings(max_examples=8)
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum": np.sum,
     "mean": np.mean,

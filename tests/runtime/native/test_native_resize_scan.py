@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ISAS = ("generic", "avx2", "avx512")
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=25)
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 

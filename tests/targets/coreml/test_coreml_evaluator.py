@@ -25,7 +25,7 @@ from edgewise.targets.coreml.evaluator.program import EvaluatedProgram
 from edgewise.targets.coreml.evaluator.table import operations
 
 MIL = operations()
-FAST = settings(max_examples=40, deadline=None, derandomize=True)
+FAST = settings(max_examples=40, derandomize=True)
 functional = torch.nn.functional
 
 

@@ -178,7 +178,7 @@ def test_rank_6_is_no_output(build_model: BuildModel) -> None:
         build_model(model_of(nodes, {"x": [4, 4]}, {"shape": np.array([1, 2, 2, 1, 2, 2])}))
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 @given(
     st.lists(
         st.integers(6, 7).flatmap(lambda rank: st.tuples(st.permutations(range(rank)), st.lists(st.integers(1, 3), min_size=rank, max_size=rank))),

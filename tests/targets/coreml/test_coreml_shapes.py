@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Case = tuple[str, list[Any], dict[str, Any]]
-DRAWN = settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=5, derandomize=True)
 pytestmark = pytest.mark.slow
 
 

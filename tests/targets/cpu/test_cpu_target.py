@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     channels=st.integers(1, 4), kernel=st.integers(1, 3), side=st.integers(3, 7), group=st.booleans(), relu=st.booleans(),
     batch=st.integers(1, 3),

@@ -244,7 +244,7 @@ def test_rounding_is_explicit_where_onnx_runtime_would_skip_it(graph_maker: Any)
     assert np.isinf(emulated(model).run(inputs)["y"]).tolist() == [False, True]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["Add", "Sub", "Mul"]), st.floats(-8, 8, width=16)), min_size=1, max_size=5

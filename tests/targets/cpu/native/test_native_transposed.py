@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
@@ -67,7 +67,7 @@ def test_float(
     assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 110
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_drawn(data: Any, graph_maker: Any, sample: Any, run_native: Any, run_onnx: Any, worst_db: Any) -> None:
     pair = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(2)]  # noqa: E731
