@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from edgewise.targets.nodes import tensor_spec
 from edgewise.targets.options import Option, read_options
 
 OPTIONS = {
-    "engine": Option("onnxruntime", str, ("native", "onnxruntime", "auto")),
+    "engine": Option(None, str, ("native", "onnxruntime", "auto")),
     "precision": Option("float32", str, ("float32", "bfloat16")),
     **ORT_OPTIONS,
 }
@@ -34,14 +35,15 @@ _TIMED_SIZE = 64  # of every dim that depends on the inputs
 def build(target: Target, request: BuildRequest) -> BuildResult:
     """Build the engine that ``options.engine`` asks for.
 
-    ``native``: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
-    ``auto``: both are built and timed on this machine, and the faster one is kept.
+    ``native``, the default: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
+    ``auto``: both are built and timed on this machine, and the faster one is kept. Who sets an option of ONNX Runtime's own and
+    names no engine gets ONNX Runtime.
 
     Raises:
         TargetError: an unknown option, bfloat16 without ``native``, or a node that ONNX Runtime does not take.
     """
     options = read_options(request.options, OPTIONS, target.name)
-    engine, brain = options.pop("engine"), options.pop("precision") == "bfloat16"
+    engine, brain = options.pop("engine") or _default(request.options), options.pop("precision") == "bfloat16"
     if brain and engine != "native":
         raise TargetError(
             "ONNX Runtime has no bfloat16 kernels", where=f"target {target.name}, build.options", found=f"engine {engine}, precision bfloat16",
@@ -59,6 +61,11 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
         where = "in float32, not in bfloat16" if brain else ""
         note = f"The native engine does not take the network, so ONNX Runtime runs it{where and ' ' + where}: {error}."
         return dataclasses.replace(result, notes=[note, *result.notes])
+
+
+def _default(given: Mapping[str, Any]) -> str:
+    """The engine when none is named; what was measured has no say, so that the same network gives the same bundle."""
+    return "onnxruntime" if any(given.get(name) is not None for name in ORT_OPTIONS) else "native"
 
 
 def _faster(target: Target, request: BuildRequest, ort_request: BuildRequest) -> BuildResult:

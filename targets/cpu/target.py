@@ -36,10 +36,10 @@ _NOT_RUN = {
 
 
 class CpuTarget:
-    """ONNX Runtime on x86-64 and 64-bit ARM; libedgewise on x86-64."""
+    """libedgewise on x86-64; ONNX Runtime for networks that it does not take, and on 64-bit ARM."""
 
     name = "cpu"
-    summary = "processors (x86-64, 64-bit ARM) with ONNX Runtime"
+    summary = "processors: libedgewise on x86-64, ONNX Runtime on 64-bit ARM"
     min_opset = 11
     schemes: tuple[str, ...] = (
         "int8", "w8a8", "w4a8", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
@@ -58,7 +58,7 @@ class CpuTarget:
         return OPTIONS
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
-        """What ONNX Runtime's CPU provider has kernels for, as its session says."""
+        """What ONNX Runtime's CPU provider has kernels for, as its session says: it runs what libedgewise does not take."""
         _architecture(device)
         return node_support(model)
 
@@ -102,7 +102,7 @@ class CpuTarget:
         return build(self, request)
 
     def executor(self, bundle: Bundle) -> Executor | str:
-        """The bundle itself, in ONNX Runtime on this machine's processor."""
+        """The bundle's own engine, on this machine's processor."""
         return local_executor(bundle)
 
 

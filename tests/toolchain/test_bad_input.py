@@ -260,7 +260,7 @@ def test_a_damaged_bundle(refused: Any, folder: Folder, built: Path) -> None:
     import shutil
 
     shutil.copytree(built, folder / "bad.edge")
-    (folder / "bad.edge" / "model.onnx").write_bytes(b"flipped")
+    (folder / "bad.edge" / "model.engine").write_bytes(b"flipped")
     for verb in (["inspect"], ["verify"], ["profile"], ["eval", "--data", "x.npz"]):
         assert "changed since the build" in refused(*verb, "bad.edge")
 

@@ -157,7 +157,7 @@ def test_a_damaged_cache_or_bundle_is_made_again(tiny: Path, tmp_path: Path) -> 
     convert(tiny, tmp_path)
     (entry,) = (tmp_path / ".cache").glob("export-*")
     (entry / "model.onnx").write_bytes(b"flipped")
-    (tmp_path / "tiny-cpu.edge" / "model.onnx").write_bytes(b"flipped")
+    (tmp_path / "tiny-cpu.edge" / "model.engine").write_bytes(b"flipped")
     again = convert(tiny, tmp_path)
     assert reused(again)["export"] is False
     assert reused(again)["build"] is False

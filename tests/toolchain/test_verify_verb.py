@@ -15,6 +15,8 @@ import edgewise
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import GateError, RunError
 
+ORT = {"engine": "onnxruntime"}
+
 
 def chain(path: Path, *, spoil: str = "") -> Path:
     """x → three Conv with Relu → y; the weights of one can be spoiled."""
@@ -36,7 +38,7 @@ def chain(path: Path, *, spoil: str = "") -> Path:
 @pytest.mark.parametrize("spoil", ["first", "second", "third"])
 def test_per_layer_names_the_first_layer_that_diverges(tmp_path: Path, cli: Any, spoil: str) -> None:
     good = chain(tmp_path / "good.onnx")
-    edgewise.build(chain(tmp_path / "bad.onnx", spoil=spoil), tmp_path / "bad.edge", target="cpu")
+    edgewise.build(chain(tmp_path / "bad.onnx", spoil=spoil), tmp_path / "bad.edge", target="cpu", options=ORT)
     done = cli("verify", tmp_path / "bad.edge", "--against", good, "--per-layer", "--json")
     assert done.code == done.json["exit_code"] == 1
     assert done.json["parity"]["passed"] is False
@@ -48,7 +50,7 @@ def test_per_layer_names_the_first_layer_that_diverges(tmp_path: Path, cli: Any,
 
 def test_per_layer_sees_through_integers(tiny: Path, calib: Path, tmp_path: Path) -> None:
     edgewise.quantize(tiny, tmp_path / "q.onnx", target="cpu", calib=str(calib))  # type: ignore[operator]
-    edgewise.build(tmp_path / "q.onnx", tmp_path / "q.edge", target="cpu")
+    edgewise.build(tmp_path / "q.onnx", tmp_path / "q.edge", target="cpu", options=ORT)
     result = edgewise.verify(tmp_path / "q.edge", against=tiny, data=str(calib), samples=3, per_layer=True)
     layers = {layer["name"]: layer for layer in result["layers"]}
     assert {"relu_out", "y"} <= set(layers)
@@ -160,7 +162,8 @@ def test_a_checkpoint_all_the_way(tmp_path: Path, cli: Any) -> None:
     exported = cli("export", tmp_path / "net.pth", "-o", tmp_path / "net.onnx", *source, "--data", data, "--json")
     assert exported.code == 0, exported.err
     assert exported.json["parity"]["outputs"][0]["sqnr_db"] > 80
-    assert cli("build", tmp_path / "net.onnx", "-o", tmp_path / "net.edge", "--target", "cpu").code == 0
+    engine = ["--target", "cpu", "--engine", "onnxruntime"]
+    assert cli("build", tmp_path / "net.onnx", "-o", tmp_path / "net.edge", *engine).code == 0
     verified = cli(
         "verify",
         tmp_path / "net.edge",
@@ -182,7 +185,7 @@ def test_a_checkpoint_all_the_way(tmp_path: Path, cli: Any) -> None:
     inspected = cli("inspect", tmp_path / "net.pth", *source, "--json").json
     assert inspected["kind"] == "state_dict"
     assert inspected["network"]["macs"] == 6 * 36 * 27 + 6 * 5
-    whole = cli("convert", tmp_path / "net.pth", *source, "-o", tmp_path / "out", "--target", "cpu", "--json")
+    whole = cli("convert", tmp_path / "net.pth", *source, "-o", tmp_path / "out", *engine, "--json")
     assert whole.code == 0, whole.err
     from edgewise.stages.profile import engine_digests
 

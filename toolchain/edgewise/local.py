@@ -17,6 +17,7 @@ _INSTRUCTIONS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 _PACKAGES = {
+    "edgewise.runtime._native": "libedgewise",
     "onnxruntime": "onnxruntime",
     "coremltools": "coremltools",
     "tensorrt_rtx": "TensorRT for RTX",

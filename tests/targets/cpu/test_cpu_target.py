@@ -27,6 +27,7 @@ from edgewise.targets.nodes import tensor_spec
 
 SmallGraph = Callable[[str], ir.Model]
 VNNI = find_device("x86-64-v4-vnni", "cpu")
+ORT = {"engine": "onnxruntime"}
 
 
 def int8(model: ir.Model, device: Any = VNNI) -> ir.Model:
@@ -62,21 +63,21 @@ def test_a_device_of_no_known_architecture_is_refused(arch: str, found: str, sma
 
 
 def test_float_layers_are_fused_and_read_back(small_graph: SmallGraph, make_bundle: Any) -> None:
-    _, result = make_bundle(TARGET, small_graph("conv_net"))
+    _, result = make_bundle(TARGET, small_graph("conv_net"), options=ORT)
     assert Counter(layer["op"] for layer in result.layers)["com.microsoft::FusedConv"] == 2, "Conv and Relu became one"
     assert {layer["precision"] for layer in result.layers} == {"float32"}
     assert result.notes == []
 
 
 def test_int8_layers_compute_in_int8(small_graph: SmallGraph, make_bundle: Any) -> None:
-    _, result = make_bundle(TARGET, int8(small_graph("conv_net")), device=VNNI)
+    _, result = make_bundle(TARGET, int8(small_graph("conv_net")), device=VNNI, options=ORT)
     found = Counter((layer["op"], layer["precision"]) for layer in result.layers)
     assert found["QLinearConv", "int8"] == 3 and found["com.microsoft::QGemm", "int8"] == 1
     assert result.notes == ["100 % of the multiply-accumulates run in int8."]
 
 
 def test_a_transformers_products_compute_in_int8(small_graph: SmallGraph, make_bundle: Any) -> None:
-    _, result = make_bundle(TARGET, int8(small_graph("transformer_block")), device=VNNI)
+    _, result = make_bundle(TARGET, int8(small_graph("transformer_block")), device=VNNI, options=ORT)
     assert result.notes == ["100 % of the multiply-accumulates run in int8."]
     assert {layer["precision"] for layer in result.layers if "LayerNorm" in layer["op"]} == {"float32"}
 
@@ -86,7 +87,7 @@ def test_what_stays_in_float_is_named_with_its_share(small_graph: SmallGraph, ma
     spec = TARGET.quantization("int8", VNNI)
     data = random_data([tensor_spec(value) for value in small_graph("conv_net").graph.inputs], 4, seed=0)
     model = quantize(small_graph("conv_net"), spec, data, allow_random=True, keep_float=["conv2_node"]).model
-    _, result = make_bundle(TARGET, model, device=VNNI)
+    _, result = make_bundle(TARGET, model, device=VNNI, options=ORT)
     # conv1 16·8·8·27 + conv3 16·8·8·16 + fc 160 of these and conv2's 16·8·8·9
     share = (27648 + 16384 + 160) / (27648 + 9216 + 16384 + 160)
     assert result.notes == [
@@ -141,7 +142,7 @@ def test_options_that_do_not_fit_are_refused(
 
 def test_the_file_asks_for_no_more_than_it_uses(small_graph: SmallGraph, make_bundle: Any) -> None:
     """ONNX Runtime would declare every domain that it was built with, and an older one would refuse the file."""
-    bundle, _ = make_bundle(TARGET, small_graph("transformer_block"))
+    bundle, _ = make_bundle(TARGET, small_graph("transformer_block"), options=ORT)
     proto = onnx.load(str(bundle.path / "model.onnx"))
     assert {entry.domain for entry in proto.opset_import} == {"", *{node.domain for node in proto.graph.node}}
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
@@ -151,7 +152,7 @@ def test_the_file_asks_for_no_more_than_it_uses(small_graph: SmallGraph, make_bu
 def test_the_ir_version_is_that_of_the_source(ir_version: int, small_graph: SmallGraph, tmp_path: Path) -> None:
     model = small_graph("conv_net")
     model.ir_version = ir_version
-    TARGET.build(BuildRequest(model, tmp_path, VNNI))
+    TARGET.build(BuildRequest(model, tmp_path, VNNI, ORT))
     assert onnx.load(str(tmp_path / "model.onnx")).ir_version == ir_version
 
 
@@ -247,7 +248,7 @@ def test_engines_of_any_shape_compute_what_the_graph_computes(
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weights])
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
     folder = tmp_path_factory.mktemp("engine")
-    TARGET.build(BuildRequest(model, folder, VNNI))
+    TARGET.build(BuildRequest(model, folder, VNNI, ORT))
     inputs = {"x": random.standard_normal((batch, channels, side, side)).astype(np.float32)}
     found, expected = (
         OnnxRunner(folder / "model.onnx").run(inputs)["y"],

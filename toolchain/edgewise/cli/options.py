@@ -345,7 +345,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="native|onnxruntime|auto",
-        help="For the target cpu: libedgewise, ONNX Runtime (the default), or whichever is faster on this machine.",
+        help="For the target cpu: libedgewise (the default), ONNX Runtime, or whichever is faster on this machine.",
     ),
 ]
 FullDelegation = Annotated[

@@ -46,6 +46,8 @@ def compare_layers(
     Raises:
         ToolchainError: no source, an engine that is no ONNX graph, or graphs without a tensor in common.
     """
+    if against is None:
+        raise _impossible("--per-layer", "no source", "--against SOURCE")
     engine = _engine_graph(bundle)
     source = _source_graph(bundle, against, options)
     made = _inner_tensors(engine)
@@ -124,13 +126,15 @@ def _engine_graph(bundle: Bundle) -> ir.Model:
     graphs = [name for name in bundle.manifest["engine"]["files"] if name.endswith(".onnx")]
     if len(graphs) != 1:
         found = f"an engine of the kind {bundle.manifest['engine'].get('kind')!r}"
-        raise _impossible(str(bundle.path), found, "an engine that is an ONNX graph, such as target cpu's")
+        raise _impossible(
+            str(bundle.path),
+            found,
+            "an engine that is an ONNX graph, such as that of --target cpu --engine onnxruntime",
+        )
     return read_onnx(bundle.file(graphs[0]))
 
 
-def _source_graph(bundle: Bundle, against: str | Path | None, options: SourceOptions) -> ir.Model:
-    if against is None:
-        raise _impossible("--per-layer", "no source", "--against SOURCE")
+def _source_graph(bundle: Bundle, against: str | Path, options: SourceOptions) -> ir.Model:
     if is_bundle(against):
         return _engine_graph(open_bundle(against))
     if Path(against).suffix == ".onnx":

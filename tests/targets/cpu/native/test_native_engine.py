@@ -169,11 +169,19 @@ def test_other_architectures_get_onnx_runtime(small_graph: SmallGraph, make_bund
     assert result.kind == "onnxruntime" and "aarch64" in result.notes[0]
 
 
+def test_it_is_the_default_unless_an_option_of_onnx_runtime_is_set(small_graph: SmallGraph, make_bundle: Any) -> None:
+    model = small_graph("conv_net")
+    kinds = {"a": {}, "b": {"optimization": "basic"}, "c": {"engine": "native", "format": "ort"}}
+    built = {name: make_bundle(TARGET, model, options=options, name=name)[1] for name, options in kinds.items()}
+    assert [built[name].kind for name in kinds] == ["native", "onnxruntime", "native"]
+    assert built["a"].notes == built["b"].notes == [] and built["a"].files == ["model.engine"]
+
+
 def test_without_libedgewise_onnx_runtime_runs_it(
     small_graph: SmallGraph, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "edgewise.runtime._native", None)
-    bundle, result = make_bundle(TARGET, small_graph("conv_net"), options={"engine": "native"})
+    bundle, result = make_bundle(TARGET, small_graph("conv_net"))
     assert result.kind == "onnxruntime" and "C++ compiler" in result.notes[0]
     assert sorted(bundle.manifest["files"]) == ["model.onnx"], "no engine file is left over"
 
@@ -186,7 +194,7 @@ def test_a_lesser_processor_builds_the_same_bundle(small_graph: SmallGraph, tmp_
         "import sys; from pathlib import Path; from edgewise.runtime.onnx_file import read_onnx\n"
         "from edgewise.targets import BuildRequest, find_device; from edgewise.targets.cpu import TARGET\n"
         "device = find_device('x86-64-v4-vnni', 'cpu')\n"
-        "print(TARGET.build(BuildRequest(read_onnx(sys.argv[1]), Path(sys.argv[2]), device, {'engine': 'native'})).kind)"
+        "print(TARGET.build(BuildRequest(read_onnx(sys.argv[1]), Path(sys.argv[2]), device)).kind)"
     )
     made = []
     for isa in ("generic", "avx512bf16"):
@@ -207,9 +215,7 @@ def test_what_bfloat16_was_asked_for_and_onnx_runtime_runs_is_said(graph_maker: 
     g = graph_maker()
     g.add("NonZero", ["x"], "n")
     g.add("Cast", ["n"], "y", to=onnx.TensorProto.FLOAT)
-    _, result = make_bundle(
-        TARGET, g.model({"x": [1, 4]}, {"y": [2, "n"]}), options={"engine": "native", "precision": "bfloat16"}
-    )
+    _, result = make_bundle(TARGET, g.model({"x": [1, 4]}, {"y": [2, "n"]}), options={"precision": "bfloat16"})
     assert "ONNX Runtime runs it in float32, not in bfloat16: NonZero" in result.notes[0]
 
 
