@@ -15,6 +15,7 @@ from edgewise.recipe import Recipe, read_recipe
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.stages.cache import Cache
+from edgewise.stages.identity import code_digest
 from edgewise.stages.profile import engine_digests
 
 PROFILED = Recipe(export=None).with_options({"profile.runs": 5, "profile.warmup": 1, "profile.per_layer": False})
@@ -162,6 +163,18 @@ def test_a_damaged_cache_or_bundle_is_made_again(tiny: Path, tmp_path: Path) -> 
     assert reused(again)["export"] is False
     assert reused(again)["build"] is False
     open_bundle(tmp_path / "tiny-cpu.edge")
+
+
+def test_a_rebuilt_library_makes_engines_again(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(tiny, tmp_path / "out")
+    (tmp_path / "library_of_another_build.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("edgewise.stages.identity._LIBRARY", "library_of_another_build")
+    code_digest.cache_clear()
+    try:
+        assert reused(convert(tiny, tmp_path / "out"))["build"] is False
+    finally:
+        code_digest.cache_clear()
 
 
 def test_the_cache_forgets_when_the_user_s_own_code_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

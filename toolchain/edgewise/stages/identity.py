@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import sys
 import sysconfig
@@ -28,6 +29,7 @@ _PACKAGES = (
     "coremltools",
     "tensorrt-rtx",
 )
+_LIBRARY = "edgewise.runtime._native"
 
 
 @cache
@@ -44,8 +46,11 @@ def versions() -> dict[str, str]:
 
 @cache
 def code_digest() -> str:
-    """A digest of edgewise's own source: a changed stage must not find the results of the old one."""
+    """A digest of edgewise's own source and of libedgewise as compiled: a changed stage must not find the results of the old one."""
     digest = hashlib.sha256()
+    library = importlib.util.find_spec(_LIBRARY)  # absent where there was no C++ compiler
+    if library is not None and library.origin:
+        digest.update(sha256_of(Path(library.origin)).encode())
     for part in ("", "exporter", "quantize", "runtime", "targets"):
         module = importlib.import_module(f"edgewise.{part}".rstrip("."))
         folder = Path(module.__file__ or "").parent
