@@ -119,6 +119,7 @@ def _engine(value: Any) -> bool:
         "settings": _table,
         "notes": _list_of(_text),
         "functions": _list_of(_function),
+        "proof": _table,
     }
     return _table(value) and {"kind", "files"} <= set(value) and all(
         check(value[key]) for key, check in forms.items() if key in value

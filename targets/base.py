@@ -60,6 +60,7 @@ class BuildResult:
         dims: symbolic dims of the network that have one size in the engine.
         functions: what else the engine computes beside the network, each with an interface of its own:
             ``{"name", "inputs", "outputs", "reference"}``, the last a file as ``save_reference`` writes it.
+        proof: what was read back beyond the layers, by name: counts, texts and lists, shown as they are.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class BuildResult:
     varying: list[str] = field(default_factory=list)
     dims: dict[str, int] = field(default_factory=dict)
     functions: list[dict[str, Any]] = field(default_factory=list)
+    proof: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

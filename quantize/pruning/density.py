@@ -26,7 +26,7 @@ def sparsity_of(model: ir.Model) -> list[dict[str, Any]]:
         ``pattern``: the most structured one that the zeros have, as ``edgewise.prune`` writes it; None for dense weights.
     """
     found: dict[str, dict[str, Any]] = {}
-    for layer in weighted_layers(_dequantized(model).graph):
+    for layer in weighted_layers(dequantized(model).graph):
         value = weight_value(layer)
         array = np.asarray(constant_of(value))
         if str(value.name) not in found and array.size:
@@ -43,7 +43,7 @@ def sparsity_of(model: ir.Model) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _dequantized(model: ir.Model) -> ir.Model:
+def dequantized(model: ir.Model) -> ir.Model:
     """A copy whose layers read the integers themselves where they read constant DequantizeLinear outputs.
 
     With symmetric weights an integer zero is a zero weight.

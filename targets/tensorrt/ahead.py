@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -16,53 +20,113 @@ from edgewise.targets.tensorrt.engine_layers import (
     manifest_rows,
     parse_listing,
     planned_layers,
-    precision_notes,
 )
 from edgewise.targets.tensorrt.prepare import Prepared, prepare
+from edgewise.targets.tensorrt.proof import (
+    Product,
+    asked_types,
+    precision_notes,
+    products,
+    proof,
+    require_precision,
+)
 from edgewise.targets.tensorrt.settings import Settings
+from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
 from edgewise.targets.tensorrt.vendor import Parsed, captured, parse, readable, tensorrt_rtx, version
 
-ENGINE, ONNX = "model.engine", "model.onnx"
+ENGINE, ONNX, LAYERS = "model.engine", "model.onnx", "layers.json"
 _OPERATION = re.compile(r"operation '([^']+)'")
 
 
 def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
-    """Write ``model.engine`` and beside it the ``model.onnx`` that it was built from, so that it can be checked anywhere.
+    """Write ``model.engine``, the ``model.onnx`` that it was built from, so that it can be checked anywhere, and ``layers.json``.
 
     Raises:
         TargetError: the parser or the builder refuses; names node, operator and attributes as far as TensorRT does.
+        GateError: a product of the engine computes in another type than the graph asks for.
     """
+    sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
     prepared = prepare(request.model, settings.precision, settings.keep_float32)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     with captured() as messages:
-        engine = parsed.builder.build_serialized_network(parsed.network, make_config(parsed.builder, settings))
+        engine = parsed.builder.build_serialized_network(parsed.network, make_config(parsed.builder, settings, sparse))
         listing, errors = parse_listing(messages.verbose), messages.errors
     if engine is None:
         raise _builder_refused(errors, prepared.model, settings)
     (request.folder / ENGINE).write_bytes(bytes(engine))
     (request.folder / ONNX).write_bytes(data)
-    rows, notes = _read_back(listing, parsed, prepared, settings)
+    read_back = ReadBack.of(listing, parsed, prepared.model)
+    require_precision(read_back.made, told_sms(settings.sms), settings.allow_other_precision)
+    write_layers(request.folder / LAYERS, read_back.layers)
     return BuildResult(
         kind="tensorrt",
         files=[ENGINE],
         versions={"tensorrt_rtx": version()},
-        layers=rows,
+        layers=read_back.rows,
         settings={
             "library": "tensorrt_rtx",
             "version": version(),
-            "sm": settings.sm,
+            "sm": settings.sm if len(settings.sms) == 1 else list(settings.sms),
             "precision": settings.precision,
             "tf32": settings.tf32,
             "profiles": settings.profile,
             "engine_built": True,
             "model": ENGINE,
             "onnx": ONNX,
+            "listing": LAYERS,
         },
-        notes=[*settings.notes, *notes],
+        notes=[
+            *settings.notes,
+            *sparse_notes,
+            *float_notes(prepared, settings),
+            *read_back.notes,
+            *_one_for_all(settings),
+        ],
         # The builder numbers temporary tensors of int8 graphs anew each time, and their names stand in the engine.
-        varying=[ENGINE] if quantized_products(prepared.model) else [],
+        varying=[ENGINE, LAYERS] if quantized_products(prepared.model) else [],
+        proof=proof(read_back.layers, read_back.made, read_back.source, sparse),
     )
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """What is known of the engine's layers, from the builder's listing or, without one, from the network definition."""
+
+    layers: list[EngineLayer]
+    made: list[Product]
+    rows: list[dict[str, str]]
+    notes: list[str]
+    source: str
+
+    @classmethod
+    def of(cls, listing: list[EngineLayer], parsed: Parsed, model: ir.Model) -> ReadBack:
+        """The listing, or the plan where somebody else's logger came first in this process and got the listing."""
+        ops = {node.name or "": node.op_type for node in model.graph}
+        if not listing:
+            layers = planned_layers(parsed.network)
+            note = "The builder's listing was not available: the layers are those of the network definition."
+            return cls(layers, [], manifest_rows(layers, ops, "planned"), [note], "the network definition")
+        made = products(listing, asked_types(model))
+        return cls(listing, made, manifest_rows(listing, ops, "gpu"), precision_notes(made), "the builder's listing")
+
+
+def write_layers(path: Path, layers: Sequence[EngineLayer]) -> None:
+    """The listing as JSON: per layer name, kind, ONNX nodes, types, memory formats and kernel."""
+    path.write_text(json.dumps([asdict(layer) for layer in layers], indent=1) + "\n", encoding="utf-8")
+
+
+def told_sms(sms: Sequence[int]) -> str:
+    """``SM86 and SM89``."""
+    return " and ".join(f"SM{sm}" for sm in sms)
+
+
+def _one_for_all(settings: Settings) -> list[str]:
+    if len(settings.sms) == 1:
+        return []
+    return [
+        f"One engine for {told_sms(settings.sms)}: it is planned, and its layers are listed, as for SM{settings.sms[0]}."
+    ]
 
 
 def parse_or_refuse(data: bytes, model: ir.Model) -> Parsed:
@@ -105,21 +169,24 @@ def quantized_products(model: ir.Model) -> set[str]:
 
 
 def float_notes(prepared: Prepared, settings: Settings) -> list[str]:
-    """What of a float16 graph stayed in float32, in one sentence."""
+    """What of a graph in short floats stayed in float32, in one sentence."""
     if settings.precision == "float32" or not prepared.kept:
         return []
-    return [f"Kept in float32 in the float16 graph: {'; '.join(kept_summary(prepared.kept))}."]
+    return [f"Kept in float32 in the {settings.precision} graph: {'; '.join(kept_summary(prepared.kept))}."]
 
 
-def make_config(builder: Any, settings: Settings) -> Any:
+def make_config(builder: Any, settings: Settings, sparse: bool) -> Any:
     """TensorRT's builder configuration for the settings."""
     trt = tensorrt_rtx()
     config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{settings.sm}"), 0)
+    config.num_compute_capabilities = len(settings.sms)
+    for index, sm in enumerate(settings.sms):
+        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), index)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not settings.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     if settings.profile:
@@ -130,21 +197,6 @@ def make_config(builder: Any, settings: Settings) -> Any:
     return config
 
 
-def _read_back(
-    listing: list[EngineLayer], parsed: Parsed, prepared: Prepared, settings: Settings
-) -> tuple[list[dict[str, str]], list[str]]:
-    ops = {node.name or "": node.op_type for node in prepared.model.graph}
-    notes = float_notes(prepared, settings)
-    if not listing:  # somebody else's logger came first in this process, and got the listing
-        rows = manifest_rows(planned_layers(parsed.network), ops, "planned")
-        return rows, [
-            *notes,
-            "The builder's listing was not available: the layers are those of the network definition.",
-        ]
-    notes += precision_notes(listing, ops, quantized_products(prepared.model), settings.precision)
-    return manifest_rows(listing, ops, "gpu"), notes
-
-
 def _builder_refused(errors: list[str], model: ir.Model, settings: Settings) -> TargetError:
     text = readable(errors[-1]) if errors else "no reason given"
     named = _OPERATION.search(text)
@@ -152,7 +204,7 @@ def _builder_refused(errors: list[str], model: ir.Model, settings: Settings) -> 
     float32_products = "GEMM is not supported" in text and settings.precision == "float32"
     return TargetError(
         "TensorRT's builder refuses the network",
-        where=f"SM{settings.sm}" + (f", {describe_node(nodes[0])}" if nodes else ""),
+        where=told_sms(settings.sms) + (f", {describe_node(nodes[0])}" if nodes else ""),
         found=text,
         expected="operators, types and shapes that it has kernels for",
         fix="Set build.options.precision: float16" if float32_products

@@ -1,15 +1,15 @@
-"""A float16 graph on a processor: ONNX Runtime would compute it in float32 and round nowhere in between."""
+"""A graph in short floats on a processor: ONNX Runtime would compute it in float32 and round nowhere in between."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-_HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_SHORT, _FLOAT = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16), ir.DataType.FLOAT
 
 
 class RoundExplicitly(ir.passes.InPlacePass):
-    """Compute in float32, and round every tensor that is float16 to float16, overflow to infinity included.
+    """Compute in float32, and round every tensor that is float16 or bfloat16 to it, overflow to infinity included.
 
     Before::
 
@@ -28,16 +28,18 @@ class RoundExplicitly(ir.passes.InPlacePass):
         self._float: dict[ir.Value, ir.Value] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Wrap every node but Cast that reads or makes float16."""
+        """Wrap every node but Cast that reads or makes a short float."""
         found = [
-            node for node in model.graph if node.op_type != "Cast" and any(map(_is_half, [*node.inputs, *node.outputs]))
+            node
+            for node in model.graph
+            if node.op_type != "Cast" and any(map(_is_short, [*node.inputs, *node.outputs]))
         ]
         for node in found:
             for index, value in enumerate(node.inputs):
-                if value is not None and _is_half(value):
+                if value is not None and _is_short(value):
                     node.replace_input_with(index, self._as_float(value, node, model.graph))
         for node in found:
-            for value in filter(_is_half, list(node.outputs)):
+            for value in filter(_is_short, list(node.outputs)):
                 self._round(value, node, model.graph)
         return ir.passes.PassResult(model, modified=bool(found))
 
@@ -63,10 +65,10 @@ class RoundExplicitly(ir.passes.InPlacePass):
 
     def _round(self, value: ir.Value, node: ir.Node, graph: ir.Graph) -> None:
         """The node makes float32 now; a cast makes the float16 tensor, under its old name."""
-        name = value.name or ""
+        name, dtype = value.name or "", value.dtype
         readers = list(value.uses())
         value.name, value.type = f"{name}_unrounded", ir.TensorType(_FLOAT)
-        cast = _cast(value, _HALF, name)
+        cast = _cast(value, dtype or _FLOAT, name)
         graph.insert_after(node, cast)
         for use in readers:
             use.node.replace_input_with(use.idx, cast.outputs[0])
@@ -75,8 +77,8 @@ class RoundExplicitly(ir.passes.InPlacePass):
                 graph.outputs[index] = cast.outputs[0]
 
 
-def _is_half(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype == _HALF
+def _is_short(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype in _SHORT
 
 
 def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:

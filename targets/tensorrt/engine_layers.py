@@ -1,4 +1,4 @@
-"""What the builder says it built, layer by layer, and what that means for the network.
+"""What the builder says it built, layer by layer.
 
 TensorRT's engine inspector needs a GPU. But with detailed profiling verbosity the builder logs the same listing when it
 is done, GPU or not: each layer with its kind, the types and formats of what it reads and writes, and the ONNX nodes in it.
@@ -13,20 +13,17 @@ from typing import Any
 
 _LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<reads>.*?)\], Constants: \[(?P<constants>.*?)\], "
-    r"Outputs: \[(?P<writes>.*?)\], TacticName: .*, Metadata: (?P<metadata>.*)$"
+    r"Outputs: \[(?P<writes>.*?)\], TacticName: (?P<tactic>.*), StreamId: \d+, Metadata: (?P<metadata>.*)$"
 )
 _DTYPE = re.compile(r"Datatype: (\w+)")
+_FORMAT = re.compile(r"Format: \((\w+)\)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _DTYPES = {
     "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "BF16": "bfloat16", "Int8": "int8", "UInt8": "uint8",
     "Int32": "int32", "Int64": "int64", "Bool": "bool", "FP8": "float8", "Int4": "int4", "FP4": "float4",
 }  # fmt: skip
-_WIDTHS = ("int4", "float4", "int8", "uint8", "float8", "float16", "bfloat16", "float32")
 # Between kernels: waiting for another stream, computing shapes on the host.
 _BOOKKEEPING = ("signal", "wait", "shape_call")
-_GENERATED = "kgen"
-WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
-_NAMED_AT_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,8 @@ class EngineLayer:
         reads: types of the tensors that it reads.
         writes: types of the tensors that it writes.
         constants: types of its weights and other constants.
+        tactic: the vendor's name of its kernel; empty when it does not say.
+        formats: the memory formats of what it reads and writes, in that order, such as ``NHWC``.
     """
 
     name: str
@@ -48,6 +47,8 @@ class EngineLayer:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     constants: tuple[str, ...] = ()
+    tactic: str = ""
+    formats: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -67,6 +68,8 @@ def parse_listing(messages: Sequence[str]) -> list[EngineLayer]:
             _dtypes(match["reads"]),
             _dtypes(match["writes"]),
             _dtypes(match["constants"]),
+            match["tactic"],
+            tuple(_FORMAT.findall(match["reads"] + match["writes"])),
         )
         for match in matches
     ]
@@ -99,46 +102,6 @@ def manifest_rows(layers: Sequence[EngineLayer], ops: Mapping[str, str], unit: s
         }
         for layer in layers
     ]
-
-
-def precision_notes(
-    layers: Sequence[EngineLayer], ops: Mapping[str, str], quantized: set[str], wanted: str
-) -> list[str]:
-    """In which types convolutions and matrix products really run, and which of them not in the type that was asked for.
-
-    Args:
-        layers: what the builder listed.
-        ops: operator per node name.
-        quantized: names of the nodes that read dequantized integers: int8 is wanted of them.
-        wanted: the type wanted of the others.
-    """
-    found = {name: _product_precision(name, layers) for name, op in ops.items() if op in WEIGHTED_OPS}
-    counts = {dtype: sum(value == dtype for value in found.values()) for dtype in sorted(set(found.values()))}
-    notes = []
-    if counts:
-        text = ", ".join(f"{count} in {dtype}" for dtype, count in counts.items())
-        notes.append(f"Convolutions and matrix products as read back from the builder: {text}.")
-    missed = [
-        name for name, dtype in found.items() if dtype not in (("int8",) if name in quantized else (wanted, "int8"))
-    ]
-    for dtype in sorted({found[name] for name in missed}):
-        names = [name for name in missed if found[name] == dtype]
-        more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
-        asked = "int8" if names[0] in quantized else wanted
-        notes.append(f"Not in {asked} but in {dtype}: {', '.join(names[:_NAMED_AT_MOST])}{more}.")
-    return notes
-
-
-def _product_precision(node: str, layers: Sequence[EngineLayer]) -> str:
-    """What its kernel multiplies: the first tensor that it reads, of the narrowest kernel when there are several.
-
-    A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 and
-    convert in between, so there the narrowest type counts of all that it reads, weights included.
-    """
-    holders = [layer for layer in layers if node in layer.nodes]
-    found = {layer.precision for layer in holders if layer.kind != _GENERATED}
-    found = found or {dtype for layer in holders for dtype in (*layer.reads, *layer.constants)}
-    return next((dtype for dtype in _WIDTHS if dtype in found), "no kernel of its own")
 
 
 def _dtypes(text: str) -> tuple[str, ...]:

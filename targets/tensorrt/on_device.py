@@ -12,6 +12,7 @@ from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, 
 from edgewise.targets.tensorrt.engine_layers import manifest_rows, planned_layers
 from edgewise.targets.tensorrt.prepare import prepare
 from edgewise.targets.tensorrt.settings import Settings
+from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
 from edgewise.targets.tensorrt.vendor import version
 
 BUILD_SETTINGS, SCRIPT = "build_settings.json", "build_on_device.py"
@@ -24,6 +25,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
     Raises:
         TargetError: the parser (of TensorRT for RTX, which is that of TensorRT) refuses the graph.
     """
+    sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
     prepared = prepare(request.model, settings.precision, settings.keep_float32)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
@@ -36,6 +38,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         "precision": settings.precision,
         "quantized": bool(quantized_products(prepared.model)),
         "profiles": settings.profile,
+        "sparse": sparse,
         "tf32": settings.tf32,
         "workspace_bytes": settings.workspace_bytes,
         "dla_core": settings.dla_core,
@@ -53,6 +56,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         settings={"library": "tensorrt", "engine_built": False, "model": ONNX, **asked},
         notes=[
             *settings.notes,
+            *sparse_notes,
             *float_notes(prepared, settings),
             f"No engine yet: TensorRT for RTX does not build for SM{settings.sm}. Copy the bundle to the device and run "
             f"`python3 {SCRIPT}` there. The layers are those of the network definition, as the parser of TensorRT for RTX "

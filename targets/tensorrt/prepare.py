@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +40,26 @@ def normalize(model: ir.Model) -> ir.Model:
     return copy
 
 
+_SHORT_FLOATS = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+
+
 def prepare(model: ir.Model, precision: str, keep_float32: Collection[str] = ()) -> Prepared:
-    """The strongly typed graph: normalised, and in float16 when that is the precision."""
+    """The strongly typed graph: normalised, and in the short float that is the precision.
+
+    A graph that computes in short floats already (``edgewise quantize --scheme fp16``) is left as it is: its islands of
+    float32 were placed by samples.
+    """
     copy = normalize(model)
-    if precision == "float32":
+    if precision == "float32" or any(value.dtype in _SHORT_FLOATS.values() for value in _made(copy)):
         return Prepared(copy, {})
-    cast = CastFloats(keep_float32)
+    cast = CastFloats(keep_float32, _SHORT_FLOATS[precision])
     cast(copy)
     RemoveUnusedNodesPass()(copy)
     return Prepared(copy, cast.kept)
+
+
+def _made(model: ir.Model) -> Iterator[ir.Value]:
+    return (value for node in model.graph for value in node.outputs)
 
 
 class FloatBiases(ir.passes.InPlacePass):

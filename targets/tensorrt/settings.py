@@ -14,7 +14,10 @@ from edgewise.targets.tensorrt.profiles import Profile, shape_profile
 from edgewise.targets.tensorrt.vendor import buildable_sms
 
 OPTIONS = {
-    "precision": Option("float16", str, ("float16", "float32")),
+    "precision": Option("float16", str, ("float16", "bfloat16", "float32")),
+    "compute_capabilities": Option(None, list),
+    "sparse": Option(None, bool),
+    "allow_other_precision": Option(False, bool),
     "keep_float32": Option(None, list),
     "profiles": Option(None, dict),
     "builder": Option(None, str, ("rtx", "device")),
@@ -33,8 +36,11 @@ class Settings:
     Attributes:
         sm: compute capability, 89 for 8.9.
         builder: ``rtx`` (here, ahead of time) or ``device`` (there, with its own TensorRT).
-        precision: what is not quantized computes in ``float16`` or ``float32``.
+        sms: all compute capabilities that one engine is for, the device's among them; ascending.
+        precision: what is not quantized computes in ``float16``, ``bfloat16`` or ``float32``.
         keep_float32: names of nodes that compute in float32 in a float16 network.
+        sparse: the builder may look for sparse kernels; None: where there are 2:4 weights.
+        allow_other_precision: keep an engine that computes in other types than the graph asks for.
         profile: ranges of the dynamic inputs.
         tf32: let float32 products round their factors to 10 bits.
         workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
@@ -44,9 +50,12 @@ class Settings:
     """
 
     sm: int
+    sms: tuple[int, ...]
     builder: str
     precision: str
     keep_float32: tuple[str, ...]
+    sparse: bool | None
+    allow_other_precision: bool
     profile: Profile
     tf32: bool
     workspace_bytes: int | None
@@ -67,10 +76,12 @@ def read_settings(request: BuildRequest) -> Settings:
     builder = options["builder"] or ("rtx" if sm in buildable_sms() else "device")
     _check_builder(builder, sm, request.options)
     _check_numbers(options, request.device)
+    sms = _capabilities(options["compute_capabilities"] or [], sm, builder)
     profile, notes = shape_profile(list(request.model.graph.inputs), options["profiles"] or {})
     return Settings(
-        sm, builder, options["precision"], _kept(options["keep_float32"] or [], request), profile, options["tf32"],
-        options["workspace_bytes"], options["dla_core"], options["gpu_fallback"], notes,
+        sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request), options["sparse"],
+        options["allow_other_precision"], profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
+        options["gpu_fallback"], notes,
     )  # fmt: skip
 
 
@@ -97,6 +108,23 @@ def _check_builder(builder: str, sm: int, given: dict[str, Any]) -> None:
             "builder: device, for TensorRT for RTX knows no DLA",
             f"Leave {unused[0]} out, or set builder: device",
         )
+
+
+def _capabilities(asked: list[Any], sm: int, builder: str) -> tuple[int, ...]:
+    """The device's own with those that the recipe adds.
+
+    Raises:
+        TargetError: one that the builder does not know, or several for a builder on the device.
+    """
+    known = buildable_sms()
+    unknown = [each for each in asked if type(each) is not int or each not in known]
+    if asked and (builder == "device" or unknown):
+        raise _wrong(
+            f"compute_capabilities = {asked}" + (f" with builder = {builder!r}" if builder == "device" else ""),
+            f"some of {', '.join(map(str, known))}, with TensorRT for RTX",
+            "A device builds for itself alone: leave the option out" if builder == "device" else "Correct the list",
+        )
+    return tuple(sorted({sm, *asked}))
 
 
 def _check_numbers(options: dict[str, Any], device: DeviceProfile) -> None:

@@ -18,9 +18,10 @@ def engine_or_stand_in(bundle: Bundle) -> Executor:
         return engine
     model = read_onnx(bundle.file(settings["onnx"]))
     RoundExplicitly()(model)
-    half = settings["precision"] == "float16"
+    short = settings["precision"] if settings["precision"] != "float32" else ""
+    built_for = settings["sm"] if isinstance(settings["sm"], list) else [settings["sm"]]
     how = (
-        f"the engine for SM{settings['sm']} was not run ({engine}); the ONNX that it is built from was run instead, "
-        "in ONNX Runtime on the processor" + (", with float16 rounding after every operator" if half else "")
+        f"the engine for {' and '.join(f'SM{sm}' for sm in built_for)} was not run ({engine}); the ONNX that it is built from was run instead, "
+        "in ONNX Runtime on the processor" + (f", with {short} rounding after every operator" if short else "")
     )
     return Executor(OnnxRunner(model).run, how, stand_in=True)

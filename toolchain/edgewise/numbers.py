@@ -60,3 +60,23 @@ def count(value: float | None) -> str | None:
 def spec(entry: dict[str, Any]) -> str:
     """A tensor's name, dtype and shape."""
     return f"{entry['name']}: {entry['dtype']}[{', '.join(map(str, entry['shape']))}]"
+
+
+_NAMED_AT_MOST = 6
+
+
+def told_proof(proof: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was read back from an engine, as names and texts; of long lists the beginning and how many more there are."""
+    rows = [(name.replace("_", " "), _told(value)) for name, value in proof.items()]
+    return [(name, text) for name, text in rows if text]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(inner)}" for key, inner in value.items() if inner not in (None, {}, []))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        more = [f"and {len(value) - _NAMED_AT_MOST} more"] if len(value) > _NAMED_AT_MOST else []
+        return "; ".join([*map(_told, value[:_NAMED_AT_MOST]), *more])
+    return str(value)

@@ -56,7 +56,7 @@ def test_the_builder_follows_from_the_device(small_graph: SmallGraph) -> None:
         ("jetson-orin-nano", {"dla_core": 0}, "a core of jetson-orin-nano, which has 0"),
         ("jetson-agx-orin", {"dla_core": 2}, "a core of jetson-agx-orin, which has 2"),
         ("rtx-4070", {"workspace_bytes": 0}, "expected a positive number"),
-        ("rtx-4070", {"precision": "int8"}, "expected float16 or float32"),
+        ("rtx-4070", {"precision": "int8"}, "expected float16 or bfloat16 or float32"),
         ("rtx-4070", {"keep_float32": ["conv9"]}, "found keep_float32 with 'conv9'; expected names of nodes"),
         ("rtx-4070", {"fp16": True}, "found 'fp16'; expected one of precision"),
         ("rtx-4070", {"profiles": [1]}, "expected a value of type dict"),

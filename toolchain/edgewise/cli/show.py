@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgewise.cli.layout import PARITY, facts, parity_rows, table
-from edgewise.numbers import count, milliseconds, percent, score, size, spec, sqnr
+from edgewise.numbers import count, milliseconds, percent, score, size, spec, sqnr, told_proof
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -249,6 +249,7 @@ def _bundle(console: Console, result: Result) -> None:
         console, [*_engine(result), ("engine's size", size(result["size_bytes"])), ("source", _flat(result["source"]))]
     )
     _parity(console, result["parity"] or {})
+    facts(console, [(f"engine: {name}", text) for name, text in told_proof(result["engine"].get("proof", {}))])
     _warnings(console, result["engine"].get("notes", []))
 
 

@@ -42,6 +42,7 @@ def _environment() -> Environment:
         "sqnr": numbers.sqnr,
         "spec": numbers.spec,
         "flat": _flat,
+        "proof": numbers.told_proof,
     }
     return environment
 
