@@ -12,6 +12,7 @@ from edgewise.quantize.grid import Grid
 Vector = NDArray[np.float64]
 
 _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+_CEILINGS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)  # of the widest channel's range
 _LEAST_RANGE = 1e-3  # of the widest channel's: calibration may have seen too little of narrower ones
 
 
@@ -90,7 +91,11 @@ def best_factors(seen: ChannelStatistics, readers: list[Reader], grid: Grid, wei
     if not np.any(ranges > 0):
         return np.ones_like(ranges), 0.0
     relative = np.clip(ranges / ranges.max(), _LEAST_RANGE, 1.0)
-    candidates = [np.ones_like(ranges), *(relative**exponent for exponent in _EXPONENTS)]
+    candidates = [
+        np.ones_like(ranges),
+        *(relative**exponent for exponent in _EXPONENTS),
+        *(np.maximum(relative / ceiling, 1.0) for ceiling in _CEILINGS),
+    ]
     noises = [_noise(factors, seen, readers, grid, 2 ** (weight_bits - 1) - 1) for factors in candidates]
     best = int(np.argmin(noises))
     gain = 10 * np.log10(noises[0] / noises[best]) if noises[best] > 0 else 0.0

@@ -26,7 +26,7 @@ from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
-from edgewise.quantize.passes.round_by_gptq import RoundByGptq
+from edgewise.quantize.passes.round_by_gptq import RoundByGptq, is_linear
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.shift_biases import ShiftBiases
 from edgewise.quantize.passes.widen_layers import WidenLayers
@@ -71,7 +71,8 @@ def quantize(
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
-        rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits, else ``squant``.
+        rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits; else ``gptq`` for linear
+            layers and ``squant`` for convolutions.
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
@@ -117,14 +118,15 @@ def quantize(
         RemoveUnusedNodesPass(),
     ):
         model = write(model).model
-    needed = rounding != "squant" or correct_biases or shift_biases or analyze
+    solves = rounding in ("gptq", "adaround") or (rounding == "auto" and any(map(is_linear, plan.stored)))
+    needed = solves or correct_biases or shift_biases or analyze
     kept: Sequence[Arrays] = kept_samples(reference, chosen) if needed else ()
-    rounder, correct = RoundByGptq(reference, plan, kept, progress), CorrectBiases(reference, plan, kept, progress)
+    rounder = RoundByGptq(reference, plan, kept, progress, only_linear=rounding == "auto")
+    correct = CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
     shift = ShiftBiases(reference, plan, kept, progress)
-    roundings: dict[str, list[ir.passes.InPlacePass]] = {"squant": [], "gptq": [rounder], "adaround": [rounder, learn]}
-    asked_for = [step for step, wanted in ((shift, shift_biases), (correct, correct_biases)) if wanted]
-    for step in [*roundings[rounding], *asked_for]:
+    steps = ((rounder, solves), (learn, rounding == "adaround"), (shift, shift_biases), (correct, correct_biases))
+    for step in [step for step, wanted in steps if wanted]:
         model = step(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
     report["learned"] = learn.learned
@@ -147,7 +149,7 @@ def decisions(plan: Plan, keep_float: Sequence[str], wide: Sequence[str]) -> lis
 
 
 def find_rounding(name: str, spec: QuantSpec) -> str:
-    """The rounding of a name; ``auto`` is ``gptq`` below 7 bits, where the steps are wide, else ``squant``.
+    """The rounding of a name; ``auto`` is ``gptq`` below 7 bits, where the steps are wide.
 
     Raises:
         QuantizeError: there is none of that name.
@@ -160,12 +162,12 @@ def find_rounding(name: str, spec: QuantSpec) -> str:
             expected=f"one of {', '.join(ROUNDINGS)}",
             fix="Choose one of these",
         )
-    return name if name != "auto" else "gptq" if spec.bits < 7 else "squant"
+    return "gptq" if name == "auto" and spec.bits < 7 else name
 
 
 def usual_samples(rounding: str, spec: QuantSpec) -> int:
     """How many samples are used when nobody says: ranges want fewer than weights that are solved for what they read."""
-    return 128 if rounding == "squant" or spec.palette_bits or spec.float_dtype != FLOAT else 512
+    return 128 if rounding in ("auto", "squant") or spec.palette_bits or spec.float_dtype != FLOAT else 512
 
 
 def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:

@@ -38,9 +38,14 @@ class Coding:
         return int(2 ** (self.bits - 1) - 1)
 
     @property
+    def coarse(self) -> bool:
+        """Whether the steps are so wide that weights cost more than activations of 8 bits do."""
+        return self.bits < 7
+
+    @property
     def may_cut(self) -> bool:
         """Whether finer steps may be worth cutting the largest weights for."""
-        return self.axis is not None and self.bits < 7
+        return self.axis is not None and self.coarse
 
     @property
     def granularity(self) -> str:

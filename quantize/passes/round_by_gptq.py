@@ -41,40 +41,63 @@ class RoundByGptq(ir.passes.InPlacePass):
 
     Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Below 7 bits
     each output's scale moves too, by the factor that fits best; zeros stay zeros. Solved in closed form, without training
-    (``second_order.py``): E. Frantar et al., "GPTQ" (ICLR 2023). A layer stays as it was when the error on samples that were held out does not fall, when other
-    layers share its weights, or when there are too few samples.
+    (``second_order.py``): E. Frantar et al., "GPTQ" (ICLR 2023). A linear layer of 7 bits and more aims at w·x̂ instead: what the
+    layers before it lost is more than its fine steps can make good, and a few large tokens would say how. A layer stays
+    as it was when the error on samples that were held out does not fall, when other layers share its weights, or when there
+    are too few samples.
+
+    Args:
+        reference: the float network that the plan was made for, with the same names.
+        plan: the plan that was carried out on the model.
+        samples: inputs by name, one entry a sample.
+        only_linear: leave convolutions as they are.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        reference: ir.Model,
+        plan: Plan,
+        samples: Sequence[Arrays],
+        progress: Progress = silent,
+        *,
+        only_linear: bool = False,
+    ) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
+        self._only_linear = only_linear
         self.rounded: list[dict[str, Any]] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Round what gains; ``rounded`` tells which layers and how much."""
         originals = {node.name: describe(node) for node in self._reference.graph if node.name in self._names()}
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
-        for number, (node, stored) in enumerate(self._plan.stored.items(), start=1):
+        chosen = {
+            node: stored for node, stored in self._plan.stored.items() if is_linear(node) or not self._only_linear
+        }
+        for number, (node, stored) in enumerate(chosen.items(), start=1):
             layer = originals[node.name]
             reason = solve_refusal(layer) if stored.alone else "other layers share its weights"
             if not reason:
-                seen, unseen = self._gather(layer, node, floats, rounded)
+                alone = is_linear(node) and not stored.coding.coarse
+                seen, unseen = self._gather(layer, node, None if alone else floats, rounded)
                 reason = seen.refusal() if unseen.rows else f"there are too few samples: {len(self._samples)}"
                 if not reason:
                     self._round(layer, node, stored, seen, unseen)
             if reason:
                 self._plan.notes.append(f"{node.op_type} {node.name!r}: its weights are rounded without data: {reason}")
-            self._progress("round weights", number, len(self._plan.stored))
+            self._progress("round weights", number, len(chosen))
         return ir.passes.PassResult(model, modified=bool(self.rounded))
 
     def _names(self) -> set[str | None]:
         return {node.name for node in self._plan.stored}
 
-    def _gather(self, layer: Layer, node: ir.Node, floats: Walk, rounded: Walk) -> tuple[Moments, Moments]:
-        """Moments of all samples, and of every second one."""
+    def _gather(self, layer: Layer, node: ir.Node, floats: Walk | None, rounded: Walk) -> tuple[Moments, Moments]:
+        """Moments of all samples, and of every second one; without ``floats`` as if the layers before had lost nothing."""
         index = layer.activations[0]
-        values = floats.values([input_of(layer.node, index)])[0], rounded.values([input_of(node, index)])[0]
+        read = rounded.values([input_of(node, index)])[0]
+        dense = None if floats is None else floats.values([input_of(layer.node, index)])[0]
         every, second = Moments(layer), Moments(layer)
-        for number, (before, now) in enumerate(zip(*values, strict=True)):
+        for number, now in enumerate(read):
+            before = now if dense is None else dense[number]
             every.update(now, before)
             if number % 2:
                 second.update(now, before)
@@ -119,9 +142,7 @@ def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, ol
     half = every[0] - unseen[0], every[1] - unseen[1]
     if min(float(np.trace(hessian)) for hessian, _ in (every, half, unseen)) <= 0:  # a group that reads zeros only
         return _Solved(old, np.ones(len(steps)), 0.0, 0.0)
-    pulls = [_pull(half, dense, share) for share in _PULLS]
-    found = [error_of(*unseen, round_together(*pulled, steps, top, zeros, sweeps=0) * steps) for pulled in pulls]
-    share = _PULLS[int(np.argmin(found))]
+    share = _best_pull(half, unseen, dense, steps, top) if coding.coarse else 0.0
     half, every = _pull(half, dense, share), _pull(every, dense, share)
     factors = best_cuts(*half, steps, top, zeros) if coding.may_cut else np.ones(len(steps))
     cut = steps * factors[:, None]
@@ -133,11 +154,22 @@ def _solve(every: _Problem, unseen: _Problem, coding: Coding, dense: _Matrix, ol
     return _Solved(round_together(*every, cut, top, zeros), factors, before, after)
 
 
+def _best_pull(half: _Problem, unseen: _Problem, dense: _Matrix, steps: _Matrix, top: int) -> float:
+    pulls = [_pull(half, dense, share) for share in _PULLS]
+    found = [error_of(*unseen, round_together(*each, steps, top, dense == 0, sweeps=0) * steps) for each in pulls]
+    return _PULLS[int(np.argmin(found))]
+
+
 def _pull(problem: _Problem, dense: _Matrix, share: float) -> _Problem:
     """A pull towards the dense weights: few samples say nothing about many directions."""
     hessian, target = problem
     weight = share * float(np.mean(np.diag(hessian)))
     return hessian + weight * np.eye(len(hessian)), target + weight * dense
+
+
+def is_linear(node: ir.Node) -> bool:
+    """Whether a layer is a product with a matrix."""
+    return node.op_type in ("Gemm", "MatMul")
 
 
 def solve_refusal(layer: Layer) -> str:

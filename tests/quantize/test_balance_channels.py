@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.quantize import QuantSpec, quantize
+from edgewise.quantize.balance import ChannelStatistics, Reader, best_factors
+from edgewise.quantize.grid import Grid
 from edgewise.quantize.passes.balance_channels import BalanceChannels
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.runtime.compare import compare_outputs
@@ -156,3 +158,18 @@ def test_what_cannot_be_balanced_is_left_alone(text: str, graph: Make, normal: M
     made, balanced = balance(model, normal(4, (1, 3, 6, 6)))
     assert balanced == []
     assert sqnr_db(model, made, normal(2, (1, 3, 6, 6))) == np.inf
+
+
+def test_wide_channels_are_narrowed_alone_where_that_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(size=(500, 16)) * np.linspace(0.05, 1, 16)).astype(np.float32)
+    rows[:, 5] = 6 * rng.normal(size=500)
+    weights = rng.normal(size=(32, 1, 16)).astype(np.float32)
+    weights[..., 5] *= 0.1
+    seen = ChannelStatistics(-1)
+    seen.update(rows)
+    given = (seen, [Reader(weights)], Grid("uint8", False), 8)
+    factors, gain = best_factors(*given)
+    assert np.all(factors[:5] == 1) and factors[5] > 10
+    monkeypatch.setattr("edgewise.quantize.balance._CEILINGS", ())
+    assert gain > best_factors(*given)[1] > 2

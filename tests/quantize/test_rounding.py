@@ -73,6 +73,23 @@ def test_fewer_bits_lose_less(text: str, scheme: str, graph: Make, dataset: Make
     assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + (0.2 if text == GROUPED else 1)
 
 
+@pytest.mark.parametrize("text", [LINEAR, GEMM])
+def test_linear_layers_of_8_bits_are_solved_by_default(text: str, graph: Make, dataset: Make) -> None:
+    model = build(graph, text)
+    data, unseen = alike(dataset, text, 32, 1), alike(dataset, text, 16, 2)
+    spec = QuantSpec(activation_dtype="uint16", quantize_bias=False)  # what is left is the weights' own error
+    plain, made = (quantize(model, spec, data, rounding=how) for how in ("squant", "auto"))
+    assert made.report["rounded"] and not plain.report["rounded"]
+    assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + 2
+
+
+def test_convolutions_of_8_bits_are_rounded_without_data_by_default(graph: Make, dataset: Make) -> None:
+    made = [
+        quantize(build(graph, CONV), QuantSpec(), alike(dataset, CONV, 32, 1), rounding=r) for r in ("squant", "auto")
+    ]
+    assert to_bytes(made[0].model, "plain") == to_bytes(made[1].model, "auto")
+
+
 def test_learning_moves_weights_by_one_step_where_held_out_samples_gain(
     graph: Make, dataset: Make, monkeypatch: Any
 ) -> None:
