@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgewise.quantize.movement import moved_inputs, moves
 from edgewise.quantize.observers import Observer, find_observer
@@ -14,6 +17,8 @@ from edgewise.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
+
+FEW = 8  # samples
 
 
 def calibrate(
@@ -29,12 +34,42 @@ def calibrate(
     """
     groups = _taps(model.graph, plan)
     observers = {group: _observer(values, method) for group, values in groups.items()}
-    watchers = {value: observers[group].update for group, values in groups.items() for value in values}
+    changes = {value: _Changes(observers[group].update) for group, values in groups.items() for value in values}
+    watchers = {value: each.update for value, each in changes.items()}
     used = watch(model, watchers, data, task="calibrate", progress=progress, budget=budget)
     for group, observer in observers.items():
         grid = plan.grid(group)
         plan.scales[group] = grid.fit(*observer.range(grid))
+    plan.notes.extend(_doubts(changes, used))
     return used
+
+
+class _Changes:
+    """Hands a tensor on, and watches whether it ever has two different values."""
+
+    def __init__(self, update: Callable[[NDArray[np.float32]], None]) -> None:
+        self._update = update
+        self._first: np.float32 | None = None
+        self.found = False
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """See one more piece."""
+        if not self.found and values.size:
+            self._first = values.flat[0] if self._first is None else self._first
+            self.found = bool(np.any(values != self._first))
+        self._update(values)
+
+
+def _doubts(changes: Mapping[ir.Value, _Changes], used: int) -> list[str]:
+    """What makes ranges doubtful."""
+    still = [str(value.name) for value, each in changes.items() if not each.found]
+    found = [
+        f"tensor {name!r} has one value on all calibration samples: its range means nothing for others"
+        for name in still
+    ]
+    if changes and used < FEW:
+        found.append(f"calibrated on {used} samples: ranges may be too narrow for others; a few dozen are enough")
+    return found
 
 
 def _taps(graph: ir.Graph, plan: Plan) -> dict[ir.Value, list[ir.Value]]:

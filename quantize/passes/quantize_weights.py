@@ -57,6 +57,10 @@ class QuantizeWeights(ir.passes.InPlacePass):
     def _store(self, writer: Writer, value: ir.Value, layers: list[Layer]) -> tuple[Coding, _Stored]:
         spec = self._plan.spec
         weights = np.asarray(constant_of(value), dtype=np.float32)
+        if not np.any(weights):
+            self._plan.notes.extend(
+                f"{layer.node.op_type} {layer.node.name!r}: its weights are all zero" for layer in layers
+            )
         coding = coding_for(spec, layers[0], weights.shape, layers[0].node in self._plan.wide)
         scales = coding.scales(weights)
         for layer in layers if spec.quantize_bias and not spec.weights_only else ():

@@ -112,10 +112,12 @@ def _unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
 
 def _pool(kind: Any, x: Tensor, **given: Any) -> Tensor:
     pads = list(given.get("pads", [0, 0, 0, 0]))
-    plain = given.get("auto_pad", "NOTSET") == "NOTSET" and not given.get("ceil_mode") and pads[:2] == pads[2:]
+    plain = given.get("auto_pad", "NOTSET") == "NOTSET" and pads[:2] == pads[2:]
     if x.ndim != 4 or not plain or any(step != 1 for step in given.get("dilations", [1])):
         raise NotImplementedError("this form of pooling has no gradient here")
-    more = {"count_include_pad": bool(given.get("count_include_pad"))} if kind is functional.avg_pool2d else {}
+    more = {"ceil_mode": bool(given.get("ceil_mode"))}
+    if kind is functional.avg_pool2d:
+        more["count_include_pad"] = bool(given.get("count_include_pad"))
     made: Tensor = kind(x, list(given["kernel_shape"]), list(given.get("strides", [1, 1])), pads[:2], **more)
     return made
 

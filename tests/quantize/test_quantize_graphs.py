@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from edgewise.quantize import OBSERVERS, QuantizeError, QuantSpec, quantize
+from edgewise.quantize.layers import constant_of
 from edgewise.quantize.observers import find_observer
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import Dataset, Sample, open_data, random_data
@@ -272,6 +273,17 @@ def test_weights_of_zeros_and_a_constant_activation_are_no_trouble() -> None:
         next(iter(OnnxRunner(m).run({"x": np.zeros((1, 3, 8, 8), np.float32)}).values())) for m in (model, made.model)
     )
     assert np.all(np.isfinite(have)) and np.abs(want - have).max() < 0.05
+    notes = "\n".join(made.report["notes"])
+    convolutions = [node for node in model.graph if node.op_type == "Conv"]
+    zero = next(node.name for node in convolutions if not np.any(constant_of(node.inputs[1])))
+    assert f"{zero!r}: its weights are all zero" in notes
+    assert "tensor 'x' has one value on all calibration samples: its range means nothing for others" in notes
+    assert "calibrated on 1 samples: ranges may be too narrow for others" in notes
+
+
+def test_enough_samples_that_differ_are_not_doubted(cnn: ir.Model) -> None:
+    notes = quantize(cnn, QuantSpec(), normal(8, 1, 3, 8, 8)).report["notes"]
+    assert not [note for note in notes if "samples" in note]
 
 
 def broken(value: float) -> Dataset:
