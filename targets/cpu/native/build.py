@@ -18,7 +18,7 @@ from edgewise.targets.nodes import tensor_spec
 
 FILE = "model.engine"
 _EXTENSION = "edgewise.runtime._native"
-_ARITHMETIC = {"conv", "depthwise", "matmul", "attention"}
+_ARITHMETIC = {"conv", "depthwise", "winograd", "matmul", "attention"}
 _LEVELS = (
     (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
     (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),

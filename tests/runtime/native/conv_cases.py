@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgewise.targets.cpu.native.packing import Packed, pack_conv, pack_depthwise
+from edgewise.targets.cpu.native.packing import Packed, pack_conv, pack_depthwise, pack_winograd
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
 DTYPES = {
@@ -180,6 +180,8 @@ def check(run_plan, case: Case, isa: str = "generic", threads: int = 1, **more) 
 def packed_of(case: Case) -> Packed:
     if case.op == "depthwise":
         return pack_depthwise(case.weights)
+    if case.op == "winograd":
+        return pack_winograd(case.weights)
     return pack_conv(case.weights, group=case.group, block=case.block)
 
 

@@ -1,8 +1,9 @@
-"""Conv, Gemm and MatMul with constant weights: all of them ``conv`` or ``depthwise`` of libedgewise."""
+"""Conv, Gemm and MatMul with constant weights: all of them ``conv``, ``depthwise`` or ``winograd`` of libedgewise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,11 @@ class Window:
     def pointwise(self) -> bool:
         """Whether each output pixel reads the one input pixel at the same place."""
         return all(one == 1 for one in [*self.kernel, *self.strides]) and not any(self.pads)
+
+    @property
+    def three_by_three(self) -> bool:
+        """Whether it is 3x3 with steps of 1, without groups."""
+        return self.kernel == [3, 3] and self.strides == self.dilations == [1, 1] and self.group == 1
 
     def sizes(self, given: list[Dim]) -> list[Dim]:
         """Spatial sizes of the output."""
@@ -340,9 +346,8 @@ def emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
     dims = [layer.dims[0], dim(weights.outputs), *layer.window.sizes(list(layer.dims[2:]))]
     layout = Layout.PLAIN if quant is None else Layout.C4
     made = builder.new(DType.F32 if quant is None else quant.dtype, dims, layout)
-    constants, attributes = _constants(ctx, layer, found, pixels=product(dims[2:]).constant)
+    op, constants, attributes = _constants(ctx, layer, found, [size.constant for size in dims[2:]])
     residual = None if found.residual is None else _residual(ctx, found.residual, dims)
-    op = "depthwise" if _is_depthwise(weights, layer.window) else "conv"
     extra: list[Tensor | None] = [constants[key] for key in ("index", "start") if key in constants]
     if "terms" in constants:
         extra = [None, None, constants["terms"]]
@@ -368,9 +373,9 @@ def _is_depthwise(weights: Weights, window: Window) -> bool:
 
 
 def _constants(
-    ctx: Context, layer: Layer, found: Epilogue, pixels: int | None
-) -> tuple[dict[str, Tensor], dict[str, Attribute]]:
-    """Packed weights, scales and bias, with what follows the layer folded in; ``pixels`` of the output, where known."""
+    ctx: Context, layer: Layer, found: Epilogue, sizes: list[int | None]
+) -> tuple[str, dict[str, Tensor], dict[str, Attribute]]:
+    """The operator, packed weights, scales and bias, with what follows the layer folded in; ``sizes`` of the output, where known."""
     builder, weights = ctx.builder, layer.weights
     bias = weights.bias * found.scale + found.shift
     attributes: dict[str, Attribute] = {}
@@ -385,23 +390,32 @@ def _constants(
     else:
         factors = found.scale.reshape(-1, *([1] * (weights.real.ndim - 1)))
         matrix = (weights.real.astype(np.float64) * factors).astype(np.float32)
-    if _is_depthwise(weights, layer.window):
-        packed = packing.pack_depthwise(matrix[:, 0])
-    else:
-        group = layer.window.group
-        block = packing.choose_block(matrix, group=group, pixels=pixels)
-        if weights.rows is not None and not layer.integer and group == 1 and block is None:
-            packed = weights.rows.packed(found.scale)
-        elif ctx.brain and not layer.integer and block is None:
-            packed = packing.pack_brain(matrix, group=group)
-        else:
-            packed = packing.pack_conv(matrix, group=group, block=block)
+    packed = _packed(ctx, layer, found, matrix, sizes)
     # Nothing else has 16 bits.
     kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
     tensors |= {key: builder.constant(array, dtype=kinds[key]) for key, array in packed.constants.items()}
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
-    return tensors, attributes | dict(packed.attributes)
+    return packed.op, tensors, attributes | dict(packed.attributes)
+
+
+def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, sizes: list[int | None]) -> packing.Packed:
+    """The weights in the form that is fastest for them."""
+    weights, window = layer.weights, layer.window
+    if _is_depthwise(weights, window):
+        return packing.pack_depthwise(matrix[:, 0])
+    known = [size for size in sizes if size is not None]
+    pixels = prod(known) if len(known) == len(sizes) else None
+    block = packing.choose_block(matrix, group=window.group, pixels=pixels)
+    if layer.integer or block is not None:
+        return packing.pack_conv(matrix, group=window.group, block=block)
+    if weights.rows is not None and window.group == 1:
+        return weights.rows.packed(found.scale)
+    if ctx.brain:
+        return packing.pack_brain(matrix, group=window.group)
+    if window.three_by_three and len(known) == 2 and packing.winograd_pays(matrix, known):
+        return packing.pack_winograd(matrix)
+    return packing.pack_conv(matrix, group=window.group)
 
 
 def count_macs(ctx: Context, weights: Weights, form: Form) -> None:
