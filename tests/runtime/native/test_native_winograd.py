@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 _spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
@@ -20,7 +20,7 @@ if "conv_cases" not in sys.modules:
 Case, check, float_case, int_case = cases.Case, cases.check, cases.float_case, cases.int_case
 
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
-QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=25)
 
 
 def winograd_case(x_shape, outputs, seed=0, **more) -> Case:
