@@ -39,6 +39,11 @@ OLDEST_MAJOR = 10  # strongly typed networks with int8 Q/DQ
 TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 _DTYPES = ("Int8", "Half", "FP16", "BFloat16", "BF16", "Float", "FP32", "FP8", "Int32", "Int64", "Bool")
 _SAME = {"Half": "FP16", "Float": "FP32", "BFloat16": "BF16"}
+_ASKED = {"int8": "Int8", "float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float8": "FP8"}
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_GENERATED = ("kgen", "ForeignNode", "Myelin")  # may begin with a cast: any type that they read counts
+_COMPATIBLE = {"ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
+_NAMED_AT_MOST = 8
 
 
 class BuildError(Exception):
@@ -213,6 +218,7 @@ def make_config(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not settings["tf32"]:
         config.clear_flag(trt.BuilderFlag.TF32)
+    set_compatibility(trt, config, settings)
     if settings["workspace_bytes"] is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings["workspace_bytes"])
     if settings["dla_core"] is not None:
@@ -233,6 +239,19 @@ def make_config(
         cache = config.create_timing_cache(args.timing_cache.read_bytes() if args.timing_cache.exists() else b"")
         config.set_timing_cache(cache, False)
     return config, cache
+
+
+def set_compatibility(trt: Any, config: Any, settings: dict[str, Any]) -> None:
+    """Sparse kernels, and engines that open in later versions or on other GPUs."""
+    if settings.get("sparse"):
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if settings.get("version_compatible"):
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.get("hardware_compatible"):
+        level = getattr(trt.HardwareCompatibilityLevel, settings["hardware_compatible"].upper(), None)
+        if level is None:
+            raise BuildError(f"this TensorRT has no hardware compatibility level {settings['hardware_compatible']!r}.")
+        config.hardware_compatibility_level = level
 
 
 def precision_flags(settings: dict[str, Any]) -> list[str]:
@@ -293,6 +312,12 @@ def trtexec_command(
         command += [f"--{name.lower()}" for name in precision_flags(settings)] if dla else ["--stronglyTyped"]
     if not settings["tf32"]:
         command.append("--noTF32")
+    if settings.get("sparse"):
+        command.append("--sparsity=enable")
+    if settings.get("version_compatible"):
+        command.append("--versionCompatible")
+    if settings.get("hardware_compatible"):
+        command.append(f"--hardwareCompatibilityLevel={_COMPATIBLE[settings['hardware_compatible']]}")
     if settings["workspace_bytes"] is not None:
         command.append(f"--memPoolSize=workspace:{max(1, settings['workspace_bytes'] >> 20)}M")
     for key in ("min", "opt", "max") if settings["profiles"] else ():
@@ -303,8 +328,8 @@ def trtexec_command(
     return command
 
 
-def read_layers(listing: str) -> list[dict[str, str]]:
-    """Per layer of the inspector's JSON: its name and the type of the first tensor that it reads."""
+def read_layers(listing: str) -> list[dict[str, Any]]:
+    """Per layer of the inspector's JSON: name, kind, the type of the first tensor that it reads, ONNX nodes, kernel."""
     try:
         entries = json.loads(listing).get("Layers", []) if listing else []
     except ValueError:
@@ -318,6 +343,9 @@ def read_layers(listing: str) -> list[dict[str, str]]:
                     "name": str(entry.get("Name", "")),
                     "kind": str(entry.get("LayerType", "")),
                     "precision": dtype_of(tensors),
+                    "reads": [dtype_of([tensor]) for tensor in entry.get("Inputs", [])],
+                    "nodes": _NODE.findall(str(entry.get("Metadata", ""))),
+                    "tactic": str(entry.get("TacticName", "")),
                 }
             )
     return layers
@@ -335,16 +363,38 @@ def dtype_of(tensors: list[Any]) -> str:
     return "unknown"
 
 
-def print_layers(layers: list[dict[str, str]]) -> None:
+def print_layers(layers: list[dict[str, Any]]) -> None:
     """The engine layer by layer."""
     for layer in layers:
         print(f"{layer['precision']:>8}  {layer['kind']:<16}  {layer['name']}")
     kinds = sorted({layer["precision"] for layer in layers})
     print(", ".join(f"{kind}: {sum(layer['precision'] == kind for layer in layers)} layers" for kind in kinds))
+    sparse = [layer["name"] for layer in layers if "sparse" in layer["tactic"].lower()]
+    print(f"sparse kernels: {', '.join(sparse) or 'none'}")
 
 
-def check_precision(layers: list[dict[str, str]], settings: dict[str, Any], allowed: bool) -> None:
-    """Refuse an engine in which nothing has the precision that was asked for: TensorRT may drop it and exit 0."""
+def check_products(layers: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
+    """Products that run in another type than the graph gives them, of those that the listing speaks of."""
+    missed = []
+    for node, asked in settings.get("products", {}).items():
+        holders = [layer for layer in layers if node in layer["nodes"]]
+        found = {layer["precision"] for layer in holders if layer["kind"] not in _GENERATED}
+        found = found or {dtype for layer in holders for dtype in layer["reads"]}
+        if found and asked in _ASKED and _ASKED[asked] not in found:
+            missed.append(f"{node} ({_ASKED[asked]} asked, {'/'.join(sorted(found))} found)")
+    return missed
+
+
+def check_precision(layers: list[dict[str, Any]], settings: dict[str, Any], allowed: bool) -> None:
+    """Refuse an engine that computes in another precision than was asked for: TensorRT may drop it and exit 0."""
+    missed = check_products(layers, settings)
+    if missed and not allowed:
+        more = f" and {len(missed) - _NAMED_AT_MOST} more" if len(missed) > _NAMED_AT_MOST else ""
+        raise BuildError(
+            f"{len(missed)} of {len(settings['products'])} products run in another precision than the graph gives them: "
+            f"{'; '.join(missed[:_NAMED_AT_MOST])}{more}. Nothing was written; --allow-other-precision keeps such an engine.",
+            code=1,
+        )
     found = {layer["precision"] for layer in layers}
     wanted = (["Int8"] if settings["quantized"] else []) + (["FP16"] if settings["precision"] == "float16" else [])
     # In a quantized network, what is between integers may well vanish into them.
@@ -383,6 +433,14 @@ def adopt(path: Path, files: dict[str, bytes], report: dict[str, Any]) -> bytes:
         {"name": layer["name"], "op": layer["kind"], "precision": layer["precision"], "unit": "gpu"}
         for layer in report["layers"]
     ]
+    sparse = [layer["name"] for layer in report["layers"] if "sparse" in layer["tactic"].lower()]
+    described["proof"] = {
+        "read_from": "the engine inspector on the device",
+        "not_as_asked": check_products(report["layers"], described["settings"]),
+        "layers": len(report["layers"]),
+        "sparse": {"asked": bool(described["settings"].get("sparse")), "layers": sparse, "decided": "by the builder"},
+        "device": f"{report['gpu']['name']}, SM{report['gpu']['sm']}, TensorRT {report['tensorrt']}",
+    }
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -11,6 +11,7 @@ from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, quantized_products
 from edgewise.targets.tensorrt.engine_layers import manifest_rows, planned_layers
 from edgewise.targets.tensorrt.prepare import prepare
+from edgewise.targets.tensorrt.proof import asked_types
 from edgewise.targets.tensorrt.settings import Settings
 from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
 from edgewise.targets.tensorrt.vendor import version
@@ -36,6 +37,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         "onnx_sha256": hashlib.sha256(data).hexdigest(),
         "sm": settings.sm,
         "precision": settings.precision,
+        "products": {name: asked for name, (_, asked) in asked_types(prepared.model).items()},
         "quantized": bool(quantized_products(prepared.model)),
         "profiles": settings.profile,
         "sparse": sparse,
@@ -43,6 +45,8 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         "workspace_bytes": settings.workspace_bytes,
         "dla_core": settings.dla_core,
         "gpu_fallback": settings.gpu_fallback,
+        "version_compatible": settings.version_compatible,
+        "hardware_compatible": settings.hardware_compatible,
     }
     (request.folder / BUILD_SETTINGS).write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     script = resources.files("edgewise.targets.tensorrt") / SCRIPT

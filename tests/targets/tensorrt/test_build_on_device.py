@@ -391,3 +391,40 @@ def test_the_script_needs_nothing_but_the_standard_library_and_python_3_8(kit: K
         check=False,
     )
     assert done.returncode == 0 and "--timing-cache" in done.stdout
+
+
+def listed(node: str, dtype: str, kind: str = "CaskConvolution", tactic: str = "sm80_xmma") -> dict[str, Any]:
+    return layer(node, dtype, kind) | {"Metadata": f"[ONNX Layer: {node}]", "TacticName": tactic}
+
+
+def test_a_product_in_another_precision_fails_though_others_have_it(kit: Kit, run: Any) -> None:
+    folder = kit()
+    change(folder, products={"conv1": "float16", "conv2": "float16", "folded": "float16", "norm_fc": "float16"})
+    generated = listed("norm_fc", "Row major linear FP32", "kgen")
+    generated["Inputs"].append({"Name": "w", "Format/Datatype": "Row major linear FP16"})
+    good = [listed("conv1", "FP16", tactic="sm80_sparse_conv"), generated]
+    code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP32")]})))
+    assert code == 1 and not (folder / "model.engine").exists()
+    assert "1 of 4 products run in another precision" in said and "conv2 (FP16 asked, FP32 found)" in said
+    code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP16")]})))
+    assert code == 0 and "sparse kernels: conv1" in said
+    proof = json.loads((folder / "manifest.json").read_text())["engine"]["proof"]
+    assert proof["sparse"]["layers"] == ["conv1"] and proof["not_as_asked"] == []
+    assert proof["device"] == "Orin (stand-in), SM87, TensorRT 11.4.0"
+
+
+def test_sparse_and_compatible_engines_are_asked_for(kit: Kit, run: Any, trtexec: Any, tmp_path: Path) -> None:
+    folder = kit(version_compatible=True, hardware_compatible="ampere_plus")
+    change(folder, sparse=True)
+    trt = FakeTensorRT()
+    trt.BuilderFlag.SPARSE_WEIGHTS, trt.BuilderFlag.VERSION_COMPATIBLE = "SPARSE", "VERSION"
+    trt.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere and later")
+    assert run(folder, trt)[0] == 0
+    assert trt.calls["flags"] == ["SPARSE", "VERSION"]
+    assert trt.calls["config"].hardware_compatibility_level == "ampere and later"
+    assert run(folder, None, "--trtexec", str(trtexec()))[0] == 0
+    command = json.loads((tmp_path / "log").read_text())
+    assert {"--sparsity=enable", "--versionCompatible", "--hardwareCompatibilityLevel=ampere+"} <= set(command)
+    trt.HardwareCompatibilityLevel = SimpleNamespace()
+    code, said = run(folder, trt)
+    assert code == 2 and "no hardware compatibility level 'ampere_plus'" in said
