@@ -40,6 +40,9 @@ EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps
     }
 }
 
+// Whether the next plane's pixels are fetched ahead where this spot meets them: the first and last positions see nearly all.
+EW_INLINE bool fetches(const ConvTile& tile, int64_t spot) { return spot == 0 || spot + 1 == tile.spot_count; }
+
 // Whether `next` meets, pixel by pixel, the right-hand neighbours of what `spot` meets.
 EW_INLINE bool beside(const ConvSpot& spot, const ConvSpot& next, int64_t vectors) {
     const int64_t apart = spot.shift + 4 - next.shift;
@@ -53,13 +56,18 @@ EW_INLINE bool beside(const ConvSpot& spot, const ConvSpot& next, int64_t vector
 
 // Every second pixel to a row; kPair: and those between, which `next` meets, to the row after it.
 template <bool kPair>
-EW_INLINE void halve_row(const ConvTile& tile, const ConvPiece* piece, const ConvPiece* next, const uint8_t* x, __m512i fill, uint8_t* to) {
+EW_INLINE void halve_row(const ConvTile& tile, const ConvPiece* piece, const ConvPiece* next, const uint8_t* x, __m512i fill,
+                         bool ahead, uint8_t* to) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64) {
         __m512i low = fill, high = fill;
         for (bool more = true; more; ++piece) {
             const uint32_t pixels = kPair ? piece->pixels | next++->pixels << 1 : piece->pixels;
+            if (ahead) {
+                __builtin_prefetch(x + tile.x_plane + piece->from);
+                __builtin_prefetch(x + tile.x_plane + piece->from + 64);
+            }
             low = _mm512_mask_loadu_epi32(low, static_cast<__mmask16>(pixels), x + piece->from);
             high = _mm512_mask_loadu_epi32(high, static_cast<__mmask16>(pixels >> 16), x + piece->from + 64);
             more = !piece->last;
@@ -83,9 +91,9 @@ void fill_halved(const ConvTile& tile) {
             const ConvSpot* spot = tile.spots + s;
             const uint8_t* x = tile.x + plane * tile.x_plane + spot->shift;
             if (!paired[s]) {
-                halve_row<false>(tile, spot->pieces, nullptr, x, fill, to);
+                halve_row<false>(tile, spot->pieces, nullptr, x, fill, fetches(tile, s), to);
             } else {
-                halve_row<true>(tile, spot->pieces, spot[1].pieces, x, fill, to);
+                halve_row<true>(tile, spot->pieces, spot[1].pieces, x, fill, fetches(tile, s), to);
                 ++s, to += tile.row_bytes;
             }
         }
@@ -110,6 +118,7 @@ void fill_all(const ConvTile& tile) {
             const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
             const ConvPiece* piece = tile.spots[s].pieces;
             for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64, ++piece) {
+                if (fetches(tile, s)) __builtin_prefetch(x + tile.x_plane + piece->from);
                 __m512i row = loaded<kStep>(*piece, x, steps, fill);
                 while (!piece->last) row = loaded<kStep>(*++piece, x, steps, row);
                 _mm512_storeu_si512(to, row);

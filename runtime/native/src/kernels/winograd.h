@@ -1,5 +1,5 @@
-// The transforms of Winograd's F(2x2, 3x3): 4x4 values of the input and 4x4 weights, multiplied point by point and added up over
-// the channels, give 2x2 outputs with 16 multiplications instead of 36 (Lavin and Gray 2016, arXiv:1509.09308).
+// The transforms of Winograd's F(2x2, 3x3): 4x4 values of the input and 4x4 weights, multiplied point by point and added up
+// over the channels, give 2x2 outputs with 16 multiplications instead of 36 (Lavin and Gray 2016, arXiv:1509.09308).
 //
 // Lanes are such tiles of 2x2 outputs. At each of the 16 points the sums over the channels are a dense layer of conv.h.
 #pragma once

@@ -5,7 +5,8 @@ namespace ew {
 namespace {
 
 void interleave(F32x1 a, F32x1 b, F32x1* low, F32x1* high) { *low = a, *high = b; }
-const WinogradPiece* load_tiles(const WinogradInput& input, const uint8_t* plane, const WinogradPiece* pieces, F32x1 (&rows)[4][4]) {
+const WinogradPiece* load_tiles(const WinogradInput& input, const uint8_t* plane, const WinogradPiece* pieces,
+                                F32x1 (&rows)[4][4]) {
     return gather_tiles(input, plane, pieces, rows);
 }
 

@@ -1,6 +1,6 @@
 // Winograd's transforms over a vector type. Included by each instruction set's file, which gives
 //   static void interleave(V a, V b, V* low, V* high): a0 b0 a1 b1 ...
-//   static const WinogradPiece* load_tiles(const WinogradInput&, const uint8_t* plane, const WinogradPiece* pieces, V (&rows)[4][4]):
+//   static const WinogradPiece* load_tiles(const WinogradInput&, const uint8_t* plane, const WinogradPiece*, V (&rows)[4][4]):
 //     [row of the tile][column] of one vector of tiles; returns the next one's pieces.
 #pragma once
 
@@ -24,7 +24,8 @@ EW_INLINE void put_together(const V (&m)[4], V (&to)[2]) {
 
 // For any V: value by value.
 template <typename V>
-EW_INLINE const WinogradPiece* gather_tiles(const WinogradInput& input, const uint8_t* plane, const WinogradPiece* piece, V (&rows)[4][4]) {
+EW_INLINE const WinogradPiece* gather_tiles(const WinogradInput& input, const uint8_t* plane, const WinogradPiece* piece,
+                                            V (&rows)[4][4]) {
     float values[4][4][V::kLanes] = {};
     for (bool more = true; more; ++piece) {
         for (int64_t i = 0; i < 16 * V::kLanes; ++i) {

@@ -54,7 +54,9 @@ public:
     void run(const Run& run) override {
         if (geometry_.batch == 0) return;
         const int64_t groups = lines_ / together_, threads = run.pool.threads();
-        for (int64_t thread = 0; thread < threads; ++thread) *transformed_in(run.scratch + thread * scratch_bytes_) = Transformed();
+        for (int64_t thread = 0; thread < threads; ++thread) {
+            *transformed_in(run.scratch + thread * scratch_bytes_) = Transformed();
+        }
         run.pool.parallel(geometry_.batch * blocks_ * groups, 1, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
             for (int64_t i = begin; i < end;) {
@@ -71,7 +73,8 @@ private:
     Status check_window(const Setup& setup) {
         const ConvGeometry& g = geometry_;
         for (int i = 1; i < 3; ++i) {
-            if (g.kernel[i] != 3 || g.stride[i] != 1 || g.dilation[i] != 1) return setup.refuse("wants a kernel of 3x3 and steps of 1");
+            const bool fits = g.kernel[i] == 3 && g.stride[i] == 1 && g.dilation[i] == 1;
+            if (!fits) return setup.refuse("wants a kernel of 3x3 and steps of 1");
         }
         across_ = (g.out[2] + 1) / 2;
         tiles_ = (g.out[1] + 1) / 2 * across_;
