@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.compare import TensorParity, compare_outputs
-from edgewise.runtime.engines import Engine, LayerTime, RunOptions, open_engine
+from edgewise.runtime.dlpack import CPU, borrow, to_library
+from edgewise.runtime.engines import Engine, LayerTime, PhasedEngine, RunOptions, TensorEngine, open_engine
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec
 
@@ -65,12 +67,20 @@ class Model:
         self.inputs: list[TensorSpec] = computed.inputs
         self.outputs: list[TensorSpec] = computed.outputs
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays by input name to arrays by output name.
+
+        Tensors of torch, CuPy or JAX (anything with ``__dlpack__``) go in without a copy, on the GPU too where the engine
+        runs there, and the outputs are of the same library, without a copy.
 
         Raises:
             RunError: missing or unknown inputs, another dtype or shape, or the engine fails.
         """
+        foreign = [
+            array for array in inputs.values() if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__")
+        ]
+        if foreign:
+            return self._run_foreign(inputs, foreign[0])
         outputs = self._engine.run(self._checked(inputs))
         self._check_outputs(outputs)
         return outputs
@@ -84,6 +94,10 @@ class Model:
         inputs, references = self.bundle.reference(self.function)
         return compare_outputs(references, [self.run(sample) for sample in inputs])
 
+    def phase_times(self) -> dict[str, float]:
+        """Median milliseconds of copying to the GPU, computing and copying back; empty for engines without such parts."""
+        return self._engine.phase_times() if isinstance(self._engine, PhasedEngine) else {}
+
     def layer_times(self) -> list[LayerTime]:
         """What each layer took in the runs so far; needs ``per_layer=True``, else empty. May end the recording."""
         return self._engine.layer_times()
@@ -92,17 +106,34 @@ class Model:
         """Library, version and unit."""
         return self._engine.facts()
 
-    def _checked(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        where = str(self.bundle.path)
+    def _run_foreign(self, inputs: Mapping[str, Any], example: Any) -> dict[str, Any]:
+        engine = self._engine
+        if not isinstance(engine, TensorEngine) or all(map(_lies_on_processor, inputs.values())):
+            arrays = {name: _on_processor(name, array, self.bundle) for name, array in inputs.items()}
+            return to_library(self.run(arrays), example)
+        self._check_names(inputs)
+        tensors = {name: borrow(array, engine.stream) for name, array in inputs.items()}
+        lengths: dict[str, tuple[int, str]] = {}
+        for spec in self.inputs:
+            empty = np.broadcast_to(np.empty((), tensors[spec.name].dtype), tensors[spec.name].shape)
+            spec.check(empty, str(self.bundle.path))
+            _check_dims(spec, empty, lengths, str(self.bundle.path))
+        return to_library(engine.run_tensors(tensors), example)
+
+    def _check_names(self, inputs: Mapping[str, Any]) -> None:
         names = [spec.name for spec in self.inputs]
         if set(inputs) != set(names):
             raise RunError(
                 "the inputs have other names than the network's",
-                where=where,
+                where=str(self.bundle.path),
                 found=", ".join(map(str, inputs)) or "no inputs",
                 expected=", ".join(names),
                 fix="Pass one array per input, by its name",
             )
+
+    def _checked(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        where = str(self.bundle.path)
+        self._check_names(inputs)
         lengths: dict[str, tuple[int, str]] = {}
         for spec in self.inputs:
             array = inputs[spec.name]
@@ -130,6 +161,23 @@ class Model:
                     expected=f"{spec.dtype}{list(spec.shape)}".replace("'", ""),
                     fix="Build the bundle again",
                 )
+
+
+def _on_processor(name: str, array: Any, bundle: Bundle) -> np.ndarray:
+    """A view of a tensor in the processor's memory."""
+    if not _lies_on_processor(array):
+        raise RunError(
+            f"input {name!r} does not fit", where=str(bundle.path),
+            found=f"a tensor on DLPack device {tuple(map(int, array.__dlpack_device__()))}",
+            expected="one in the processor's memory: this engine does not run on a GPU", fix="Move it with .cpu()",
+        )  # fmt: skip
+    return array if isinstance(array, np.ndarray) else np.from_dlpack(array)
+
+
+def _lies_on_processor(array: Any) -> bool:
+    return isinstance(array, np.ndarray) or (
+        hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] == CPU
+    )
 
 
 def _check_dims(spec: TensorSpec, array: np.ndarray, lengths: dict[str, tuple[int, str]], where: str) -> None:

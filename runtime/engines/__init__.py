@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.dlpack import DeviceTensor
 from edgewise.runtime.errors import RunError
 
 
@@ -45,6 +47,26 @@ class Engine(Protocol):
 
     def facts(self) -> dict[str, str]:
         """Library, version, unit: for the profile's record."""
+
+
+@runtime_checkable
+class TensorEngine(Protocol):
+    """An engine that also runs on tensors where they lie, on a GPU too."""
+
+    @property
+    def stream(self) -> int:
+        """The CUDA stream that reads them."""
+
+    def run_tensors(self, inputs: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
+        """Tensors by input name to tensors by output name; shapes and dtypes were checked by the caller."""
+
+
+@runtime_checkable
+class PhasedEngine(Protocol):
+    """An engine whose runs have parts that are timed apart."""
+
+    def phase_times(self) -> dict[str, float]:
+        """Median milliseconds by name of the part."""
 
 
 def model_file(bundle: Bundle) -> Path:

@@ -221,3 +221,24 @@ def test_external_data_outside_the_bundle_is_not_read(make_bundle, net, tmp_path
 
 def test_there_is_one_file_per_kind():
     assert engine_kinds() == ["coreml", "native", "null", "onnxruntime", "tensorrt"]
+
+
+def test_torch_tensors_go_in_and_come_out(make_bundle):
+    torch = pytest.importorskip("torch")
+    model = load(make_bundle())
+    arrays = {spec.name: np.ones(spec.concrete(2), spec.dtype) for spec in model.inputs}
+    want = model.run(arrays)
+    have = model.run({name: torch.from_numpy(array) for name, array in arrays.items()})
+    assert {name: type(value) for name, value in have.items()} == dict.fromkeys(want, torch.Tensor)
+    assert all(np.array_equal(have[name].numpy(), want[name]) for name in want)
+
+    class Elsewhere:
+        def __dlpack_device__(self):
+            return 2, 0
+
+        def __dlpack__(self, **_):
+            raise AssertionError("nobody reads it")
+
+    with pytest.raises(RunError, match=r"DLPack device \(2, 0\).*does not run on a GPU"):
+        model.run(dict.fromkeys(arrays, Elsewhere()))
+    assert model.phase_times() == {}

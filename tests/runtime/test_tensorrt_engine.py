@@ -15,6 +15,7 @@ import pytest
 
 from edgewise.runtime import cuda
 from edgewise.runtime.cuda import Gpu
+from edgewise.runtime.dlpack import DeviceTensor
 from edgewise.runtime.engines import tensorrt
 from edgewise.runtime.errors import MissingExtraError, RunError
 from edgewise.runtime.model import load
@@ -51,8 +52,28 @@ CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUs
   memcpy((void *)(uintptr_t)to, from, size); return stream != &the_stream; }
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream) {
   memcpy(to, (void *)(uintptr_t)from, size); return stream != &the_stream; }
+int graphs = 0, launched = 0, marks = 0, capturing = 0, uncapturable = 0; size_t room = 1 << 20;
+CUresult cuMemHostAlloc(void **address, size_t size, unsigned flags) { if (flags) return 1; held++; *address = malloc(size); return 0; }
+CUresult cuMemFreeHost(void *address) { held--; free(address); return 0; }
+CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = room; *total = 2 * room; return 0; }
+struct event { int at; };
+CUresult cuEventCreate(struct event **event, unsigned flags) { if (flags) return 1; held++; *event = malloc(sizeof **event); return 0; }
+CUresult cuEventDestroy_v2(struct event *event) { held--; free(event); return 0; }
+CUresult cuEventRecord(struct event *event, CUstream stream) { event->at = ++marks; return stream != &the_stream; }
+CUresult cuEventElapsedTime(float *ms, struct event *first, struct event *second) { *ms = 0.5f * (second->at - first->at); return 0; }
+typedef struct graph { int dummy; } *CUgraph;
+CUresult cuStreamBeginCapture_v2(CUstream stream, int mode) { capturing = 1; return stream != &the_stream || mode != 1; }
+CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
+  capturing = 0; if (uncapturable) return 901; held++; *graph = malloc(8); return stream != &the_stream; }
+CUresult cuGraphInstantiateWithFlags(CUgraph *made, CUgraph graph, unsigned long long flags) {
+  if (flags || !graph) return 1; held++; graphs++; *made = malloc(8); return 0; }
+CUresult cuGraphDestroy(CUgraph graph) { held--; free(graph); return 0; }
+CUresult cuGraphExecDestroy(CUgraph graph) { held--; free(graph); return 0; }
+static void (*replay)(void) = 0;
+void on_launch(void (*work)(void)) { replay = work; }
+CUresult cuGraphLaunch(CUgraph graph, CUstream stream) { launched++; if (replay) replay(); return stream != &the_stream || !graph; }
 CUresult cuGetErrorString(CUresult status, const char **text) {
-  *text = status == 2 ? "out of memory" : status == 700 ? "an illegal memory access was encountered" : 0; return !*text; }
+  *text = status == 2 ? "out of memory" : status == 901 ? "operation failed due to a previous error during capture" : status == 700 ? "an illegal memory access was encountered" : 0; return !*text; }
 """
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the stand-in driver")
 
@@ -69,8 +90,9 @@ def compiled(tmp_path_factory) -> Path:
 @pytest.fixture
 def driver(compiled, monkeypatch) -> ctypes.CDLL:
     library = ctypes.CDLL(str(compiled))
-    for name, value in (("held", 0), ("gpus", 1), ("failing", 0)):
+    for name, value in (("held", 0), ("gpus", 1), ("failing", 0), ("graphs", 0), ("launched", 0), ("uncapturable", 0)):
         ctypes.c_int.in_dll(library, name).value = value
+    ctypes.c_size_t.in_dll(library, "room").value = 1 << 20
     monkeypatch.setattr(cuda, "_load_library", lambda: library)
     return library
 
@@ -129,8 +151,8 @@ class FakeContext:
         self.log, self.shapes, self.addresses, self.profiler = log, {}, {}, None
 
     def set_input_shape(self, name, shape):
-        if shape[0] > 4:
-            self.log.log("error", "shape\n  out of profile")
+        if shape[0] == 3:
+            self.log.log("error", "shape\n  out of sorts")
             return False
         self.shapes[name] = tuple(shape)
         return True
@@ -141,8 +163,13 @@ class FakeContext:
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
 
+    def set_optimization_profile_async(self, index, stream):
+        self.profile = index
+        return bool(stream)
+
     def execute_async_v3(self, stream):
         assert stream
+        self.enqueued = getattr(self, "enqueued", 0) + 1
         count = int(np.prod(self.shapes["x"]))
 
         def view(name, kind, size):
@@ -156,14 +183,24 @@ class FakeContext:
 
 
 class FakeEngine:
+    """Up to 4 rows in its first profile, up to 16 in its second."""
+
     names: tuple[str, ...] = ("x", "y", "n")
+    num_optimization_profiles, device_memory_size_v2 = 2, 1000
 
     def __init__(self, log):
         self.log = log
         self.num_io_tensors = len(self.names)
 
     def create_execution_context(self):
-        return FakeContext(self.log)
+        self.context = FakeContext(self.log)
+        return self.context
+
+    def get_tensor_shape(self, name):
+        return (1,) if name == "n" else (-1, 3)
+
+    def get_tensor_profile_shape(self, name, profile):
+        return [(0, 3), (1, 3), (4 if profile == 0 else 16, 3)]
 
     def get_tensor_name(self, index):
         return self.names[index]
@@ -226,7 +263,7 @@ def engine_bundle(make_bundle):
 @needs_compiler
 def test_it_runs_and_grows(driver, library, engine_bundle):
     model = load(engine_bundle(), per_layer=True)
-    for rows in (2, 4, 1, 0):
+    for rows in (2, 4, 1, 0, 2, 2):
         x = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
         got = model.run({"x": x})
         np.testing.assert_array_equal(got["y"], 2 * x)
@@ -237,13 +274,14 @@ def test_it_runs_and_grows(driver, library, engine_bundle):
         "ElementWise",
         "gpu",
         0.25,
-        4,
+        6,
     )
     assert model.facts() == {
         "library": "tensorrt_rtx", "version": "1.7", "unit": "gpu", "gpu": "Test GPU", "sm": "89",
+        "device_memory_bytes": str(1000 + 2 * 4 * 3 * 4 + 8), "cuda_graphs": "off",
     }  # fmt: skip
-    # Two buffers grew from 2 rows to 4: the smaller ones were given back.
-    assert held(driver) == 2 + 3
+    # Two buffers grew from 2 rows to 4: the smaller ones were given back. Each tensor has a page-locked array; four events.
+    assert held(driver) == 2 + 3 + 3 + 4
     del model, layer
     assert held(driver) == 0
 
@@ -260,6 +298,11 @@ def test_it_runs_and_grows(driver, library, engine_bundle):
         ({"sm": [80, 86]}, "expected SM 80 or SM 86"),
         ({"name": "model.onnx"}, "yet to be built.*Run the bundle's build script on the device"),
         ({"plan": b"another"}, r"found magic tag does not match; expected an engine of tensorrt_rtx 1\.7"),
+        (
+            {"plan": b"a", "version": "1.6"},
+            r"found tensorrt_rtx 1\.7 here; expected 1\.6, which built.*edgewise build .*model.onnx",
+        ),
+        ({"plan": b"x" * ((1 << 20) + 1)}, r"found an engine of 1048577 bytes, and 1048576 bytes free on Test GPU"),
     ],
 )
 def test_engines_that_do_not_open(driver, library, engine_bundle, options, says):
@@ -285,8 +328,13 @@ def test_tensors_that_are_not_the_manifests(driver, library, engine_bundle, monk
 @needs_compiler
 def test_shapes_and_runs_that_are_refused(driver, library, engine_bundle, monkeypatch):
     model = load(engine_bundle())
-    with pytest.raises(RunError, match=r"input 'x'\): found shape \[5, 3\]; shape out of profile"):
-        model.run({"x": np.ones((5, 3), np.float32)})
+    with pytest.raises(
+        RunError,
+        match=r"input 'x'\): found shape \[17, 3\]; expected a shape within the engine's profile: \[0, 3\] to \[4, 3\] or",
+    ):
+        model.run({"x": np.ones((17, 3), np.float32)})
+    with pytest.raises(RunError, match=r"input 'x'\): found shape \[3, 3\]; shape out of sorts"):
+        model.run({"x": np.ones((3, 3), np.float32)})
     monkeypatch.setattr(FakeContext, "execute_async_v3", lambda self, stream: False)
     with pytest.raises(RunError, match="expected a run without errors"):
         model.run({"x": np.ones((1, 3), np.float32)})
@@ -339,3 +387,119 @@ def test_the_real_library_says_why_it_refuses():
     seen = []
     tensorrt._make_profiler(trt, lambda name, ms: seen.append((name, ms))).report_layer_time("layer", 1.5)
     assert seen == [("layer", 1.5)]
+
+
+@pytest.fixture
+def replaying(driver, monkeypatch):
+    """Launching a graph does what was captured: the stand-in's driver cannot record, so the context's last work is done again."""
+    contexts = []
+    create = FakeEngine.create_execution_context
+
+    def create_and_keep(self):
+        contexts.append(create(self))
+        return contexts[-1]
+
+    monkeypatch.setattr(FakeEngine, "create_execution_context", create_and_keep)
+    callback = ctypes.CFUNCTYPE(None)(lambda: contexts[-1].execute_async_v3(1))
+    driver.on_launch(callback)
+    yield contexts
+    driver.on_launch(ctypes.CFUNCTYPE(None)())
+
+
+def number(driver: ctypes.CDLL, name: str) -> int:
+    return ctypes.c_int.in_dll(driver, name).value
+
+
+@needs_compiler
+def test_the_second_run_is_captured_and_later_ones_launched(driver, library, engine_bundle, replaying):
+    model = load(engine_bundle())
+    for seed in range(5):
+        x = np.random.default_rng(seed).standard_normal((2, 3)).astype(np.float32)
+        np.testing.assert_array_equal(model.run({"x": x})["y"], 2 * x)
+    assert (number(driver, "graphs"), number(driver, "launched")) == (1, 4)
+    model.run({"x": np.ones((1, 3), np.float32)})
+    assert number(driver, "graphs") == 1, "another shape is another graph, from its second run on"
+    model.run({"x": np.ones((1, 3), np.float32)})
+    assert number(driver, "graphs") == 2 and model.facts()["cuda_graphs"] == "on"
+    replaying.clear()
+    del model
+    assert held(driver) == 0
+
+
+@needs_compiler
+def test_a_stream_that_cannot_be_captured_is_said_and_runs_all_the_same(driver, library, engine_bundle):
+    model = load(engine_bundle())
+    ctypes.c_int.in_dll(driver, "uncapturable").value = 1
+    for _ in range(3):
+        assert model.run({"x": np.ones((2, 3), np.float32)})["n"] == 6
+    assert model.facts()["cuda_graphs"].startswith("off: operation failed due to a previous error during capture")
+    assert number(driver, "launched") == 0
+
+
+@needs_compiler
+def test_rtx_captures_by_itself(driver, library, engine_bundle, monkeypatch):
+    config = types.SimpleNamespace()
+    library.CudaGraphStrategy = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    monkeypatch.setattr(FakeEngine, "create_runtime_config", lambda self: config, raising=False)
+    monkeypatch.setattr(FakeEngine, "create_execution_context", lambda self, config=None: FakeContext(self.log))
+    model = load(engine_bundle())
+    for _ in range(3):
+        model.run({"x": np.ones((2, 3), np.float32)})
+    assert config.cuda_graph_strategy == "whole" and number(driver, "graphs") == 0
+    assert model.facts()["cuda_graphs"] == "by TensorRT for RTX"
+
+
+@needs_compiler
+def test_parts_of_a_run_are_timed_apart(driver, library, engine_bundle):
+    model = load(engine_bundle())
+    model.run({"x": np.ones((2, 3), np.float32)})
+    assert model.phase_times() == {"host_to_device": 0.5, "compute": 0.5, "device_to_host": 0.5}
+
+
+@needs_compiler
+def test_the_profile_that_has_room_is_chosen(driver, library, engine_bundle, replaying):
+    model = load(engine_bundle())
+    for rows, profile in ((4, 0), (9, 1), (2, 0)):
+        assert model.run({"x": np.ones((rows, 3), np.float32)})["n"] == 3 * rows
+        assert getattr(replaying[-1], "profile", 0) == profile
+
+
+class OnTheGpu:
+    """A tensor of a library without ``from_dlpack``, in the stand-in's device memory."""
+
+    def __init__(self, array: np.ndarray, device: tuple[int, int] = (2, 0)) -> None:
+        self._tensor, self.streams = DeviceTensor(array.ctypes.data, array.shape, array.dtype, device, array), []
+
+    def __dlpack_device__(self):
+        return self._tensor.device
+
+    def __dlpack__(self, *, stream=None):
+        self.streams.append(stream)
+        return self._tensor.__dlpack__()
+
+
+@needs_compiler
+def test_tensors_on_the_gpu_are_read_and_left_there(driver, library, engine_bundle, replaying):
+    model = load(engine_bundle())
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tensor = OnTheGpu(array)
+    first, second = model.run({"x": tensor})["y"], model.run({"x": tensor})["y"]
+    assert replaying[-1].addresses["x"] == array.ctypes.data, "no copy"
+    assert first.device == (2, 0) and first.address != second.address and all(tensor.streams)
+    view = np.ctypeslib.as_array(ctypes.cast(first.address, ctypes.POINTER(ctypes.c_float)), (2, 3))
+    np.testing.assert_array_equal(view, 2 * array)
+    with pytest.raises(RunError, match=r"a tensor on DLPack device \(2, 1\)"):
+        model.run({"x": OnTheGpu(array, (2, 1))})
+    with pytest.raises(RunError, match=r"float64\[2, 3\]"):
+        model.run({"x": OnTheGpu(array.astype(np.float64))})
+
+
+@needs_compiler
+def test_torch_tensors_of_the_processor_are_taken(driver, library, engine_bundle):
+    torch = pytest.importorskip("torch")
+    model = load(engine_bundle())
+    x = torch.ones(2, 3)
+    outputs = model.run({"x": x})
+    assert isinstance(outputs["y"], torch.Tensor) and torch.equal(outputs["y"], 2 * x)
+    mixed = OnTheGpu(np.ones((2, 3), np.float32))
+    assert model.run({"x": mixed})["y"].device == (2, 0), "results stay where the inputs are"
