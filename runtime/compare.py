@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,6 +67,17 @@ def compare_outputs(reference: Sequence[Arrays], candidate: Sequence[Arrays]) ->
             _check_alike(wants[name], haves[name], f"output {name!r} of sample {index}")
             total.add(wants[name], haves[name])
     return [total.parity(name, len(reference)) for name, total in sums.items()]
+
+
+def parity_of_sums(entry: Mapping[str, Any], samples: int) -> TensorParity:
+    """The parity of what a device added up over its samples.
+
+    ``entry`` has ``name, signal, noise, energy, dot, largest, rows, agreeing, broken``.
+    """
+    sums = _Sums()
+    for key in ("signal", "noise", "energy", "dot", "largest", "rows", "agreeing", "broken"):
+        setattr(sums, key, entry[key])
+    return sums.parity(entry["name"], samples)
 
 
 def require_parity(parities: Sequence[TensorParity], *, min_sqnr_db: float, where: str) -> None:

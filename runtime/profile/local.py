@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,12 +17,10 @@ import numpy as np
 
 from edgewise.runtime.bundle import save_reference
 from edgewise.runtime.errors import RunError
-from edgewise.runtime.profile.judge import Evidence, judge
-from edgewise.runtime.profile.machine import Glance, clock_limits_mhz, describe_machine, describe_system, governor
+from edgewise.runtime.profile.result import make_profile
 from edgewise.runtime.profile.timing import DEFAULT_MIN_TIME_S
 from edgewise.runtime.progress import Progress, silent
 
-SCHEMA_VERSION = 1
 _WORKER = "edgewise.runtime.profile.worker"
 _STDERR_LINES = 2
 
@@ -73,7 +69,7 @@ def profile(
             "samples": None if samples is None else str(file),
         }
         measured = _send_off(order, progress)
-    return _result(measured, threads)
+    return make_profile(measured, threads)
 
 
 def _check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s: float) -> None:
@@ -142,68 +138,3 @@ def _crashed(order: dict[str, Any], status: int, said: IO[str]) -> RunError:
         expected="an engine that runs",
         fix="Run the bundle with edgewise.load to see whether it crashes there too; memory may have run out",
     )
-
-
-def _result(measured: dict[str, Any], threads: int) -> dict[str, Any]:
-    runs_ms, layers = measured["runs_ms"], measured["layers"]
-    glances = [Glance(**moment) for moment in measured["glances"]]
-    engine, mode = measured["engine"], governor()
-    clocks = [glance.clock_mhz for glance in glances]
-    evidence = Evidence(
-        runs_ms, measured["stable"], glances, measured["own_cpu_s"], measured["resolution_ms"], mode, layers or [], engine["unit"]
-    )  # fmt: skip
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "device": describe_machine(),
-        "os": describe_system(),
-        "clocks": {**clock_limits_mhz(), "before_mhz": clocks[0], "after_mhz": clocks[-1]},
-        "governor": mode,
-        "threads": threads,
-        "versions": {"edgewise": _own_version(), **measured["versions"], engine["library"]: engine["version"]},
-        "engine": engine,
-        "input_shapes": measured["input_shapes"],
-        "load_ms": measured["load_ms"],
-        "first_run_ms": measured["first_run_ms"],
-        "warmup_ms": measured["warmup_ms"],
-        "latency_ms": summarize(runs_ms),
-        "peak_memory_bytes": measured["peak_memory_bytes"],
-        "memory_before_load_bytes": measured["memory_before_load_bytes"],
-        "energy": None,
-        "energy_reason": "edgewise does not read this machine's energy counters yet",
-        "layers": None if layers is None else [_layer(layer, layers) for layer in layers],
-        "glances": [asdict(glance) for glance in glances],
-        "warnings": judge(evidence),
-    }
-
-
-def summarize(runs_ms: Sequence[float]) -> dict[str, Any]:
-    """Minimum, median, mean, p90, p99 (linear between neighbours), sample standard deviation, and the samples themselves."""
-    values = np.asarray(runs_ms, np.float64)
-    middle, p90, p99 = np.percentile(values, (50, 90, 99))
-    return {
-        "min": float(values.min()),
-        "median": float(middle),
-        "mean": float(values.mean()),
-        "p90": float(p90),
-        "p99": float(p99),
-        "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-        "samples": list(runs_ms),
-    }
-
-
-def _layer(layer: dict[str, Any], layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """With its share of the time of all layers, and its rate in billions of multiply-accumulates per second."""
-    total = sum(other["median_ms"] for other in layers)
-    macs, took_ms = layer.get("macs"), layer["median_ms"]
-    return {
-        **layer,
-        "share": took_ms / total if total else 0.0,
-        "gmacs_per_s": macs / took_ms / 1e6 if macs and took_ms else None,
-    }
-
-
-def _own_version() -> str:
-    try:
-        return version("edgewise")
-    except PackageNotFoundError:
-        return "unknown"

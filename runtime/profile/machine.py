@@ -57,19 +57,23 @@ class Glance:
         throttles: how often the processor has cut its clock for heat, since it was started.
         busy_s: time that all cores together have worked, for everybody.
         total_s: that, and the time that they idled.
+        temperature_c: of the hottest thermal zone.
     """
 
     clock_mhz: float | None
     throttles: int | None
     busy_s: float | None
     total_s: float | None
+    temperature_c: float | None = None
 
 
 def glance(root: Path = _ROOT) -> Glance:
     """Look now."""
     throttles = _numbers(_cpu_files(root, "thermal_throttle/core_throttle_count"))
     busy, total = _cpu_seconds(root)
-    return Glance(_clock_mhz(root), int(sum(throttles)) if throttles else None, busy, total)
+    heat = _numbers(sorted((root / "sys/class/thermal").glob("thermal_zone*/temp")))
+    counted = int(sum(throttles)) if throttles else None
+    return Glance(_clock_mhz(root), counted, busy, total, max(heat) / 1000 if heat else None)
 
 
 def peak_memory_bytes(root: Path = _ROOT) -> int | None:

@@ -23,7 +23,15 @@ from edgewise.runtime.bundle import REFERENCE, load_reference
 from edgewise.runtime.data import random_data
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.model import Model, load
-from edgewise.runtime.profile.machine import Glance, glance, peak_memory_bytes
+from edgewise.runtime.profile.machine import (
+    Glance,
+    clock_limits_mhz,
+    describe_machine,
+    describe_system,
+    glance,
+    governor,
+    peak_memory_bytes,
+)
 from edgewise.runtime.profile.timing import Timings, measure
 
 Tell = Callable[[dict[str, Any]], None]
@@ -53,6 +61,10 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     timings = _measure(model, samples, order, look, tell)
     peak_bytes = peak_memory_bytes()
     return {
+        "machine": describe_machine(),
+        "os": describe_system(),
+        "governor": governor(),
+        "clocks": clock_limits_mhz(),
         "load_ms": load_ns / 1e6,
         "first_run_ms": timings.first_ns / 1e6,
         "warmup_ms": [ns / 1e6 for ns in timings.warmup_ns],

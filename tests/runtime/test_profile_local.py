@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgewise.runtime.errors import RunError
-from edgewise.runtime.profile import local, profile, worker
+from edgewise.runtime.profile import local, profile, result, worker
 
 
 def test_a_whole_profile(make_bundle):
@@ -170,9 +170,9 @@ def test_what_libraries_print_does_not_get_into_the_answer(make_bundle, capfd, m
 
 
 def test_the_summary():
-    summary = local.summarize([4.0, 1.0, 3.0, 2.0])
+    summary = result.summarize([4.0, 1.0, 3.0, 2.0])
     assert summary == {
         "min": 1.0, "median": 2.5, "mean": 2.5, "p90": pytest.approx(3.7), "p99": pytest.approx(3.97),
         "std": pytest.approx(np.std([1, 2, 3, 4], ddof=1)), "samples": [4.0, 1.0, 3.0, 2.0],
     }  # fmt: skip
-    assert local.summarize([2.0])["std"] == 0
+    assert result.summarize([2.0])["std"] == 0

@@ -42,6 +42,14 @@ Metric = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=0, help="Threads when profiling; 0 is all cores.")
 ]
+ProfileOn = Annotated[
+    str | None,
+    typer.Option(
+        "--profile-on",
+        metavar="DEVICE",
+        help="Where to check and measure: local (the default), ssh://user@host, adb:SERIAL, or a name in devices.toml.",
+    ),
+]
 PerLayer = Annotated[
     bool | None, typer.Option("--per-layer/--no-per-layer", help="Whether to time every layer when profiling.")
 ]
@@ -82,6 +90,7 @@ def run(
     metric: Metric = None,
     limit: o.Limit = None,
     preprocess: o.Preprocess = None,
+    profile_on: ProfileOn = None,
     threads: Threads = None,
     per_layer: PerLayer = None,
     min_sqnr: o.MinSqnr = None,
@@ -129,6 +138,7 @@ def run(
         "verify.min_sqnr": min_sqnr,
         "verify.min_accuracy": min_accuracy,
         "verify.max_drop": max_drop,
+        "profile.device": profile_on,
         "profile.threads": threads,
         "profile.per_layer": per_layer,
         "profile.max_latency_ms": max_latency_ms,

@@ -26,6 +26,12 @@ def _devices(incomplete: str) -> list[str]:
     return [name for name in device_profiles() if name.startswith(incomplete)]
 
 
+def _reachable(incomplete: str) -> list[str]:
+    from edgewise.runtime.devices.address import LOCAL, known_devices
+
+    return [name for name in (LOCAL, *known_devices()) if name.startswith(incomplete)]
+
+
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=".pt2, TorchScript, .pth/.th/.pt/.safetensors with --arch, or .onnx.")
 ]
@@ -175,6 +181,15 @@ Devices = Annotated[
         metavar="PROFILE",
         autocompletion=_devices,
         help="A device profile; each goes to the targets that it lists. Repeat it.",
+    ),
+]
+Where = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        autocompletion=_reachable,
+        help="local, ssh://user@host[:port][?key=FILE], adb:SERIAL, or a name in devices.toml.",
     ),
 ]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads of the engine; 0 is all cores.")]

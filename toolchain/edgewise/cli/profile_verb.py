@@ -12,10 +12,6 @@ from edgewise.cli.show import show_profile
 from edgewise.cli.work import perform
 from edgewise.runtime.progress import Progress
 
-Where = Annotated[
-    str,
-    typer.Option("--device", metavar="DEVICE", help="local; ssh:// and adb: come in a later version."),
-]
 Function = Annotated[
     str | None, typer.Option("--function", metavar="NAME", help="Of an engine with several; else the network itself.")
 ]
@@ -29,7 +25,7 @@ Warmup = Annotated[int | None, typer.Option("--warmup", metavar="N", min=0, help
 def run(
     bundle: o.BundlePath,
     *,
-    device: Where = "local",
+    device: o.Where = "local",
     function: Function = None,
     threads: o.Threads = 0,
     per_layer: PerLayer = False,

@@ -102,6 +102,7 @@ def show_profile(result: Result, console: Console) -> None:
     facts(
         console,
         [
+            ("device", result.get("reached")),
             ("median", milliseconds(latency["median"])),
             ("min / p90 / p99", " / ".join(str(milliseconds(latency[key])) for key in ("min", "p90", "p99"))),
             ("first run", milliseconds(result["first_run_ms"])),
@@ -114,6 +115,13 @@ def show_profile(result: Result, console: Console) -> None:
         (e["name"], e["op"], e["unit"], milliseconds(e["median_ms"]), percent(e.get("share")))
         for e in sorted(result.get("layers") or [], key=lambda entry: -entry["median_ms"])[:_MOST_ROWS]
     ]
+    table(
+        console,
+        "Outputs there against the reference",
+        PARITY,
+        parity_rows((result.get("parity") or {}).get("outputs", [])),
+        right=5,
+    )
     table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
     _warnings(console, result["warnings"])
 
@@ -175,7 +183,7 @@ def show_devices(result: Result, console: Console) -> None:
     table(console, "Device profiles", ("device", "targets", "what"), profiles)
     console.print("\nReachable", style="bold")
     for machine in result["reachable"]:
-        shown = {**machine, "memory_bytes": size(machine["memory_bytes"])}
+        shown = {**machine, "memory_bytes": size(machine.get("memory_bytes"))}
         facts(console, [(key.removesuffix("_bytes"), _flat(value) if value else None) for key, value in shown.items()])
 
 

@@ -30,6 +30,7 @@ def run(
     bundle: o.BundlePath,
     *,
     against: Against = None,
+    device: o.Where = "local",
     per_layer: PerLayer = False,
     threads: o.Threads = 0,
     data: o.Data = None,
@@ -48,7 +49,7 @@ def run(
 
     def verb(progress: Progress) -> dict[str, Any]:
         result = verify(
-            bundle, against=against, data=data, samples=samples, preprocess=preprocess, per_layer=per_layer,
+            bundle, against=against, device=device, data=data, samples=samples, preprocess=preprocess, per_layer=per_layer,
             min_sqnr=min_sqnr, threads=threads, arch=arch, arch_args=pairs(arch_arg, "--arch-arg"), inputs=inputs or (),
             trust_pickle=trust_pickle, progress=progress,
         )  # fmt: skip

@@ -115,7 +115,9 @@ def machine(profile: dict[str, Any]) -> list[tuple[str, str]]:
     """The machine that was measured on, as names and values; what it does not tell is left out."""
     device, clocks = profile.get("device") or {}, profile.get("clocks") or {}
     rows = [
+        ("device", profile.get("reached")),
         ("processor", device.get("board") or device.get("cpu")),
+        ("architecture", device.get("machine")),
         ("cores", device.get("cores_available")),
         ("threads", "all cores" if profile.get("threads") == 0 else profile.get("threads")),
         (

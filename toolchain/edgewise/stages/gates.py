@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgewise.recipe import Recipe
-from edgewise.runtime.errors import GateError
+from edgewise.runtime.devices.address import LOCAL
+from edgewise.runtime.errors import EdgewiseError, GateError
 from edgewise.settings import ProfileSettings, VerifySettings
 
 # 0.6525 - 0.6425 is a little more than 0.01 to a computer.
@@ -46,6 +47,16 @@ def accuracy_gates(
         found = f"{value:.4f}, {source - value:.4f} below the source's {source:.4f}"
         failed.append(_too_low(where, found, f"a drop of at most {max_drop:g}"))
     return failed
+
+
+def device_gates(profile: dict[str, Any], settings: ProfileSettings | None) -> list[EdgewiseError]:
+    """Another device that was asked for has to answer, and what it computes has to agree with the bundle's reference."""
+    if settings is None or settings.device == LOCAL:
+        return []
+    if "skipped" in profile:
+        return [_not_measured("the device", profile["skipped"], settings.device)]
+    verdict = profile.get("parity")
+    return [] if verdict is None or verdict["passed"] else [GateError(**verdict["error"])]
 
 
 def latency_gates(profile: dict[str, Any], settings: ProfileSettings | None, name: str) -> list[GateError]:

@@ -1,4 +1,4 @@
-"""The stage that measures a bundle, where this machine can run it."""
+"""The stage that measures a bundle: on this machine, or on the device that ``device`` names."""
 
 from __future__ import annotations
 
@@ -10,38 +10,25 @@ from typing import Any
 
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.devices.address import LOCAL, Address, parse_address
+from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.progress import Progress, silent
-from edgewise.settings import ProfileSettings
-
-LOCAL = "local"
-
-
-def check_device(device: str) -> None:
-    """Refuse everything but this machine.
-
-    Raises:
-        ToolchainError: a remote device (they come later), or no device at all.
-    """
-    if device == LOCAL:
-        return
-    remote = device.startswith(("ssh://", "adb:"))
-    raise ToolchainError(
-        "cannot profile on a remote device yet" if remote else "unknown device",
-        where=f"--device {device}",
-        found="a remote device" if remote else repr(device),
-        expected="local, the one device that this version of edgewise measures on",
-        fix="Copy the bundle to the device and run `edgewise profile` there; ssh:// and adb: come in a later version",
-    )
+from edgewise.settings import ProfileSettings, VerifySettings
+from edgewise.stages.verify import judge, provenance_of, source_threshold
 
 
 def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress = silent) -> dict[str, Any]:
     """Measure; gives the profile with the key ``bundle``: which build it is of.
 
+    On another device the outputs are compared with the bundle's reference as well: ``parity`` is that verdict.
+
     Raises:
-        ToolchainError: a remote device.
+        DeviceError: an unknown device, or one that cannot be reached or cannot run the bundle.
         RunError: this machine cannot run the bundle.
     """
-    check_device(settings.device)
+    address = parse_address(settings.device)
+    if address.kind != LOCAL:
+        return {**_elsewhere(path, settings, address, progress), "bundle": identify(path)}
     from edgewise.runtime.profile import profile
 
     result = profile(
@@ -54,6 +41,20 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         progress=progress,
     )
     return {**result, "bundle": identify(path)}
+
+
+def _elsewhere(path: Path, settings: ProfileSettings, address: Address, progress: Progress) -> dict[str, Any]:
+    from edgewise.runtime.devices.remote import profile_remote
+
+    if settings.function:
+        raise ToolchainError(
+            "cannot measure a function on another device", where=f"--device {settings.device}, --function {settings.function}",
+            found="an engine with several functions", expected="the network itself", fix="Leave --function out, or measure on the device",
+        )  # fmt: skip
+    order = Order(threads=settings.threads, runs=settings.runs, warmup=settings.warmup, per_layer=settings.per_layer)
+    result, parities = profile_remote(path, address, order, progress)
+    threshold = source_threshold(VerifySettings(), provenance_of(open_bundle(path).manifest))
+    return {**result, "parity": judge(parities, threshold, f"{path} on {address.text}") if parities else None}
 
 
 def identify(path: Path | str) -> dict[str, Any]:

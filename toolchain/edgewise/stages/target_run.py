@@ -18,7 +18,7 @@ from edgewise.stages.accuracy import measure_for
 from edgewise.stages.bundle import Order, make_bundle
 from edgewise.stages.cache import Cache, StageRecord
 from edgewise.stages.choices import Chosen
-from edgewise.stages.gates import bundle_gates, latency_gates
+from edgewise.stages.gates import bundle_gates, device_gates, latency_gates
 from edgewise.stages.network import Network, write_network
 from edgewise.stages.profile import profile_parts, profile_stage
 from edgewise.stages.prune import prune_parts, prune_settings, prune_stage
@@ -27,7 +27,7 @@ from edgewise.stages.quantize import quantize_parts, quantize_stage
 if TYPE_CHECKING:
     from edgewise.quantize import QuantSpec
 
-_PROFILED = ("load_ms", "first_run_ms", "latency_ms", "peak_memory_bytes", "threads", "warnings")
+_PROFILED = ("load_ms", "first_run_ms", "latency_ms", "peak_memory_bytes", "threads", "warnings", "reached", "parity")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class TargetRun:
         manifest, records = make_bundle(self._order(step), self.progress)
         for record in records:
             say(self.progress, record)
-        errors = bundle_gates(manifest, recipe)
+        errors: list[EdgewiseError] = list(bundle_gates(manifest, recipe))
         profile, profiled = self._profile(manifest)
+        errors += device_gates(profile, recipe.profile)
         errors += latency_gates(profile, recipe.profile, self.chosen.name)
         return {
             **{key: manifest[key] for key in ("parity", "accuracy", "support")},
@@ -144,7 +145,7 @@ class TargetRun:
         say(self.progress, record)
         with whole_file(beside) as draft:
             draft.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        told = {key: result[key] for key in _PROFILED}
+        told = {key: result[key] for key in _PROFILED if key in result}
         latency = {key: value for key, value in result["latency_ms"].items() if key != "samples"}
         return {**told, "latency_ms": latency, "file": str(beside)}, [record]
 

@@ -33,6 +33,12 @@ def source_threshold(settings: VerifySettings, provenance: dict[str, Any]) -> fl
     return QUANTIZED_MIN_SQNR_DB if "quantize" in provenance else FLOAT_MIN_SQNR_DB
 
 
+def provenance_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle's network went through, as :func:`source_threshold` asks for it."""
+    found = {"quantize": manifest.get("quantization"), "prune": (manifest.get("sparsity") or {}).get("prune")}
+    return {key: value for key, value in found.items() if value}
+
+
 def verify_engine(
     network: Network, executor: Executor, threshold: float | None, progress: Progress = silent
 ) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import Bundle, open_bundle
-from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.compare import TensorParity, compare_outputs
+from edgewise.runtime.devices.address import LOCAL, Address, parse_address
+from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.progress import Progress, silent
@@ -17,7 +19,7 @@ from edgewise.settings import VerifySettings
 from edgewise.stages.inputs import find_data
 from edgewise.stages.network import Arrays, only
 from edgewise.stages.profile import identify
-from edgewise.stages.verify import judge, run_all, source_threshold
+from edgewise.stages.verify import judge, provenance_of, run_all, source_threshold
 from edgewise.verbs.layers import compare_layers
 from edgewise.verbs.opened import SourceOptions, open_any, open_runnable
 from edgewise.verbs.result import SCHEMA_VERSION, require
@@ -27,6 +29,7 @@ def verify(
     bundle: str | Path,
     *,
     against: str | Path | None = None,
+    device: str = LOCAL,
     data: str | None = None,
     samples: int = 16,
     preprocess: str | None = None,
@@ -44,6 +47,8 @@ def verify(
     Args:
         bundle: ``NAME.edge`` or a zip of one.
         against: the source: a checkpoint, an ONNX file or another bundle. None: the reference outputs in the bundle.
+        device: where the engine computes: ``local``, ``ssh://user@host[:port][?key=FILE]``, ``adb:SERIAL``, or a name out of
+            ``devices.toml``.
         data: DATA to compare on; needs ``against``. None: the reference inputs in the bundle.
         samples: how many samples of DATA.
         preprocess: what to do with images; None: what the manifest says.
@@ -67,20 +72,25 @@ def verify(
     """
     opened = open_bundle(bundle)
     options = SourceOptions(arch, arch_args or {}, inputs, trust_pickle)
-    engine = open_runnable(opened, threads=threads)
-    chosen = Preprocess.parse(preprocess) if preprocess is not None else engine.preprocess
+    address = parse_address(device)
+    entry = opened.manifest.get("preprocess")
+    stored = Preprocess.from_json(entry) if entry else None
+    chosen = Preprocess.parse(preprocess) if preprocess is not None else stored
     wanted = _samples(opened, data, chosen, samples, against)
     references = _references(opened, against, options, wanted, progress)
-    made = run_all(engine.run, wanted, "run the engine", progress)
-    manifest = opened.manifest
-    provenance = {"quantize": manifest.get("quantization"), "prune": (manifest.get("sparsity") or {}).get("prune")}
-    known = {key: value for key, value in provenance.items() if value}
-    threshold = source_threshold(VerifySettings(min_sqnr=min_sqnr), known)
-    parity = judge(compare_outputs(references, made), threshold, str(bundle))
+    if address.kind == LOCAL:
+        engine = open_runnable(opened, threads=threads)
+        how = engine.how
+        parities = compare_outputs(references, run_all(engine.run, wanted, "run the engine", progress))
+    else:
+        _refuse_elsewhere(opened, device, per_layer)
+        how, parities = _elsewhere(opened, address, wanted, references, threads, progress)
+    threshold = source_threshold(VerifySettings(min_sqnr=min_sqnr), provenance_of(opened.manifest))
+    parity = judge(parities, threshold, str(bundle))
     result = {
         "schema_version": SCHEMA_VERSION,
         "bundle": identify(bundle),
-        "how": engine.how,
+        "how": how,
         "against": str(against) if against else "the reference outputs in the bundle",
         "samples": len(wanted),
         "parity": parity,
@@ -92,6 +102,26 @@ def verify(
         result |= compare_layers(opened, against, options, wanted[0], threshold, progress)
     verdicts = [parity, *functions.values()]
     return require([GateError(**verdict["error"]) for verdict in verdicts if not verdict["passed"]], result)
+
+
+def _elsewhere(
+    bundle: Bundle, address: Address, wanted: list[Arrays], references: list[Arrays], threads: int, progress: Progress
+) -> tuple[str, list[TensorParity]]:
+    from edgewise.runtime.devices.remote import profile_remote
+
+    order = Order(threads=threads, check_only=True, samples=(wanted, references))
+    told, parities = profile_remote(bundle.path, address, order, progress)
+    facts = ", ".join(f"{key} {value}" for key, value in told["engine"].items())
+    return f"the bundle's engine on {address.text} ({facts})", parities
+
+
+def _refuse_elsewhere(bundle: Bundle, device: str, per_layer: bool) -> None:
+    if per_layer or bundle.functions:
+        raise ToolchainError(
+            "cannot compare that on another device", where=f"--device {device}",
+            found="--per-layer" if per_layer else "an engine with several functions", expected="the outputs of the network itself",
+            fix="Compare on this machine, or on the device",
+        )  # fmt: skip
 
 
 def _verify_functions(bundle: Bundle, threshold: float | None, threads: int, progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""How a device runs a bundle, without edgewise there: one file per engine kind, found by the name in the manifest."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.devices.address import Address
+from edgewise.runtime.devices.errors import DeviceError
+from edgewise.runtime.devices.reference import Arrays
+from edgewise.runtime.devices.shell import Shell
+from edgewise.runtime.progress import Progress
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be measured; as the options of ``edgewise profile``.
+
+    Attributes:
+        check_only: outputs alone, no measurement.
+        samples: inputs and the outputs that are wanted for them (or none); None: those in the bundle, or random inputs.
+    """
+
+    threads: int = 0
+    runs: int | None = None
+    warmup: int | None = None
+    min_time_s: float = 2.0
+    duration_s: float = 0.0
+    per_layer: bool = False
+    check_only: bool = False
+    samples: tuple[Sequence[Arrays], Sequence[Arrays]] | None = None
+
+
+class Runner(Protocol):
+    """A module of this folder."""
+
+    def measure(
+        self, device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress
+    ) -> dict[str, Any]:
+        """Check and measure there.
+
+        Returns:
+            What ``edgewise.runtime.profile.worker`` brings back, with ``sums`` (``edgewise.runtime.compare.parity_of_sums``)
+            and ``samples``.
+
+        Raises:
+            DeviceError: the device cannot run it, or vanishes.
+        """
+
+
+def runner_for(bundle: Bundle) -> Runner:
+    """The module that runs this kind of engine on a device.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    kind, kinds = bundle.manifest["engine"]["kind"], sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if kind not in kinds:
+        raise DeviceError(
+            "a device cannot run this bundle from here", where=str(bundle.path), found=f"engine kind {kind!r}",
+            expected=f"one of {', '.join(kinds)}",
+            fix="Build it with --target cpu --engine native, or copy it there and profile it there",
+        )  # fmt: skip
+    runner: Any = importlib.import_module(f"{__name__}.{kind}")
+    return runner  # type: ignore[no-any-return]

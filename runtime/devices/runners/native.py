@@ -1,0 +1,105 @@
+"""Engine files of libedgewise: the static agent is sent along, checks the outputs there, and measures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgewise.runtime.bundle import REFERENCE, Bundle
+from edgewise.runtime.data import random_data
+from edgewise.runtime.devices.address import Address
+from edgewise.runtime.devices.agents import agent_for, triple_of
+from edgewise.runtime.devices.errors import DeviceError
+from edgewise.runtime.devices.reference import write_plain_reference
+from edgewise.runtime.devices.runners import Order
+from edgewise.runtime.devices.shell import Finished, Shell, cannot_start
+from edgewise.runtime.engines import model_file
+from edgewise.runtime.progress import Progress
+
+# By ew_status, and the agent's own (runtime/native/bench/failure.h): what was expected, and what the user can do.
+_ADVICE = {
+    3: ("a whole engine file of this format", "Build the bundle again with this version of edgewise"),
+    4: ("a processor for which the engine was built", "Build the bundle again with --device for that device's processor"),
+    5: ("enough memory", "Free some memory there, or use a smaller network or fewer threads"),
+    65: ("the network's own inputs and outputs", "Build the bundle again"),
+}  # fmt: skip
+_NO_ADVICE = ("an engine that runs there", "Run the bundle on this machine to see whether it fails here too")
+
+
+def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
+    """See :class:`~edgewise.runtime.devices.runners.Runner`."""
+    triple = address.triple or triple_of(device.ask("uname -m"), device.where)
+    agent = device.push(agent_for(triple, progress), executable=True, progress=progress)
+    engine = device.push(model_file(bundle), progress=progress)
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+        plain = Path(folder) / "reference.bin"
+        write_plain_reference(plain, *(order.samples or _samples(bundle)))
+        reference = device.push(plain, progress=progress)
+    measured = _run(device, [*device.runner, agent, engine, reference, *_options(order)], progress)
+    macs = bundle.manifest["engine"].get("settings", {}).get("macs") or {}
+    for layer in measured["layers"] or []:
+        layer["macs"] = macs.get(layer["name"])
+    return measured | {"versions": {"agent": measured["engine"]["version"]}, "triple": triple}
+
+
+def _samples(bundle: Bundle) -> tuple[list[Any], list[Any]]:
+    if REFERENCE in bundle.manifest["files"] and (own := bundle.reference())[0]:
+        return own
+    return [sample.inputs for sample in random_data(bundle.inputs, 1)], []
+
+
+def _options(order: Order) -> list[str]:
+    words = ["--threads", str(order.threads), "--min-time", str(order.min_time_s), "--duration", str(order.duration_s)]
+    words += [] if order.runs is None else ["--runs", str(order.runs)]
+    words += [] if order.warmup is None else ["--warmup", str(order.warmup)]
+    words += ["--per-layer"] if order.per_layer else []
+    return words + (["--check-only"] if order.check_only else [])
+
+
+def _run(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+
+    def listen(line: str) -> None:
+        told = _decode(line)
+        if "progress" in told:
+            progress(*told["progress"])
+        else:
+            answer.update(told)
+
+    finished = device.run(command, on_line=listen)
+    if "error" in answer:
+        status, what, found = (answer["error"][key] for key in ("status", "what", "found"))
+        expected, fix = _ADVICE.get(status, _NO_ADVICE)
+        raise DeviceError(what, where=device.where, found=found, expected=expected, fix=fix)
+    if "result" not in answer:
+        raise _crashed(device, command, finished)
+    measured: dict[str, Any] = answer["result"]
+    return measured
+
+
+def _decode(line: str) -> dict[str, Any]:
+    """Empty for a line that a crash cut short."""
+    try:
+        told: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return told
+
+
+def _crashed(device: Shell, command: list[str], finished: Finished) -> DeviceError:
+    said = " ".join(finished.stderr.split())
+    if cannot_start(finished):
+        return DeviceError(
+            "the device cannot start the agent", where=f"{device.where}, {shlex.join(command[:2])}", found=said,
+            expected="a program for its processor and a folder from which programs may start",
+            fix="Name the triple, the folder or the runner in devices.toml (docs/devices.md)",
+        )  # fmt: skip
+    # A shell gives 128 and the signal's number.
+    how = f"signal {finished.status - 128}" if finished.status > 128 else f"exit status {finished.status}"
+    return DeviceError(
+        "the agent ended without an answer", where=device.where, found=how + (f" ({said})" if said else ""), expected="a result",
+        fix="Look whether the device's memory ran out (signal 9) or its processor lacks an instruction (signal 4)",
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""A profile, out of the raw measurements of this machine's worker or a device's agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from edgewise.runtime.profile.judge import Evidence, judge
+from edgewise.runtime.profile.machine import Glance
+
+SCHEMA_VERSION = 1
+
+
+def make_profile(measured: dict[str, Any], threads: int) -> dict[str, Any]:
+    """The profile that docs/runtime.md describes, out of what the worker or the agent brings back."""
+    runs_ms, layers = measured["runs_ms"], measured["layers"]
+    glances = [Glance(**moment) for moment in measured["glances"]]
+    engine, mode = measured["engine"], measured["governor"]
+    clocks = [glance.clock_mhz for glance in glances]
+    evidence = Evidence(
+        runs_ms, measured["stable"], glances, measured["own_cpu_s"], measured["resolution_ms"], mode, layers or [], engine["unit"]
+    )  # fmt: skip
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "device": measured["machine"],
+        "os": measured["os"],
+        "clocks": {**measured["clocks"], "before_mhz": clocks[0], "after_mhz": clocks[-1]},
+        "governor": mode,
+        "threads": threads,
+        "versions": {"edgewise": _own_version(), **measured["versions"], engine["library"]: engine["version"]},
+        "engine": engine,
+        "input_shapes": measured["input_shapes"],
+        "load_ms": measured["load_ms"],
+        "first_run_ms": measured["first_run_ms"],
+        "warmup_ms": measured["warmup_ms"],
+        "latency_ms": summarize(runs_ms),
+        "peak_memory_bytes": measured["peak_memory_bytes"],
+        "memory_before_load_bytes": measured["memory_before_load_bytes"],
+        "energy": None,
+        "energy_reason": "edgewise does not read this machine's energy counters yet",
+        "layers": None if layers is None else [_layer(layer, layers) for layer in layers],
+        "glances": [asdict(glance) for glance in glances],
+        "warnings": judge(evidence),
+    }
+
+
+def summarize(runs_ms: Sequence[float]) -> dict[str, Any]:
+    """Minimum, median, mean, p90, p99 (linear between neighbours), sample standard deviation, and the samples themselves."""
+    values = np.asarray(runs_ms, np.float64)
+    middle, p90, p99 = np.percentile(values, (50, 90, 99))
+    return {
+        "min": float(values.min()),
+        "median": float(middle),
+        "mean": float(values.mean()),
+        "p90": float(p90),
+        "p99": float(p99),
+        "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        "samples": list(runs_ms),
+    }
+
+
+def _layer(layer: dict[str, Any], layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """With its share of the time of all layers, and its rate in billions of multiply-accumulates per second."""
+    total = sum(other["median_ms"] for other in layers)
+    macs, took_ms = layer.get("macs"), layer["median_ms"]
+    return {
+        **layer,
+        "share": took_ms / total if total else 0.0,
+        "gmacs_per_s": macs / took_ms / 1e6 if macs and took_ms else None,
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("edgewise")
+    except PackageNotFoundError:
+        return "unknown"
