@@ -233,7 +233,7 @@ def test_wrong_data_metric_or_preprocessing(
         (["build", "{tiny}", "-o", "b.edge", "--target", "cpu", "--device", "iphone-15-pro"], ["iphone-15-pro", "x86-64-v3"]),
         (["build", "{tiny}", "-o", "b.edge", "--target", "cpu", "--option", "speed=11"], ["speed"]),
         (["profile", "{built}", "--device", "ssh://me:secret@host"], ["a password", "with a key"]),
-        (["profile", "{built}", "--device", "ssh://me@host"], ["a device cannot run this bundle from here", "--engine native"]),
+        (["profile", "{built}", "--device", "ssh://me@127.0.0.1:1"], ["cannot reach the device", "an SSH server there"]),
         (["verify", "{built}", "--device", "adb:1 2"], ["cannot read the device's address", "`adb devices`"]),
         (["profile", "{built}", "--device", "toaster"], ["'toaster'", "expected local"]),
         (["profile", "{tiny}"], ["cannot open the bundle"]),
