@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from edgewise.runtime.errors import RunError
-from edgewise.runtime.manifest import MANIFEST, SCHEMA_VERSION, damaged, read_manifest
+from edgewise.runtime.manifest import MANIFEST, SCHEMA_VERSION, SIGNATURE, damaged, read_manifest
 from edgewise.runtime.npy import stored_npz
+from edgewise.runtime.signature import check_signature, pinned_key
 from edgewise.runtime.storage import sha256_of, whole_folder
 from edgewise.runtime.tensors import TensorSpec
 from edgewise.runtime.unpack import unpack
@@ -190,6 +191,8 @@ def _checked(folder: Path, where: str) -> Bundle:
             expected="a folder NAME.edge or a zip of one",
             fix="Check the path",
         )
+    if (key := pinned_key()) is not None:
+        check_signature(folder, key, where)
     manifest = read_manifest(folder / MANIFEST, where)
     wanted, have = manifest["files"], _files_in(folder, where)
     if missing := [name for name in wanted if name not in have]:
@@ -212,6 +215,7 @@ def _files_in(folder: Path, where: str) -> dict[str, Path]:
             if place.name in files and place.name not in _LITTER:
                 found[place.relative_to(folder).as_posix()] = place
     del found[MANIFEST]
+    found.pop(SIGNATURE, None)  # of the manifest, which therefore cannot list it
     return found
 
 

@@ -13,6 +13,7 @@ from edgewise.runtime.tensors import DTYPES
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
 _LARGEST_BYTES = 64 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -9,7 +9,21 @@ import typer
 
 import edgewise
 
-VERBS = ("inspect", "export", "prune", "quantize", "build", "verify", "profile", "eval", "convert", "report", "devices")
+VERBS = (
+    "inspect",
+    "export",
+    "prune",
+    "quantize",
+    "build",
+    "verify",
+    "profile",
+    "eval",
+    "convert",
+    "report",
+    "devices",
+    "sign",
+    "verify-signature",
+)
 
 
 def command() -> Any:
@@ -27,7 +41,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_common)
     for verb in VERBS:
-        module = importlib.import_module(f"edgewise.cli.{verb}_verb")
+        module = importlib.import_module(f"edgewise.cli.{verb.replace('-', '_')}_verb")
         app.command(verb)(module.run)
     return app
 

@@ -175,6 +175,18 @@ def show_report(result: Result, console: Console) -> None:
     facts(console, [("written", result["output"]), ("bundles", len(result["bundles"]))])
 
 
+def show_signature(result: Result, console: Console) -> None:
+    """Whose signature it is, and where it lies when it was made."""
+    facts(
+        console,
+        [
+            ("bundle", result["bundle"]["name"]),
+            ("signed by", result["public_key"]),
+            ("written", result.get("signature")),
+        ],
+    )
+
+
 def show_devices(result: Result, console: Console) -> None:
     """Targets, profiles and this machine."""
     targets = [(t["name"], ", ".join(t["schemes"]), t["default_device"], t["summary"]) for t in result["targets"]]
