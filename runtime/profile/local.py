@@ -53,7 +53,7 @@ def profile(
     Raises:
         RunError: the bundle cannot be loaded or run, the worker crashed, or a number is out of range.
     """
-    _check_numbers(threads, runs, warmup, min_time_s)
+    check_numbers(threads, runs, warmup, min_time_s)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         file = Path(folder) / "samples.npz"
         if samples is not None:
@@ -68,11 +68,16 @@ def profile(
             "per_layer": per_layer,
             "samples": None if samples is None else str(file),
         }
-        measured = _send_off(order, progress)
+        measured = send_off(order, progress)
     return make_profile(measured, threads)
 
 
-def _check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s: float) -> None:
+def check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s: float) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        RunError: names the number.
+    """
     checks = {
         "threads": (threads, threads >= 0, "0 (all cores) or more"),
         "runs": (runs, runs is None or runs >= 1, "at least 1"),
@@ -84,7 +89,12 @@ def _check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_
             raise RunError("cannot measure", where=name, found=str(value), expected=expected, fix="Change the number")
 
 
-def _send_off(order: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def send_off(order: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Let a worker carry out an order; gives what it measured.
+
+    Raises:
+        RunError: what went wrong in the worker, or that it crashed.
+    """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         answer, status = _converse(json.dumps(order), said, progress)
         if "error" in answer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.runtime.profile.interval import median_interval
 from edgewise.runtime.profile.judge import Evidence, judge
 from edgewise.runtime.profile.machine import Glance
 
@@ -31,7 +32,7 @@ def make_profile(measured: dict[str, Any], threads: int) -> dict[str, Any]:
         "clocks": {**measured["clocks"], "before_mhz": clocks[0], "after_mhz": clocks[-1]},
         "governor": mode,
         "threads": threads,
-        "versions": {"edgewise": _own_version(), **measured["versions"], engine["library"]: engine["version"]},
+        "versions": {"edgewise": own_version(), **measured["versions"], engine["library"]: engine["version"]},
         "engine": engine,
         "input_shapes": measured["input_shapes"],
         "load_ms": measured["load_ms"],
@@ -49,12 +50,17 @@ def make_profile(measured: dict[str, Any], threads: int) -> dict[str, Any]:
 
 
 def summarize(runs_ms: Sequence[float]) -> dict[str, Any]:
-    """Minimum, median, mean, p90, p99 (linear between neighbours), sample standard deviation, and the samples themselves."""
+    """Minimum, median, mean, p90, p99 (linear between neighbours), sample standard deviation, and the samples themselves.
+
+    ``median_interval`` holds the median with 95 % confidence (:mod:`edgewise.runtime.profile.interval`).
+    """
+    interval = median_interval(runs_ms)
     values = np.asarray(runs_ms, np.float64)
     middle, p90, p99 = np.percentile(values, (50, 90, 99))
     return {
         "min": float(values.min()),
         "median": float(middle),
+        "median_interval": list(interval) if interval else None,
         "mean": float(values.mean()),
         "p90": float(p90),
         "p99": float(p99),
@@ -74,7 +80,8 @@ def _layer(layer: dict[str, Any], layers: Sequence[dict[str, Any]]) -> dict[str,
     }
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Of edgewise, as it was installed."""
     try:
         return version("edgewise")
     except PackageNotFoundError:

@@ -14,13 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from edgewise.runtime.bundle import REFERENCE, load_reference
-from edgewise.runtime.data import random_data
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.model import Model, load
 from edgewise.runtime.profile.machine import (
@@ -32,6 +29,7 @@ from edgewise.runtime.profile.machine import (
     governor,
     peak_memory_bytes,
 )
+from edgewise.runtime.profile.samples import samples_of
 from edgewise.runtime.profile.timing import Timings, measure
 
 Tell = Callable[[dict[str, Any]], None]
@@ -50,7 +48,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     start = time.perf_counter_ns()
     model = load(order["path"], threads=order["threads"], function=order["function"])
     load_ns = time.perf_counter_ns() - start
-    samples = _samples(model, order["samples"])
+    samples = samples_of(model, order["samples"])
     glances: list[Glance] = []
     cpu_s: list[float] = []
 
@@ -96,16 +94,6 @@ def _measure(
     )
 
 
-def _samples(model: Model, file: str | None) -> list[dict[str, np.ndarray]]:
-    """The given samples, else the bundle's own, else random ones."""
-    if file is not None:
-        return load_reference(Path(file))[0]
-    stored = REFERENCE in model.bundle.manifest["files"]
-    if (stored or model.function) and (own := model.bundle.reference(model.function)[0]):
-        return own
-    return [sample.inputs for sample in random_data(model.inputs, 1)]
-
-
 def _layers(order: dict[str, Any], samples: list[dict[str, np.ndarray]], tell: Tell) -> list[dict[str, Any]]:
     """A second time, with the engine's own record, which slows it down."""
     tell({"progress": ["measure layers", 0, None]})
@@ -118,6 +106,12 @@ def _layers(order: dict[str, Any], samples: list[dict[str, np.ndarray]], tell: T
         {"name": layer.name, "op": layer.op, "unit": layer.unit, "median_ms": layer.median_ms, **layer.detail}
         for layer in model.layer_times()
     ]
+
+
+def _pair(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    from edgewise.runtime.profile.pair import take_turns
+
+    return {**take_turns(order, tell), "machine": describe_machine()}
 
 
 @contextmanager
@@ -139,7 +133,7 @@ def main() -> None:
             channel.flush()
 
         try:
-            tell({"result": work(order, tell)})
+            tell({"result": _pair(order, tell) if "pair" in order else work(order, tell)})
         except EdgewiseError as error:
             tell({"error": {key: getattr(error, key) for key in ("what", "where", "found", "expected", "fix")}})
 

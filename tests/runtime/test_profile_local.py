@@ -172,7 +172,7 @@ def test_what_libraries_print_does_not_get_into_the_answer(make_bundle, capfd, m
 def test_the_summary():
     summary = result.summarize([4.0, 1.0, 3.0, 2.0])
     assert summary == {
-        "min": 1.0, "median": 2.5, "mean": 2.5, "p90": pytest.approx(3.7), "p99": pytest.approx(3.97),
+        "min": 1.0, "median": 2.5, "median_interval": None, "mean": 2.5, "p90": pytest.approx(3.7), "p99": pytest.approx(3.97),
         "std": pytest.approx(np.std([1, 2, 3, 4], ddof=1)), "samples": [4.0, 1.0, 3.0, 2.0],
     }  # fmt: skip
     assert result.summarize([2.0])["std"] == 0

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from edgewise.cli import options as o
 from edgewise.cli.arguments import keep
-from edgewise.cli.show import show_profile
+from edgewise.cli.show import show_pair, show_profile
 from edgewise.cli.work import perform
 from edgewise.runtime.progress import Progress
 
+Other = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[OTHER]", help="A second bundle: measure the two in turns and say which is faster.", show_default=False
+    ),
+]
 Function = Annotated[
     str | None, typer.Option("--function", metavar="NAME", help="Of an engine with several; else the network itself.")
 ]
@@ -24,6 +31,7 @@ Warmup = Annotated[int | None, typer.Option("--warmup", metavar="N", min=0, help
 
 def run(
     bundle: o.BundlePath,
+    other: Other = None,
     *,
     device: o.Where = "local",
     function: Function = None,
@@ -35,8 +43,20 @@ def run(
     output: o.ResultFile = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure a bundle: load time, first run, the distribution of warm runs, memory, and layers."""
-    from edgewise.verbs.profile import profile
+    """Measure a bundle: load time, first run, the distribution of warm runs, memory, and layers; or two against each other."""
+    from edgewise.verbs.profile import profile, profile_two
+
+    if other is not None:
+        options = {
+            "device": device,
+            "function": function,
+            "per_layer": per_layer,
+            "warmup": warmup,
+            "max_latency_ms": max_latency_ms,
+        }
+        pair = partial(profile_two, bundle, other, threads=threads, rounds=runs, alone=options)
+        perform(lambda progress: keep(pair(progress=progress), output), show_pair, as_json=as_json)
+        return
 
     def verb(progress: Progress) -> dict[str, Any]:
         result = profile(

@@ -104,6 +104,7 @@ def show_profile(result: Result, console: Console) -> None:
         [
             ("device", result.get("reached")),
             ("median", milliseconds(latency["median"])),
+            ("95 % interval", " to ".join(str(milliseconds(end)) for end in latency.get("median_interval") or ())),
             ("min / p90 / p99", " / ".join(str(milliseconds(latency[key])) for key in ("min", "p90", "p99"))),
             ("first run", milliseconds(result["first_run_ms"])),
             ("load", milliseconds(result["load_ms"])),
@@ -124,6 +125,17 @@ def show_profile(result: Result, console: Console) -> None:
     )
     table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
     _warnings(console, result["warnings"])
+
+
+def show_pair(result: Result, console: Console) -> None:
+    """Both medians, and what can be said of their ratio."""
+    rows = [(name, result[name]["path"], milliseconds(result[name]["latency_ms"]["median"])) for name in ("a", "b")]
+    table(console, "Measured in turns", ("", "bundle", "median"), rows, right=1)
+    ratio = result["ratio"]
+    told = f"b takes {ratio['median']:.3f} times as long as a"
+    if ratio["low"] is not None:
+        told += f" (95 %: {ratio['low']:.3f} to {ratio['high']:.3f})"
+    console.print(told + ("" if result["differs"] else ": no difference that can be told from chance"))
 
 
 def show_eval(result: Result, console: Console) -> None:
