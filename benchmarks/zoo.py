@@ -5,7 +5,8 @@
     python benchmarks/zoo.py --families swin --families levit
     python benchmarks/zoo.py --build coreml --rows coreml.jsonl --minutes 3      built and computed as well; goes on where it stopped
 
-Each model is built, exported and verified in a process of its own with a time limit; then every target is asked which nodes it takes.
+Each model is built, exported and verified in a process of its own with a time limit; then every target is asked which nodes it takes, and
+libedgewise, the target cpu's own engine, whether it takes the network.
 Untrained networks have zero scales (last BatchNorm of a branch, LayerScale) that would fold whole branches away: they are redrawn.
 With `--build` the target builds each of them in every precision that it has, and its executor's outputs are compared with PyTorch's.
 """
@@ -125,7 +126,19 @@ def support(model: Any) -> dict[str, dict[str, int]]:
             refused[name] = {str(error): 1}
             continue
         refused[name] = dict(Counter(node.op for node in nodes if not node.taken))
-    return refused
+    return refused | {"libedgewise": not_native(model)}
+
+
+def not_native(model: Any) -> dict[str, int]:
+    """The first operator that libedgewise does not take, and why: such a network goes to ONNX Runtime whole. Empty: it takes all."""
+    from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
+    from edgewise.targets.cpu.native.plan import Isa
+
+    try:
+        compile_model(model, Isa.GENERIC)
+    except NotTakenError as error:
+        return {f"{error.op or 'network'} ({error.reason})": 1}
+    return {}
 
 
 def examine_built(name: str, target_name: str) -> dict[str, Any]:

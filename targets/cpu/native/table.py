@@ -82,7 +82,7 @@ LOWERINGS: dict[str, Lowering] = {
     "CumSum": scan.cumsum,
     "DepthToSpace": spatial.depth_to_space,
     "DequantizeLinear": quantized.dequantize,
-    "Dropout": elementwise.identity,
+    "Dropout": elementwise.dropout,
     "Expand": elementwise.expand,
     "Flatten": movement.flatten,
     "Gather": movement.gather,

@@ -307,3 +307,13 @@ def expand(node: ir.Node, ctx: Context) -> None:
 def identity(node: ir.Node, ctx: Context) -> None:
     """The value itself."""
     ctx.give(node, ctx.input(node, 0))
+
+
+def dropout(node: ir.Node, ctx: Context) -> None:
+    """The value itself: nothing is dropped outside of training."""
+    training = ctx.optional(node, 2)
+    if training is not None and (training.array is None or training.array.any()):
+        raise Refusal("Dropout in training")
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        raise Refusal("Dropout whose mask is used")
+    identity(node, ctx)

@@ -32,7 +32,7 @@ def layer_normalization(node: ir.Node, ctx: Context) -> None:
     gamma = array_of(ctx.input(node, 1)).astype(np.float32).reshape(-1)
     beta = ctx.optional(node, 2)
     shift = np.zeros_like(gamma) if beta is None else array_of(beta).astype(np.float32).reshape(-1)
-    if any(output is not None and output.uses() for output in node.outputs[1:]):
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         raise Refusal("LayerNormalization whose mean is used")
     operands = [ctx.builder.constant(gamma), ctx.builder.constant(shift)]
     epsilon = attribute_float(node, "epsilon", 1e-5)
@@ -214,6 +214,8 @@ def batch_normalization(node: ir.Node, ctx: Context) -> None:
     from edgewise.targets.cpu.native.align import broadcast
     from edgewise.targets.cpu.native.ops.elementwise import _emitted
 
+    if attribute_int(node, "training_mode", 0):
+        raise Refusal("BatchNormalization in training")
     value = ctx.builder.real(ctx.input(node, 0))
     scale, shift, mean, variance = (array_of(ctx.input(node, index)).astype(np.float64) for index in range(1, 5))
     factor = scale / np.sqrt(variance + attribute_float(node, "epsilon", 1e-5))

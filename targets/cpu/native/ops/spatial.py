@@ -34,7 +34,7 @@ def pool(node: ir.Node, ctx: Context) -> None:
     """MaxPool and AveragePool, of float32 or of bytes."""
     value = ctx.input(node, 0)
     kernel = attribute_ints(node, "kernel_shape") or []
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         raise Refusal("MaxPool whose indices are used")
     window = window_of(node, kernel, value)
     if attribute_int(node, "ceil_mode", 0):
