@@ -11,7 +11,15 @@ import numpy as np
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.compare import TensorParity, compare_outputs
 from edgewise.runtime.dlpack import CPU, borrow, to_library
-from edgewise.runtime.engines import Engine, LayerTime, PhasedEngine, RunOptions, TensorEngine, open_engine
+from edgewise.runtime.engines import (
+    Engine,
+    LayerTime,
+    PhasedEngine,
+    RunOptions,
+    TensorEngine,
+    TracedEngine,
+    open_engine,
+)
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.tensors import TensorSpec
 
@@ -101,6 +109,23 @@ class Model:
     def layer_times(self) -> list[LayerTime]:
         """What each layer took in the runs so far; needs ``per_layer=True``, else empty. May end the recording."""
         return self._engine.layer_times()
+
+    def inner_names(self) -> list[str]:
+        """The tensors inside the network that :meth:`inner` gives, in the order in which they are computed; most engines give none."""
+        return self._engine.inner_names() if isinstance(self._engine, TracedEngine) else []
+
+    def inner(self, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        """Run, and give inner tensors under the network's names; float32 where they are integers that stand for real numbers.
+
+        Raises:
+            RunError: as :meth:`run`, or a tensor that the engine does not give.
+        """
+        if not isinstance(self._engine, TracedEngine) or not set(names) <= set(self._engine.inner_names()):
+            raise RunError(
+                "the engine does not give these tensors", where=str(self.bundle.path), found=", ".join(names),
+                expected="names that inner_names() lists", fix="Choose among them",
+            )  # fmt: skip
+        return self._engine.inner(self._checked(inputs), names)
 
     def facts(self) -> dict[str, str]:
         """Library, version and unit."""

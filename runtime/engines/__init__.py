@@ -69,6 +69,17 @@ class PhasedEngine(Protocol):
         """Median milliseconds by name of the part."""
 
 
+@runtime_checkable
+class TracedEngine(Protocol):
+    """An engine that also gives out what it computes on the way, under the network's own names."""
+
+    def inner_names(self) -> list[str]:
+        """The tensors inside the network that :meth:`inner` gives."""
+
+    def inner(self, inputs: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        """Run, and give these tensors; real numbers where the engine holds integers that stand for them."""
+
+
 def model_file(bundle: Bundle) -> Path:
     """The file that ``engine.settings.model`` names.
 

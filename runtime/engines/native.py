@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,7 +14,9 @@ import numpy as np
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.engines import LayerTime, RunOptions, model_file
 from edgewise.runtime.errors import RunError
+from edgewise.runtime.native_tensors import InnerTensor
 
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 _EXTENSION = "edgewise.runtime._native"
 # By ew_status (runtime/native/include/edgewise.h): what was expected, and what the user can do.
 _ADVICE = {
@@ -29,23 +33,32 @@ _NO_ADVICE = ("a status that this version knows", "Update edgewise")
 def open_engine(bundle: Bundle, options: RunOptions) -> NativeEngine:
     """Map the engine file and get a context ready.
 
-    ``engine.settings.model`` names the file. A key ``macs`` in ``engine.settings`` (optional) maps names of layers to their
-    multiply-accumulates, for the profile.
+    ``engine.settings.model`` names the file. Optional keys of ``engine.settings``: ``macs`` maps names of layers to their
+    multiply-accumulates, for the profile; ``tensors`` maps names of inner tensors to where they lie (``native_tensors.py``).
 
     Raises:
         RunError: the extension is not there, or libedgewise refuses the file.
     """
-    macs = bundle.manifest["engine"].get("settings", {}).get("macs")
+    settings = bundle.manifest["engine"].get("settings", {})
     names = [[spec.name for spec in specs] for specs in (bundle.inputs, bundle.outputs)]
-    return NativeEngine(model_file(bundle), names, options, macs if isinstance(macs, dict) else {})
+    told = {key: settings[key] for key in ("macs", "tensors") if isinstance(settings.get(key), dict)}
+    return NativeEngine(model_file(bundle), names, options, **told)
 
 
 class NativeEngine:
     """One context of libedgewise."""
 
-    def __init__(self, file: Path, names: list[list[str]], options: RunOptions, macs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        names: list[list[str]],
+        options: RunOptions,
+        macs: Mapping[str, Any] = _EMPTY,
+        tensors: Mapping[str, Any] = _EMPTY,
+    ) -> None:
         native = _library(str(file))
         self._file, self._macs, self._per_layer, self._failure = file, macs, options.per_layer, native.NativeError
+        self._tensors = tensors
         self._version, self._isas = native.version(), native.isas()
         try:
             engine = native.Engine(str(file))
@@ -53,6 +66,7 @@ class NativeEngine:
         except native.NativeError as error:
             self._refuse("cannot open the engine file", error)
         self._inputs, self._outputs = ([port[0] for port in ports] for ports in (engine.inputs, engine.outputs))
+        self._shapes = {name: shape for name, _, shape in engine.inputs}
         found = [sorted(self._inputs), sorted(self._outputs)]
         if found != [sorted(part) for part in names]:
             raise RunError(
@@ -71,6 +85,31 @@ class NativeEngine:
         if self._per_layer:
             self._record()
         return dict(zip(self._outputs, made, strict=True))
+
+    def inner_names(self) -> list[str]:
+        """The tensors inside the network that :meth:`inner` gives."""
+        return list(self._tensors)
+
+    def inner(self, inputs: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        """Run, and copy what these tensors are when they are computed, as ONNX has them: real numbers where they are 8 bits."""
+        symbols = {
+            size: length
+            for name, shape in self._shapes.items()
+            for size, length in zip(shape, inputs[name].shape, strict=True)
+            if isinstance(size, str)
+        }
+        try:
+            told = [InnerTensor(**self._tensors[name]) for name in names]
+            places = [(one.op, one.output) for one in told]
+            made = self._context.trace([inputs[name] for name in self._inputs], places)
+            return {name: one.array(memory, symbols) for name, one, memory in zip(names, told, made, strict=True)}
+        except self._failure as error:
+            self._refuse("the engine cannot run", error)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise RunError(
+                "the manifest does not say where an inner tensor lies", where=f"{self._file}, engine.settings.tensors", found=str(error),
+                expected="an entry that fits the engine", fix="Build the bundle again",
+            ) from error  # fmt: skip
 
     def layer_times(self) -> list[LayerTime]:
         """Per operator, in the order in which they run; the median leaves the first run out when there are others.

@@ -72,6 +72,7 @@ def test_export_and_int8_keep_what_was_trained(
         assert accuracy["n"] == network.size
         assert accuracy["source_value"] == pytest.approx(network.fp32, abs=0.5 / network.size)
         assert accuracy["source_value"] - accuracy["value"] <= network.drop + 1e-9
+        assert _engine(built) == "native"
         assert _export_db(built) >= 80
 
 
@@ -96,6 +97,7 @@ def test_onnx_of_other_people_passes_through_every_target(
         assert Path(built["bundle"]).is_dir()
     cpu = result["targets"][0]
     assert all(output["sqnr_db"] > 10 for output in cpu["parity"]["outputs"])
+    assert _engine(cpu) == "native"
 
 
 def test_minilm_keeps_its_embeddings(cli: Cli, recipe: Path, tmp_path: Path) -> None:
@@ -111,6 +113,7 @@ def test_minilm_keeps_its_embeddings(cli: Cli, recipe: Path, tmp_path: Path) -> 
     )  # fmt: skip
     (built,) = result["targets"]
     assert _export_db(built) >= 80
+    assert _engine(built) == "native"
     inputs = cli("inspect", built["bundle"])["inputs"]
     assert {tuple(entry["shape"]) for entry in inputs} == {("batch", "sequence")}
     measured = cli("eval", built["bundle"], "--data", f"{sentences}:test", "--metric", f"{sentences}:cosine")
@@ -118,8 +121,16 @@ def test_minilm_keeps_its_embeddings(cli: Cli, recipe: Path, tmp_path: Path) -> 
     assert measured["value"] >= 0.99
 
 
+def _manifest(built: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads((Path(built["bundle"]) / "manifest.json").read_text(encoding="utf-8")))
+
+
+def _engine(built: dict[str, Any]) -> str:
+    """Which engine runs a bundle of the target cpu: libedgewise takes all of these networks whole."""
+    return str(_manifest(built)["engine"]["kind"])
+
+
 def _export_db(built: dict[str, Any]) -> float:
     """The worst SQNR of the export against its source, as the bundle's manifest has it."""
-    manifest = json.loads((Path(built["bundle"]) / "manifest.json").read_text(encoding="utf-8"))
-    parity = manifest["stages"]["export"]["report"]["parity"]["outputs"]
+    parity = _manifest(built)["stages"]["export"]["report"]["parity"]["outputs"]
     return min(float("inf") if output["exact"] else output["sqnr_db"] for output in parity)

@@ -15,8 +15,6 @@ import edgewise
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import GateError, RunError
 
-ORT = {"engine": "onnxruntime"}
-
 
 def chain(path: Path, *, spoil: str = "") -> Path:
     """x → three Conv with Relu → y; the weights of one can be spoiled."""
@@ -35,22 +33,26 @@ def chain(path: Path, *, spoil: str = "") -> Path:
     return path
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "native"])
 @pytest.mark.parametrize("spoil", ["first", "second", "third"])
-def test_per_layer_names_the_first_layer_that_diverges(tmp_path: Path, cli: Any, spoil: str) -> None:
+def test_per_layer_names_the_first_layer_that_diverges(tmp_path: Path, cli: Any, spoil: str, engine: str) -> None:
     good = chain(tmp_path / "good.onnx")
-    edgewise.build(chain(tmp_path / "bad.onnx", spoil=spoil), tmp_path / "bad.edge", target="cpu", options=ORT)
+    edgewise.build(
+        chain(tmp_path / "bad.onnx", spoil=spoil), tmp_path / "bad.edge", target="cpu", options={"engine": engine}
+    )
     done = cli("verify", tmp_path / "bad.edge", "--against", good, "--per-layer", "--json")
     assert done.code == done.json["exit_code"] == 1
     assert done.json["parity"]["passed"] is False
     first = done.json["first_diverging"]
-    # ONNX Runtime merges Conv and Relu: what is left to compare is the pair's result.
+    # The engines merge Conv and Relu: what is left to compare is the pair's result.
     assert first["name"] in (f"{spoil}_out", f"{spoil}_relu", "y" if spoil == "third" else "")
     assert first["sqnr_db"] < 40
 
 
-def test_per_layer_sees_through_integers(tiny: Path, calib: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["onnxruntime", "native"])
+def test_per_layer_sees_through_integers(tiny: Path, calib: Path, tmp_path: Path, engine: str) -> None:
     edgewise.quantize(tiny, tmp_path / "q.onnx", target="cpu", calib=str(calib))  # type: ignore[operator]
-    edgewise.build(tmp_path / "q.onnx", tmp_path / "q.edge", target="cpu", options=ORT)
+    edgewise.build(tmp_path / "q.onnx", tmp_path / "q.edge", target="cpu", options={"engine": engine})
     result = edgewise.verify(tmp_path / "q.edge", against=tiny, data=str(calib), samples=3, per_layer=True)
     layers = {layer["name"]: layer for layer in result["layers"]}
     assert {"relu_out", "y"} <= set(layers)

@@ -109,6 +109,25 @@ EW_API ew_status ew_bind_input(ew_context* context, int32_t index, const void* d
 EW_API ew_status ew_bind_output(ew_context* context, int32_t index, void* data, size_t bytes);
 EW_API ew_status ew_run(ew_context* context);
 
+/* What an operator has just written; `op` counts as ew_profile_get does. Of 8 bits with `quads` not 0, [N, C, spatial...] lies as
+ * [N][ceil(C/4)][spatial...][4]. The memory is the engine's: it is used again for other tensors when the call returns. */
+typedef struct ew_result {
+    int32_t op;
+    int32_t output;
+    ew_dtype dtype;
+    int32_t quads;
+    int32_t rank;
+    int64_t dims[EW_MAX_RANK];
+    const void* data;
+    size_t bytes;
+} ew_result;
+
+typedef void (*ew_observer)(void* user, const ew_result* result);
+
+/* Calls `observer` in each run, on the thread of ew_run, after each operator for each of its outputs, to find where an engine departs
+ * from its network; NULL ends that. It must not throw, and gets EW_BUSY from this context. */
+EW_API ew_status ew_observe(ew_context* context, ew_observer observer, void* user);
+
 EW_API ew_status ew_memory_use(ew_context* context, ew_memory* memory);
 EW_API int32_t ew_profile_count(const ew_context* context);
 EW_API ew_status ew_profile_get(const ew_context* context, int32_t index, ew_profile_entry* entry);

@@ -1,13 +1,16 @@
 // The C interface for Python: numpy arrays in and out, RuntimeError-like exceptions for statuses.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "edgewise.h"
@@ -110,25 +113,28 @@ public:
 
     // Arrays in the order of the engine's inputs; gives arrays in the order of its outputs.
     std::vector<Made> run(const std::vector<Array>& inputs) {
-        // Between writing inputs and reading outputs Python may let another thread in.
-        if (inside_.test_and_set()) throw Failure{EW_BUSY, "another thread is inside this context"};
-        const std::unique_ptr<std::atomic_flag, void (*)(std::atomic_flag*)> leave(&inside_, [](std::atomic_flag* flag) { flag->clear(); });
-        if (static_cast<int32_t>(inputs.size()) != ew_input_count(engine_.get())) {
-            throw Failure{EW_INVALID_ARGUMENT, "the wrong number of inputs"};
-        }
-        for (size_t i = 0; i < inputs.size(); ++i) set_shape(static_cast<int32_t>(i), inputs[i]);
-        for (size_t i = 0; i < inputs.size(); ++i) {
-            check(ew_write_input(context_, static_cast<int32_t>(i), inputs[i].data(), inputs[i].nbytes()));
-        }
-        ew_status status;
-        {
-            nb::gil_scoped_release release;
-            status = ew_run(context_);
-        }
-        check(status);
+        const Entered entered(inside_);
+        compute(inputs);
         std::vector<Made> outputs;
         for (int32_t i = 0; i < ew_output_count(engine_.get()); ++i) outputs.push_back(read(i));
         return outputs;
+    }
+
+    // Runs, and gives the bytes of outputs of operators, (op, output) each, as they lie in memory; none of those that there are not.
+    std::vector<Made> trace(const std::vector<Array>& inputs, const std::vector<std::pair<int32_t, int32_t>>& wanted) {
+        const Entered entered(inside_);
+        Trace found{wanted, std::vector<std::vector<uint8_t>>(wanted.size())};
+        check(ew_observe(context_, &Trace::keep, &found));
+        const std::unique_ptr<ew_context, void (*)(ew_context*)> end(context_, [](ew_context* context) { ew_observe(context, nullptr, nullptr); });
+        compute(inputs);
+        std::vector<Made> made;
+        for (const auto& bytes : found.bytes) {
+            std::unique_ptr<uint8_t[]> memory(new uint8_t[bytes.size() + 1]);
+            std::copy(bytes.begin(), bytes.end(), memory.get());
+            const size_t shape[] = {bytes.size()};
+            made.push_back(owned(std::move(memory), 1, shape, nb::dtype<uint8_t>()));
+        }
+        return made;
     }
 
     // (name, op, kernel, total_ns, runs) of each operator, in the order in which they run.
@@ -150,6 +156,54 @@ public:
     }
 
 private:
+    // Between writing inputs and reading outputs Python may let another thread in.
+    class Entered {
+    public:
+        explicit Entered(std::atomic_flag& flag) : flag_(flag) {
+            if (flag_.test_and_set()) throw Failure{EW_BUSY, "another thread is inside this context"};
+        }
+        Entered(const Entered&) = delete;
+        Entered& operator=(const Entered&) = delete;
+        ~Entered() { flag_.clear(); }
+
+    private:
+        std::atomic_flag& flag_;
+    };
+
+    struct Trace {
+        const std::vector<std::pair<int32_t, int32_t>>& wanted;
+        std::vector<std::vector<uint8_t>> bytes;
+
+        static void keep(void* user, const ew_result* result) {
+            auto& trace = *static_cast<Trace*>(user);
+            const auto* data = static_cast<const uint8_t*>(result->data);
+            for (size_t i = 0; i < trace.wanted.size(); ++i) {
+                if (trace.wanted[i] == std::make_pair(result->op, result->output)) trace.bytes[i].assign(data, data + result->bytes);
+            }
+        }
+    };
+
+    void compute(const std::vector<Array>& inputs) {
+        if (static_cast<int32_t>(inputs.size()) != ew_input_count(engine_.get())) {
+            throw Failure{EW_INVALID_ARGUMENT, "the wrong number of inputs"};
+        }
+        for (size_t i = 0; i < inputs.size(); ++i) set_shape(static_cast<int32_t>(i), inputs[i]);
+        for (size_t i = 0; i < inputs.size(); ++i) {
+            check(ew_write_input(context_, static_cast<int32_t>(i), inputs[i].data(), inputs[i].nbytes()));
+        }
+        ew_status status;
+        {
+            nb::gil_scoped_release release;
+            status = ew_run(context_);
+        }
+        check(status);
+    }
+
+    static Made owned(std::unique_ptr<uint8_t[]> memory, size_t rank, const size_t* shape, nb::dlpack::dtype type) {
+        nb::capsule owner(memory.get(), [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+        return Made(memory.release(), rank, shape, owner, nullptr, type);
+    }
+
     void set_shape(int32_t index, const Array& array) {
         const ew_tensor_info info = engine_.input(index);
         if (array.dtype() != dtype_of(info.dtype).type) {
@@ -170,8 +224,7 @@ private:
         for (int32_t i = 0; i < rank; ++i) bytes *= shape[i] = static_cast<size_t>(dims[i]);
         std::unique_ptr<uint8_t[]> memory(new uint8_t[bytes ? bytes : 1]);
         check(ew_read_output(context_, index, memory.get(), bytes));
-        nb::capsule owner(memory.get(), [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
-        return Made(memory.release(), static_cast<size_t>(rank), shape, owner, nullptr, type);
+        return owned(std::move(memory), static_cast<size_t>(rank), shape, type);
     }
 
     const Engine& engine_;
@@ -204,6 +257,7 @@ NB_MODULE(_native, m) {
         .def(nb::init<const Engine&, int32_t, bool, bool>(), nb::arg("engine"), nb::arg("threads") = 0, nb::arg("pin") = false,
              nb::arg("profile") = false, nb::keep_alive<1, 2>())
         .def("run", &Context::run, nb::arg("inputs"))
+        .def("trace", &Context::trace, nb::arg("inputs"), nb::arg("wanted"))
         .def("profile", &Context::profile)
         .def("memory", &Context::memory);
 }

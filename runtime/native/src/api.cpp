@@ -213,6 +213,13 @@ ew_status ew_run(ew_context* context) {
     return enter(context, [](ew::Context& inside) { return inside.run(); });
 }
 
+ew_status ew_observe(ew_context* context, ew_observer observer, void* user) {
+    return enter(context, [&](ew::Context& inside) -> Status {
+        inside.observe(observer, user);
+        return {};
+    });
+}
+
 ew_status ew_memory_use(ew_context* context, ew_memory* memory) {
     if (!memory) return report(null_pointer());
     return enter(context, [&](ew::Context& inside) { return inside.memory_use(memory); });

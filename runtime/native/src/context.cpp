@@ -330,8 +330,20 @@ Status Context::run() {
             profile_[i].total_ns += now_ns() - begin;
             ++profile_[i].runs;
         }
+        if (observer_) tell(i);
     }
     return {};
+}
+
+void Context::tell(size_t step) const {
+    const std::vector<Tensor*>& outputs = steps_[step].outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        const Tensor& from = *outputs[i];
+        ew_result result{static_cast<int32_t>(step), static_cast<int32_t>(i), from.dtype, from.layout == Layout::kC4, from.rank, {}, from.data,
+                         from.bytes};
+        std::copy(from.dims, from.dims + from.rank, result.dims);
+        observer_(user_, &result);
+    }
 }
 
 Status Context::memory_use(ew_memory* memory) {

@@ -36,6 +36,7 @@ public:
     size_t inputs() const { return plan_.inputs.size(); }
     size_t outputs() const { return plan_.outputs.size(); }
     Status run();
+    void observe(ew_observer observer, void* user) { observer_ = observer, user_ = user; }
     Status memory_use(ew_memory* memory);
     const std::vector<ew_profile_entry>& profile() const { return profile_; }
 
@@ -66,6 +67,7 @@ private:
     void set_pointers();
     Status check_inputs() const;
     Status check_bound() const;
+    void tell(size_t step) const;
 
     const Plan& plan_;
     ew_options options_;
@@ -85,6 +87,8 @@ private:
     size_t scratch_offset_ = 0;
     bool ready_ = false;               // shapes are bound and memory is placed
     std::vector<ew_profile_entry> profile_;
+    ew_observer observer_ = nullptr;
+    void* user_ = nullptr;
 };
 
 }  // namespace ew

@@ -67,7 +67,8 @@ void null_pointers() {
           ew_output_shape(one.context, 0, nullptr, &rank), ew_output_shape(one.context, 0, dims, nullptr), ew_write_input(nullptr, 0, y, 20),
           ew_write_input(one.context, 0, nullptr, 20), ew_read_output(nullptr, 0, y, 20), ew_read_output(one.context, 0, nullptr, 20),
           ew_bind_input(nullptr, 0, y, 20), ew_bind_output(nullptr, 0, y, 20), ew_run(nullptr), ew_memory_use(nullptr, &memory),
-          ew_memory_use(one.context, nullptr), ew_profile_get(nullptr, 0, &entry), ew_profile_get(one.context, 0, nullptr)}) {
+          ew_memory_use(one.context, nullptr), ew_profile_get(nullptr, 0, &entry), ew_profile_get(one.context, 0, nullptr),
+          ew_observe(nullptr, nullptr, nullptr)}) {
         CHECK(status == EW_INVALID_ARGUMENT);
     }
     CHECK(std::strstr(ew_last_error(), "null pointer") != nullptr);
@@ -292,6 +293,34 @@ void threads_and_lifetimes() {
     for (std::thread& thread : threads) thread.join();
 }
 
+struct Seen {
+    ew_context* context;
+    std::vector<float> values;
+    int calls = 0;
+};
+
+void look(void* user, const ew_result* result) {
+    auto* seen = static_cast<Seen*>(user);
+    CHECK(ew_run(seen->context) == EW_BUSY && ew_observe(seen->context, nullptr, nullptr) == EW_BUSY);
+    CHECK(result->op == 0 && result->output == 0 && result->dtype == EW_F32 && result->quads == 0);
+    CHECK(result->rank == 1 && result->dims[0] == 5 && result->bytes == 20);
+    const auto* data = static_cast<const float*>(result->data);
+    seen->values.assign(data, data + 5);
+    ++seen->calls;
+}
+
+void observing() {
+    Opened one(sum_engine(true));
+    one.write(5, 1, 2);
+    Seen seen{one.context, {}};
+    CHECK_STATUS(ew_observe(one.context, &look, &seen), EW_OK);
+    CHECK_STATUS(ew_run(one.context), EW_OK);
+    CHECK(seen.calls == 1 && seen.values == one.read(5));
+    CHECK_STATUS(ew_observe(one.context, nullptr, nullptr), EW_OK);
+    CHECK_STATUS(ew_run(one.context), EW_OK);
+    CHECK(seen.calls == 1);
+}
+
 }  // namespace
 
 // Too much memory is asked for on purpose.
@@ -305,6 +334,7 @@ int main() {
     wrong_indices_and_sizes();
     shapes();
     binding();
+    observing();
     headers();
     plans();
     threads_and_lifetimes();

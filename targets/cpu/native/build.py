@@ -43,7 +43,7 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
         files=[FILE],
         versions={"libedgewise format": str(FORMAT_VERSION)},
         layers=[{"name": op.name, "op": op.op, "precision": precision(op), "unit": "cpu"} for op in compiled.plan.ops],
-        settings={"model": FILE, "macs": dict(sorted(compiled.macs.items()))},
+        settings={"model": FILE, "macs": dict(sorted(compiled.macs.items())), "tensors": compiled.tensors},
         notes=_notes(compiled),
     )
 

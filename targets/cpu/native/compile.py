@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgewise.targets.cpu.native.attention import find
 from edgewise.targets.cpu.native.builder import Builder
@@ -15,6 +15,7 @@ from edgewise.targets.cpu.native.plan import Dim, Isa, Layout, Plan, Tensor, dim
 from edgewise.targets.cpu.native.prepare import prepare
 from edgewise.targets.cpu.native.share import compute_in_place
 from edgewise.targets.cpu.native.table import lowering
+from edgewise.targets.cpu.native.trace import inner_tensors
 from edgewise.targets.cpu.native.value import Refusal, Value, dtype_named
 from edgewise.targets.nodes import dtype_name, op_name
 
@@ -43,10 +44,12 @@ class Compiled:
     Attributes:
         plan: to be encoded.
         macs: multiply-accumulates by layer, where they do not depend on the inputs' shapes.
+        tensors: where the network's inner tensors lie, by name (``trace.py``).
     """
 
     plan: Plan
     macs: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled:
@@ -73,8 +76,9 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
             _lower(ctx, node)
     outputs = [_output(ctx, value) for value in ready.graph.outputs]
     plan = Plan(isa, inputs, outputs, ctx.builder.ops)
+    tensors = inner_tensors(ctx)
     compute_in_place(plan, ctx.builder.tensors)
-    return Compiled(plan, ctx.macs)
+    return Compiled(plan, ctx.macs, tensors)
 
 
 def _lower(ctx: Context, node: ir.Node) -> None:

@@ -109,11 +109,7 @@ def _number(value: ir.Value | None) -> float | None:
 def _replace(graph: ir.Graph, last: ir.Node, new: ir.Node) -> None:
     old = last.outputs[0]
     new.name = last.name
-    new.outputs[0].name, new.outputs[0].shape, new.outputs[0].type = f"{old.name}_fused", old.shape, old.type
+    name, old.name = old.name, f"{old.name}_before"
+    new.outputs[0].name, new.outputs[0].shape, new.outputs[0].type = name, old.shape, old.type
     graph.insert_after(last, new)
     ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
-    for index, output in enumerate(graph.outputs):
-        if output is new.outputs[0]:
-            name = old.name
-            old.name = f"{name}_before"
-            graph.outputs[index].name = name

@@ -1,16 +1,17 @@
-"""Layer by layer: the tensors that an engine's ONNX graph and the source's have in common, and the first that diverges."""
+"""Layer by layer: the tensors that an engine and the source's graph have in common, and the first that diverges."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.model import Model, load
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
@@ -44,25 +45,70 @@ def compare_layers(
         None) and ``layer_threshold_db``.
 
     Raises:
-        ToolchainError: no source, an engine that is no ONNX graph, or graphs without a tensor in common.
+        ToolchainError: no source, an engine that gives out no inner tensor, or none that the source has too.
     """
     if against is None:
         raise _impossible("--per-layer", "no source", "--against SOURCE")
-    engine = _engine_graph(bundle)
+    engine = _engine(bundle)
     source = _source_graph(bundle, against, options)
-    made = _inner_tensors(engine)
-    names = [str(value.name) for node in source.graph for value in node.outputs if value.name in made]
+    known = set(engine.names())
+    names = [str(value.name) for node in source.graph for value in node.outputs if value.name in known]
     if not names:
         found = "no inner tensor of the same name in both"
         raise _impossible(str(against), found, "the network that the bundle was made from")
     limit = FLOAT_MIN_SQNR_DB if threshold is None else threshold
     layers = []
     for start in range(0, len(names), _AT_ONCE):
-        chosen = {name: made[name] for name in names[start : start + _AT_ONCE]}
-        layers += _compare(source, engine, chosen, sample)
+        chosen = names[start : start + _AT_ONCE]
+        layers += _compare(source, chosen, sample, engine.inner(sample, chosen))
         progress("compare layers", min(start + _AT_ONCE, len(names)), len(names))
     first = next((layer for layer in layers if not layer["exact"] and (layer["sqnr_db"] or -np.inf) < limit), None)
     return {"layers": layers, "first_diverging": first, "layer_threshold_db": limit}
+
+
+class _Inside(Protocol):
+    """What gives out inner tensors under the network's names."""
+
+    def names(self) -> list[str]: ...
+
+    def inner(self, sample: Arrays, names: list[str]) -> Arrays: ...
+
+
+class _OfEngine:
+    """An engine that gives them out itself, and the network's outputs."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._outputs = [spec.name for spec in model.outputs]
+
+    def names(self) -> list[str]:
+        return [*self._model.inner_names(), *self._outputs]
+
+    def inner(self, sample: Arrays, names: list[str]) -> Arrays:
+        outputs = self._model.run(sample) if set(names) & set(self._outputs) else {}
+        return self._model.inner(sample, [name for name in names if name not in outputs]) | outputs
+
+
+class _OfGraph:
+    """An engine that is an ONNX graph; whatever is inside can be made an output."""
+
+    def __init__(self, graph: ir.Model) -> None:
+        self._graph, self._tensors = graph, _inner_tensors(graph)
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def inner(self, sample: Arrays, names: list[str]) -> Arrays:
+        tensors = {name: self._tensors[name] for name in names}
+        made = OnnxRunner(self._graph, outputs=[tensor.name for tensor in tensors.values()], optimize=False).run(sample)
+        return {name: tensor.real(made[tensor.name]) for name, tensor in tensors.items()}
+
+
+def _engine(bundle: Bundle) -> _Inside:
+    if _graphs(bundle):
+        return _OfGraph(_engine_graph(bundle))
+    model = load(bundle.path)
+    return _OfEngine(model) if model.inner_names() else _OfGraph(_engine_graph(bundle))
 
 
 @dataclass(frozen=True)
@@ -109,27 +155,29 @@ def _constant(value: ir.Value | None) -> np.ndarray | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def _compare(source: ir.Model, engine: ir.Model, tensors: dict[str, _Tensor], sample: Arrays) -> list[dict[str, Any]]:
-    wanted = OnnxRunner(source, outputs=list(tensors), optimize=False).run(sample)
-    made = OnnxRunner(engine, outputs=[tensor.name for tensor in tensors.values()], optimize=False).run(sample)
-    real = {name: tensor.real(made[tensor.name]) for name, tensor in tensors.items()}
+def _compare(source: ir.Model, names: list[str], sample: Arrays, made: Arrays) -> list[dict[str, Any]]:
+    wanted = OnnxRunner(source, outputs=names, optimize=False).run(sample)
     ops = {value.name: node.op_type for node in source.graph for value in node.outputs}
     return [
-        {"op": ops[name], **compare_outputs([{name: wanted[name]}], [{name: real[name]}])[0].to_json()}
-        for name in tensors
+        {"op": ops[name], **compare_outputs([{name: wanted[name]}], [{name: made[name]}])[0].to_json()}
+        for name in names
         # An engine may keep a tensor in another layout; that says nothing of its numbers.
-        if wanted[name].shape == real[name].shape and real[name].dtype.kind == wanted[name].dtype.kind == "f"
+        if wanted[name].shape == made[name].shape and made[name].dtype.kind == wanted[name].dtype.kind == "f"
     ]
 
 
+def _graphs(bundle: Bundle) -> list[str]:
+    return [name for name in bundle.manifest["engine"]["files"] if name.endswith(".onnx")]
+
+
 def _engine_graph(bundle: Bundle) -> ir.Model:
-    graphs = [name for name in bundle.manifest["engine"]["files"] if name.endswith(".onnx")]
+    graphs = _graphs(bundle)
     if len(graphs) != 1:
         found = f"an engine of the kind {bundle.manifest['engine'].get('kind')!r}"
         raise _impossible(
             str(bundle.path),
             found,
-            "an engine that is an ONNX graph, such as that of --target cpu --engine onnxruntime",
+            "an engine that gives out its inner tensors: that of the target cpu",
         )
     return read_onnx(bundle.file(graphs[0]))
 
