@@ -21,7 +21,7 @@ from edgewise.targets.tensorrt.engine_layers import (
     parse_listing,
     planned_layers,
 )
-from edgewise.targets.tensorrt.prepare import Prepared, prepare
+from edgewise.targets.tensorrt.prepare import Prepared, normalize, prepare
 from edgewise.targets.tensorrt.proof import (
     Product,
     asked_types,
@@ -30,6 +30,7 @@ from edgewise.targets.tensorrt.proof import (
     proof,
     require_precision,
 )
+from edgewise.targets.tensorrt.ranges import largest_values
 from edgewise.targets.tensorrt.settings import Settings
 from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
 from edgewise.targets.tensorrt.vendor import Parsed, captured, parse, readable, tensorrt_rtx, version
@@ -46,7 +47,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
         GateError: a product of the engine computes in another type than the graph asks for.
     """
     sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
-    prepared = prepare(request.model, settings.precision, settings.keep_float32)
+    prepared = prepare_request(request, settings)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     with captured() as messages:
@@ -79,6 +80,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
         notes=[
             *settings.notes,
             *sparse_notes,
+            *prepared.notes,
             *float_notes(prepared, settings),
             *read_back.notes,
             *_one_for_all(settings),
@@ -87,6 +89,14 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
         varying=[ENGINE, LAYERS] if quantized_products(prepared.model) else [],
         proof=proof(read_back.layers, read_back.made, read_back.source, sparse),
     )
+
+
+def prepare_request(request: BuildRequest, settings: Settings) -> Prepared:
+    """The graph for the parser, with islands of float32 where calibration data comes near the largest float16."""
+    ranges = {}
+    if settings.calibration and settings.precision == "float16":
+        ranges = largest_values(normalize(request.model)[0], settings.calibration, request.preprocess)
+    return prepare(request.model, settings.precision, settings.keep_float32, ranges)
 
 
 @dataclass(frozen=True)

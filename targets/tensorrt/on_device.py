@@ -8,9 +8,8 @@ from importlib import resources
 
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets.base import BuildRequest, BuildResult
-from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, quantized_products
+from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, prepare_request, quantized_products
 from edgewise.targets.tensorrt.engine_layers import manifest_rows, planned_layers
-from edgewise.targets.tensorrt.prepare import prepare
 from edgewise.targets.tensorrt.proof import asked_types
 from edgewise.targets.tensorrt.settings import Settings
 from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
@@ -27,7 +26,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         TargetError: the parser (of TensorRT for RTX, which is that of TensorRT) refuses the graph.
     """
     sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
-    prepared = prepare(request.model, settings.precision, settings.keep_float32)
+    prepared = prepare_request(request, settings)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     (request.folder / ONNX).write_bytes(data)
@@ -61,6 +60,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         notes=[
             *settings.notes,
             *sparse_notes,
+            *prepared.notes,
             *float_notes(prepared, settings),
             f"No engine yet: TensorRT for RTX does not build for SM{settings.sm}. Copy the bundle to the device and run "
             f"`python3 {SCRIPT}` there. The layers are those of the network definition, as the parser of TensorRT for RTX "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -15,20 +16,22 @@ from onnx_ir.passes.common import (
 
 from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
+from edgewise.targets.tensorrt.symmetric import SymmetricGrids
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A graph for the parser. ``kept`` maps the names of nodes that stayed in float32 to the reason."""
+    """A graph for the parser. ``kept`` maps the names of nodes that stayed in float32 to the reason; ``notes`` are for the user."""
 
     model: ir.Model
     kept: dict[str, str]
+    notes: list[str]
 
 
-def normalize(model: ir.Model) -> ir.Model:
-    """A copy in which every node has a name of its own, constants are initializers, and dtypes are known.
+def normalize(model: ir.Model) -> tuple[ir.Model, list[str]]:
+    """A copy in which every node has a name of its own, constants are initializers, dtypes are known, and grids are symmetric.
 
-    The names are those of ``node_names``, so that what the parser and the builder say can be told of the original.
+    With it the nodes whose grids became coarser for that. The names are those of ``node_names``, so that what the parser and the builder say can be told of the original.
     """
     copy = model.clone()
     for node, name in zip(copy.graph, node_names(copy.graph), strict=True):
@@ -36,26 +39,51 @@ def normalize(model: ir.Model) -> ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     FloatBiases()(copy)
+    grids = SymmetricGrids()
+    grids(copy)
     RemoveUnusedNodesPass()(copy)
-    return copy
+    return copy, grids.widened
 
 
+_NAMED_AT_MOST = 6
 _SHORT_FLOATS = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 
-def prepare(model: ir.Model, precision: str, keep_float32: Collection[str] = ()) -> Prepared:
+def prepare(
+    model: ir.Model,
+    precision: str,
+    keep_float32: Collection[str] = (),
+    ranges: Mapping[str, float] = MappingProxyType({}),
+) -> Prepared:
     """The strongly typed graph: normalised, and in the short float that is the precision.
 
     A graph that computes in short floats already (``edgewise quantize --scheme fp16``) is left as it is: its islands of
     float32 were placed by samples.
+
+    Args:
+        model: not changed.
+        precision: ``float32``, ``float16`` or ``bfloat16``.
+        keep_float32: names of nodes that stay in float32.
+        ranges: the largest magnitude of tensors, by name, on samples: what comes near the largest float16 stays in float32.
     """
-    copy = normalize(model)
+    copy, widened = normalize(model)
+    notes = _grid_notes(widened)
     if precision == "float32" or any(value.dtype in _SHORT_FLOATS.values() for value in _made(copy)):
-        return Prepared(copy, {})
-    cast = CastFloats(keep_float32, _SHORT_FLOATS[precision])
+        return Prepared(copy, {}, notes)
+    cast = CastFloats(keep_float32, _SHORT_FLOATS[precision], ranges)
     cast(copy)
     RemoveUnusedNodesPass()(copy)
-    return Prepared(copy, cast.kept)
+    return Prepared(copy, cast.kept, notes)
+
+
+def _grid_notes(widened: list[str]) -> list[str]:
+    if not widened:
+        return []
+    more = f" and {len(widened) - _NAMED_AT_MOST} more" if len(widened) > _NAMED_AT_MOST else ""
+    return [
+        f"{len(widened)} 8-bit grids had a zero point, which TensorRT's have not; they were made symmetric, up to twice as coarse: "
+        f"{', '.join(widened[:_NAMED_AT_MOST])}{more}. Quantize with --target tensorrt for better ones."
+    ]
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:

@@ -19,6 +19,7 @@ OPTIONS = {
     "sparse": Option(None, bool),
     "allow_other_precision": Option(False, bool),
     "keep_float32": Option(None, list),
+    "calibration": Option(None, str),
     "profiles": Option(None, dict),
     "builder": Option(None, str, ("rtx", "device")),
     "tf32": Option(False, bool),
@@ -41,6 +42,7 @@ class Settings:
         sms: all compute capabilities that one engine is for, the device's among them; ascending.
         precision: what is not quantized computes in ``float16``, ``bfloat16`` or ``float32``.
         keep_float32: names of nodes that compute in float32 in a float16 network.
+        calibration: DATA whose values decide what float16 cannot hold; empty: constants alone decide.
         sparse: the builder may look for sparse kernels; None: where there are 2:4 weights.
         allow_other_precision: keep an engine that computes in other types than the graph asks for.
         profile: ranges of the dynamic inputs.
@@ -58,6 +60,7 @@ class Settings:
     builder: str
     precision: str
     keep_float32: tuple[str, ...]
+    calibration: str
     sparse: bool | None
     allow_other_precision: bool
     profile: Profile
@@ -85,7 +88,8 @@ def read_settings(request: BuildRequest) -> Settings:
     sms = _capabilities(options["compute_capabilities"] or [], sm, builder)
     profile, notes = shape_profile(list(request.model.graph.inputs), options["profiles"] or {})
     return Settings(
-        sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request), options["sparse"],
+        sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request),
+        options["calibration"] or "", options["sparse"],
         options["allow_other_precision"], profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
         options["gpu_fallback"], options["version_compatible"], options["hardware_compatible"], notes,
     )  # fmt: skip

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The parser stops at the first node that it cannot import; each round cuts out what it named and asks again.
 _ROUNDS = 32
+_GRIDS = ("QuantizeLinear", "DequantizeLinear")
+_COMPUTED = "a zero point that is computed; TensorRT quantizes symmetrically (quantize again with --target tensorrt)"
 _NOT_EXAMINED = "not examined: it comes after a refused node, at which the parser stops"
 
 
@@ -26,11 +28,18 @@ def node_support(model: ir.Model) -> list[NodeSupport]:
     Raises:
         TargetError: the parser refuses the graph as a whole.
     """
-    reasons = _refusals(normalize(model))
+    ready, _ = normalize(model)
+    reasons = _refusals(ready) | _computed_grids(ready)
     return [
         NodeSupport(name, op_name(node), name not in reasons, reasons.get(name, ""))
         for name, node in zip(node_names(model.graph), model.graph, strict=True)
     ]
+
+
+def _computed_grids(model: ir.Model) -> dict[str, str]:
+    """Grids with a zero point that is known at run time only: the parser drops it without a word."""
+    zeros = {node.name or "": node.inputs[2] for node in model.graph if node.op_type in _GRIDS and len(node.inputs) > 2}
+    return {name: _COMPUTED for name, zero in zeros.items() if zero is not None and zero.const_value is None}
 
 
 def _refusals(model: ir.Model) -> dict[str, str]:

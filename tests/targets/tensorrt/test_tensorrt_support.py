@@ -36,18 +36,21 @@ def test_every_refused_node_is_found_not_only_the_first(graph_maker: Any) -> Non
     assert {"a_node", "c_node", "d_node", "f_node"}.isdisjoint(found), "those behind a refused node are examined too"
 
 
-def test_zero_points_are_refused_at_each_node_with_what_to_do(graph_maker: Any) -> None:
-    g = graph_maker()
-    x = "x"
-    for index in range(3):
-        g.constant(f"s{index}", np.float32(0.1)), g.constant(f"z{index}", np.int8(3 if index != 1 else 0))
-        q = g.add("QuantizeLinear", [x, f"s{index}", f"z{index}"], f"q{index}")
-        x = g.add("DequantizeLinear", [q, f"s{index}", f"z{index}"], f"d{index}")
-    g.add("Relu", [x], "y")
-    found = reasons(g.model({"x": [4]}, {"y": [4]}))
-    assert {"q0_node", "q2_node"} <= set(found)
-    assert "q1_node" not in found
-    assert "quantize again with --target tensorrt" in found["q0_node"]
+def test_zero_points_that_are_constant_are_made_symmetric_and_computed_ones_refused(graph_maker: Any) -> None:
+    def reasons_with(zero: str, *more: Any) -> dict[str, str]:
+        g = graph_maker()
+        g.constant("scale", np.float32(0.1)), g.constant("fixed", np.int8(3))
+        g.nodes += more
+        q = g.add("QuantizeLinear", ["x", "scale", zero], "q")
+        g.add("DequantizeLinear", [q, "scale", zero], "y")
+        return reasons(g.model({"x": [4]}, {"y": [4]}))
+
+    assert reasons_with("fixed") == {}
+    most = helper.make_node("ReduceMax", ["x"], ["most"], name="most", keepdims=0)
+    computed = reasons_with(
+        "point", most, helper.make_node("Cast", ["most"], ["point"], name="point", to=TensorProto.INT8)
+    )
+    assert "q_node" in computed
 
 
 def test_what_cannot_be_examined_is_not_called_taken(small_graph: Any) -> None:
@@ -82,7 +85,7 @@ def test_int32_biases_are_undone_before_the_parser_sees_them(graph_maker: Any) -
     g.add("Conv", ["d", "w", "b"], "y")
     model = g.model({"x": [1, 3, 4, 4]}, {"y": [1, 4, 4, 4]})
     assert reasons(model) == {}
-    prepared = normalize(model)
+    prepared, _ = normalize(model)
     conv = next(node for node in prepared.graph if node.op_type == "Conv")
     np.testing.assert_allclose(conv.inputs[2].const_value.numpy(), [0.5, -1.0, 1.5, 0.0], rtol=1e-6)  # type: ignore[union-attr]
 
