@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,40 @@ from edgewise.runtime.compare import TensorParity, parity_of_sums
 from edgewise.runtime.devices.address import Address
 from edgewise.runtime.devices.open import open_device
 from edgewise.runtime.devices.runners import Order, runner_for
+from edgewise.runtime.energy.account import IDLE_S, energy_of
+from edgewise.runtime.energy.meter_csv import read_meter
 from edgewise.runtime.profile.result import make_profile
 from edgewise.runtime.progress import Progress, silent
+
+_NO_METER = "the device's own sensors are not read; name an external meter's record as `meter` in devices.toml"
+
+
+class _Watch:
+    """Notes on this machine's clock, which a meter's record goes by, when the device rested and when it began to measure."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.idle = (0.0, 0.0)
+        self.began: float | None = None
+
+    def rest(self) -> None:
+        begin = time.time()
+        time.sleep(IDLE_S)
+        self.idle = (begin, time.time())
+
+    def __call__(self, task: str, done: int, total: int | None) -> None:
+        if task == "measure" and self.began is None:
+            self.began = time.time()
+        self._progress(task, done, total)
+
+
+def _metered(address: Address, watch: _Watch, measured: dict[str, Any]) -> dict[str, Any] | str:
+    if watch.began is None:
+        return "the device did not say when it began to measure"
+    window = (watch.began, watch.began + measured["wall_s"])
+    samples = read_meter(Path(address.meter))
+    method = f"external meter ({Path(address.meter).name}), times of the host to within the connection's delay"
+    return energy_of(samples, window, watch.idle, measured["count"], counts=False, method=method)
 
 
 def profile_remote(
@@ -26,9 +59,16 @@ def profile_remote(
     bundle = open_bundle(path)
     runner = runner_for(bundle)
     progress("connect", 0, None)
+    watch = _Watch(progress)
     with open_device(address) as device:
-        measured = runner.measure(device, address, bundle, order, progress)
+        if address.meter and not order.check_only:
+            watch.rest()
+        measured = runner.measure(device, address, bundle, order, watch)
     parities = [parity_of_sums(entry, measured["samples"]) for entry in measured["sums"]]
     if order.check_only:
         return {"engine": measured["engine"], "samples": measured["samples"]}, parities
-    return make_profile(measured, order.threads) | {"reached": address.text, "triple": measured["triple"]}, parities
+    energy = _metered(address, watch, measured) if address.meter else _NO_METER
+    return make_profile(measured, order.threads, energy) | {
+        "reached": address.text,
+        "triple": measured["triple"],
+    }, parities

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,6 +17,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from edgewise.runtime.bundle import save_reference
+from edgewise.runtime.energy import Account, Source, energy_of, find_source
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.profile.result import make_profile
 from edgewise.runtime.profile.timing import DEFAULT_MIN_TIME_S
@@ -68,8 +70,21 @@ def profile(
             "per_layer": per_layer,
             "samples": None if samples is None else str(file),
         }
+        measured, energy = _with_energy(order, find_source(), progress)
+    return make_profile(measured, threads, energy)
+
+
+def _with_energy(order: dict[str, Any], source: Source | str, progress: Progress) -> tuple[dict[str, Any], Any]:
+    """What the worker measured, and the energy that the machine's sensor saw meanwhile (or why it saw none)."""
+    if isinstance(source, str):
+        return send_off(order, progress), source
+    idle_from = time.monotonic()
+    with Account(source) as account:
+        idle = (idle_from, time.monotonic())
         measured = send_off(order, progress)
-    return make_profile(measured, threads)
+    begin, end = measured["window"]
+    runs = len(measured["runs_ms"])
+    return measured, energy_of(account.samples, (begin, end), idle, runs, counts=source.counts, method=source.method)
 
 
 def check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s: float) -> None:

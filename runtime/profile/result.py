@@ -16,8 +16,11 @@ from edgewise.runtime.profile.machine import Glance
 SCHEMA_VERSION = 1
 
 
-def make_profile(measured: dict[str, Any], threads: int) -> dict[str, Any]:
-    """The profile that docs/runtime.md describes, out of what the worker or the agent brings back."""
+def make_profile(measured: dict[str, Any], threads: int, energy: dict[str, Any] | str) -> dict[str, Any]:
+    """The profile that docs/runtime.md describes, out of what the worker or the agent brings back.
+
+    ``energy`` is what :func:`edgewise.runtime.energy.energy_of` gives: a table, or the reason why there is none.
+    """
     runs_ms, layers = measured["runs_ms"], measured["layers"]
     glances = [Glance(**moment) for moment in measured["glances"]]
     engine, mode = measured["engine"], measured["governor"]
@@ -41,8 +44,8 @@ def make_profile(measured: dict[str, Any], threads: int) -> dict[str, Any]:
         "latency_ms": summarize(runs_ms),
         "peak_memory_bytes": measured["peak_memory_bytes"],
         "memory_before_load_bytes": measured["memory_before_load_bytes"],
-        "energy": None,
-        "energy_reason": "edgewise does not read this machine's energy counters yet",
+        "energy": None if isinstance(energy, str) else energy,
+        "energy_reason": energy if isinstance(energy, str) else None,
         "layers": None if layers is None else [_layer(layer, layers) for layer in layers],
         "glances": [asdict(glance) for glance in glances],
         "warnings": judge(evidence),

@@ -52,7 +52,10 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     glances: list[Glance] = []
     cpu_s: list[float] = []
 
+    window: list[float] = []
+
     def look() -> None:
+        window.append(time.monotonic())
         glances.append(glance())
         cpu_s.append(time.process_time())
 
@@ -72,6 +75,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         "glances": [vars(moment) for moment in glances],
         "memory_before_load_bytes": before_bytes,
         "peak_memory_bytes": peak_bytes,
+        "window": [window[0], window[-1]],
         "resolution_ms": time.get_clock_info("perf_counter").resolution * 1e3,
         "engine": model.facts(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},

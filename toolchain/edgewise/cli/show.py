@@ -110,6 +110,7 @@ def show_profile(result: Result, console: Console) -> None:
             ("load", milliseconds(result["load_ms"])),
             ("peak memory", size(result["peak_memory_bytes"])),
             ("threads", result["threads"] or "all cores"),
+            ("energy", _energy(result)),
         ],
     )
     rows = [
@@ -249,6 +250,13 @@ def _accuracy(accuracy: Result) -> tuple[str | None, str | None]:
     values = (accuracy.get("value"), accuracy.get("source_value"))
     own, source = (None if value is None else score(metric, value) for value in values)
     return own, source
+
+
+def _energy(result: Result) -> str | None:
+    told = result["energy"]
+    if told is None:
+        return f"not available: {result['energy_reason']}" if result.get("energy_reason") else None
+    return f"{told['joules_per_inference'] * 1e3:.3g} mJ per inference, {told['mean_w']:.3g} W above {told['idle_w']:.3g} W idle ({told['method']})"
 
 
 def _worst(parity: Result | None) -> str | None:

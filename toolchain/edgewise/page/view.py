@@ -108,7 +108,9 @@ def energy(profile: dict[str, Any]) -> str:
     value = profile.get("energy")
     if value is None:
         return f"not known: {profile.get('energy_reason') or 'not measured'}"
-    return str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return f"{value['joules_per_inference'] * 1e3:.3g} mJ, {value['mean_w']:.3g} W above {value['idle_w']:.3g} W idle ({value['method']})"
 
 
 def machine(profile: dict[str, Any]) -> list[tuple[str, str]]:
