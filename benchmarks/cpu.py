@@ -193,8 +193,9 @@ OPEN: dict[str, Callable[[Path, int], Run]] = {
 MODULES = {"native": "edgewise.runtime._native", "openvino_nncf": "openvino"}
 
 
-def installed(engine: str) -> bool:
-    modules = [MODULES.get(engine, engine)] + (["nncf"] if engine == "openvino_nncf" else [])
+def installed(engine: str, prepared: bool) -> bool:
+    """Whether its modules are there; NNCF itself is needed only to make files."""
+    modules = [MODULES.get(engine, engine)] + (["nncf"] if engine == "openvino_nncf" and not prepared else [])
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
@@ -276,7 +277,11 @@ def measure(name: str, precision: str, options: argparse.Namespace, peak: float 
     """One network on all engines, checked before they are timed; nothing is timed with --prepare."""
     path, exact = prepared(name, precision, options.folder)
     size, inputs = SIZES.get(name, 224), {"image": image(SIZES.get(name, 224))}
-    built = {engine: build(engine, path, not options.prepared) for engine in options.engine if installed(engine)}
+    built = {
+        engine: build(engine, path, not options.prepared)
+        for engine in options.engine
+        if installed(engine, options.prepared)
+    }
     files = {engine: file for engine, file in built.items() if file is not None}
     runs = {engine: OPEN[engine](file, options.threads) for engine, file in files.items()}
     parity = checked(name, {engine: run(inputs)[0] for engine, run in runs.items()}, path, exact, inputs)

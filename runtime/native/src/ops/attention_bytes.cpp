@@ -41,7 +41,10 @@ public:
     }
 
     void run(const Run& run) override {
-        run.pool.parallel(shape_.items(), bytes_ ? std::max<int64_t>(1, shape_.tiles / 2) : shape_.tiles, [&](int64_t begin, int64_t end, int32_t thread) {
+        // Half heads share the work out better where heads do not, but each half prepares keys and values anew.
+        const bool halves = bytes_ && shape_.batches * shape_.heads % run.pool.threads() != 0;
+        const int64_t grain = halves ? std::max<int64_t>(1, shape_.tiles / 2) : shape_.tiles;
+        run.pool.parallel(shape_.items(), grain, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread_bytes_ * static_cast<size_t>(thread);
             int64_t ready = -1;  // the head whose keys and values are prepared
             for (int64_t i = begin; i < end; ++i) {
