@@ -15,6 +15,9 @@ from edgewise.runtime.devices.shell import Finished, Lines
 
 FOLDER = "/data/local/tmp/edgewise"  # the one place where Android lets the shell's user start programs
 _CONNECT_S = 15
+# The client's own exit status is 0 when the device vanishes, so the device says itself that a command has ended.
+_ENDED = "edgewise-ended"
+_TOLD = "( {command}\n); s=$?; echo {ended} $s >&2; exit $s"
 
 
 class AdbChannel:
@@ -36,7 +39,8 @@ class AdbChannel:
     ) -> Finished:
         """See :class:`~edgewise.runtime.devices.shell.Channel`."""
         pipe = subprocess.PIPE
-        arguments = [self._program, "-s", self._serial, "shell", "-T", command]
+        told = _TOLD.format(command=command, ended=_ENDED)
+        arguments = [self._program, "-s", self._serial, "shell", "-T", told]
         with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe) as process:
             late = threading.Event()
 
@@ -54,21 +58,21 @@ class AdbChannel:
                 raise
             finally:
                 timer.cancel()
-        return self._finished(process.returncode, out, err, timeout_s if late.is_set() else None)
+        return self._finished(out, err, timeout_s if late.is_set() else None)
 
     def close(self) -> None:
         """Nothing stays open between commands."""
 
-    def _finished(self, status: int, out: bytes, err: str, over_s: float | None) -> Finished:
+    def _finished(self, out: bytes, err: str, over_s: float | None) -> Finished:
         if over_s is not None:
             raise DeviceError(
                 "the device takes too long", where=self.where, found=f"no end after {over_s:g} s", expected="an answer by then",
                 fix="Check what else runs there, and run the command again",
             )  # fmt: skip
-        gone = ("error: device", "adb: device", "error: closed", "error: no devices", "adb: error")
-        if status != 0 and err.strip().startswith(gone):
-            raise vanished(self.where, " ".join(err.split()))
-        return Finished(status, out, err)
+        said, ended, status = err.rpartition(f"{_ENDED} ")
+        if not ended or not status.strip().isdecimal():
+            raise vanished(self.where, " ".join(err.split()) or "the connection was lost while a command ran")
+        return Finished(int(status), out, said)
 
     def _check(self) -> None:
         try:
