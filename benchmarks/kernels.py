@@ -6,7 +6,8 @@
     python benchmarks/kernels.py --table > targets/cpu/native/density.json    from where on sparsity pays (about a minute)
 
 The shapes are data: kernel_shapes.json. Each output is compared with numpy on some pixels before it is timed. The peak is that of
-independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many.
+independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many. Float32 layers that the compiler
+gives to Winograd's algorithm run so here too: they multiply less than the layer's definition counts, and may pass the peak.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.targets.cpu.native.engine_file import encode
-from edgewise.targets.cpu.native.packing import pack_conv, pack_depthwise
+from edgewise.targets.cpu.native.packing import pack_conv, pack_depthwise, pack_winograd, winograd_pays
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
 HERE = Path(__file__).resolve().parent
@@ -50,6 +51,10 @@ class Shape:
     @property
     def depthwise(self) -> bool:
         return self.group == self.channels > 1 and self.outputs // self.channels in (1, 2, 4)
+
+    @property
+    def three_by_three(self) -> bool:
+        return self.kernel == (3, 3) and self.stride == self.group == 1
 
     @property
     def out(self) -> tuple[int, ...]:
@@ -151,6 +156,8 @@ def make(job: Job, rng: np.random.Generator) -> tuple[Plan, np.ndarray, np.ndarr
         taken = y = Tensor("y", DType.F32, tuple(map(dim, (1, shape.outputs, *shape.out))))
     if shape.depthwise:
         packed = pack_depthwise(weights[:, 0])
+    elif shape.three_by_three and not integer and job.block is None and winograd_pays(weights, shape.out):
+        packed = pack_winograd(weights)
     else:
         packed = pack_conv(weights, group=shape.group, block=job.block)
     attributes: dict[str, Any] = dict(packed.attributes)
@@ -162,7 +169,7 @@ def make(job: Job, rng: np.random.Generator) -> tuple[Plan, np.ndarray, np.ndarr
     operands = {name: constant(name, value) for name, value in packed.constants.items()}
     inputs = [x, operands["weights"], constant("scale", scale), constant("bias", np.zeros_like(scale)), None]
     inputs += [operands.get("index"), operands.get("start")]
-    op = Op("depthwise" if shape.depthwise else "conv", "layer", inputs, [y], attributes)
+    op = Op(packed.op, "layer", inputs, [y], attributes)
     return Plan(Isa[job.isa.upper()], [given], [taken], [op]), array, weights
 
 
