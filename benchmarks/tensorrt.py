@@ -107,7 +107,9 @@ def trained_network(name: str) -> dict[str, Any]:
     graph, calibration = _dynamic(name)
     row: dict[str, Any] = {}
     for precision in ("float16", "int8"):
-        formed = in_precision(graph, precision, calibration, random=False)
+        formed = in_precision(
+            graph, precision, calibration, random=name not in _beside("accuracy").NETWORKS | {"digits": 0}
+        )
         for sm, device in _SMS.items():
             options = {"allow_other_precision": True} if sm == 75 and precision == "int8" else {}
             row[f"{precision} SM{sm}"] = built(formed, device, precision, options)
@@ -122,6 +124,11 @@ def _dynamic(name: str) -> tuple[Any, Callable[[], Any]]:
     from edgewise.runtime.tensors import TensorSpec
 
     accuracy = _beside("accuracy")
+    if name == "digits":
+        folder = f"{accuracy.ROOT}/examples/digits"
+        spec = TensorSpec("image", "float32", ("N", 1, 8, 8))
+        graph = export(f"{folder}/cnn.pth", arch=f"{folder}/model.py:cnn", inputs=[spec], verify=False).model
+        return graph, lambda: open_data(f"{folder}/data.py:calib", [spec], None)
     if name not in accuracy.NETWORKS:
         spec = TensorSpec("image", "float32", ("N", 3, 224, 224))
         graph = export(_beside("zoo").build(name), inputs=[spec], verify=False).model

@@ -135,7 +135,16 @@ def find_gpu() -> dict[str, Any]:
         status = step()
         if status != 0:
             raise BuildError(f"the NVIDIA driver finds no usable GPU (CUDA error {status}).")
-    return {"name": name.value.decode(errors="replace"), "sm": 10 * major.value + minor.value}
+    sm = 10 * major.value + minor.value
+    return {"name": name.value.decode(errors="replace"), "sm": sm, "driver": driver_version()}
+
+
+def driver_version() -> str:
+    """The version of the NVIDIA driver; a Jetson's is part of its kernel and has none of its own."""
+    try:
+        return Path("/sys/module/nvidia/version").read_text(encoding="utf-8").strip()
+    except OSError:
+        return "unknown"
 
 
 def check_gpu(gpu: dict[str, Any], settings: dict[str, Any], any_gpu: bool) -> None:

@@ -26,10 +26,12 @@ OPTIONS = {
     "workspace_bytes": Option(None, int),
     "dla_core": Option(None, int),
     "gpu_fallback": Option(True, bool),
+    "build_on": Option(None, str),
+    "trtexec": Option(False, bool),
     "version_compatible": Option(False, bool),
     "hardware_compatible": Option(None, str, ("ampere_plus", "same_compute_capability")),
 }
-_DEVICE_ONLY = ("dla_core", "gpu_fallback", "version_compatible", "hardware_compatible")
+_DEVICE_ONLY = ("dla_core", "gpu_fallback", "build_on", "trtexec", "version_compatible", "hardware_compatible")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Settings:
         workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
         dla_core: the DLA core that takes what it can; None: GPU alone.
         gpu_fallback: what the DLA cannot take runs on the GPU; otherwise it is an error.
+        build_on: the address of the host that builds now; empty: the bundle holds the kit alone.
+        trtexec: that host builds with trtexec, not with the Python package.
         version_compatible: the device's engine also opens in later versions of its TensorRT.
         hardware_compatible: the device's engine also runs on these GPUs; None: on its own kind alone.
         notes: sentences for the user.
@@ -68,6 +72,8 @@ class Settings:
     workspace_bytes: int | None
     dla_core: int | None
     gpu_fallback: bool
+    build_on: str
+    trtexec: bool
     version_compatible: bool
     hardware_compatible: str | None
     notes: list[str]
@@ -91,7 +97,7 @@ def read_settings(request: BuildRequest) -> Settings:
         sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request),
         options["calibration"] or "", options["sparse"],
         options["allow_other_precision"], profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
-        options["gpu_fallback"], options["version_compatible"], options["hardware_compatible"], notes,
+        options["gpu_fallback"], options["build_on"] or "", options["trtexec"], options["version_compatible"], options["hardware_compatible"], notes,
     )  # fmt: skip
 
 
@@ -115,7 +121,7 @@ def _check_builder(builder: str, sm: int, given: dict[str, Any]) -> None:
     if unused:
         raise _wrong(
             f"{unused[0]} with builder = 'rtx'",
-            "builder: device, for TensorRT for RTX knows neither DLA nor compatible engines",
+            "builder: device, for TensorRT for RTX builds here, knows no DLA and no compatible engines",
             f"Leave {unused[0]} out, or set builder: device",
         )
 

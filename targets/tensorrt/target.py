@@ -72,7 +72,20 @@ class TensorRTTarget:
             from edgewise.targets.tensorrt.on_device import write_build_kit
         settings = read_settings(request)
         refuse_unsupported(self, request)
-        return build_engine(request, settings) if settings.builder == "rtx" else write_build_kit(request, settings)
+        if settings.builder == "rtx":
+            return build_engine(request, settings)
+        kit = write_build_kit(request, settings)
+        if not settings.build_on:
+            return kit
+        from edgewise.targets.tensorrt.over_ssh import build_there
+
+        return build_there(
+            request.folder,
+            kit,
+            settings.build_on,
+            trtexec=settings.trtexec,
+            allow_other_precision=settings.allow_other_precision,
+        )
 
     def executor(self, bundle: Bundle) -> Executor | str:
         """The engine where a GPU can run it; else, said openly, the ONNX that it was built from."""

@@ -282,7 +282,8 @@ class FakeCuda:
 
 def test_the_gpu_is_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.ctypes, "CDLL", lambda name: FakeCuda())
-    assert script.find_gpu() == {"name": "Orin", "sm": 87}
+    found = script.find_gpu()
+    assert (found["name"], found["sm"]) == ("Orin", 87) and found["driver"]
     monkeypatch.setattr(script.ctypes, "CDLL", lambda name: FakeCuda(100))
     with pytest.raises(script.BuildError, match="CUDA error 100"):
         script.find_gpu()
