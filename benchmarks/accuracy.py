@@ -4,6 +4,7 @@
     python benchmarks/accuracy.py --json > accuracy.json   the same as JSON
     python benchmarks/accuracy.py --network vit --target cpu --method mse
     python benchmarks/accuracy.py --scheme w4a8            fewer bits (w4a4: --target null)
+    python benchmarks/accuracy.py --network squeezenet --scheme w4a8 --max-bytes 936000    8 bits for some layers
     python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours
     python benchmarks/accuracy.py --engine native          on libedgewise instead (target cpu)
     python benchmarks/accuracy.py --nncf VENV/bin/python   NNCF's defaults as well, by a Python that has it (pip install nncf)
@@ -119,10 +120,11 @@ def measure(
     scheme: str,
     rounding: str,
     engine: str,
+    max_bytes: int | None,
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
     from edgewise.exporter import export
-    from edgewise.quantize import quantize
+    from edgewise.quantize import quantize, quantize_to_budget
     from edgewise.runtime.data import open_data
     from edgewise.runtime.onnx_runner import OnnxRunner
     from edgewise.runtime.preprocess import Preprocess
@@ -138,7 +140,8 @@ def measure(
     before, outputs = _run(reference.run, test, network.metric, keep)
     for form, spec in _forms(targets, scheme).items():
         started = time.perf_counter()
-        made = quantize(exported.model, spec, calib, method=method, samples=samples, rounding=rounding)
+        work = partial(quantize_to_budget, max_bytes=max_bytes) if max_bytes else quantize
+        made = work(exported.model, spec, calib, method=method, samples=samples, rounding=rounding)
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             if engine == "native":
@@ -152,6 +155,7 @@ def measure(
             "scheme": scheme,
             "rounding": rounding,
             "samples": made.report["samples"],
+            **({"budget": made.report["budget"]} if max_bytes else {}),
             "int8_layers": sum(layer["precision"] != "float32" for layer in made.report["layers"]),
             "layers": len(made.report["layers"]),
             "quantize_s": round(seconds, 1),
@@ -273,6 +277,8 @@ def show(row: dict[str, Any]) -> str:
     allowed = f"(≤ {row['allowed_points']}: {'holds' if row['holds'] else 'FAILS'})" if "holds" in row else ""
     outputs = ", ".join(f"{entry['name']} {entry['sqnr_db']:.1f} dB" for entry in row["outputs"])
     layers = f"{row['int8_layers']}/{row['layers']} layers" if "layers" in row else ""
+    if "budget" in row:
+        layers += f" {row['budget']['weight_bytes']} bytes, {len(row['budget']['widened'])} in 8 bits"
     if "retrieval_agreement" in row:
         layers += f" top-1 retrieval {100 * row['retrieval_agreement']:.1f} %"
     return f"{row['network']:<11} {values} {allowed:<16} {layers:<12}  {outputs}  [{row['form']}]"
@@ -286,6 +292,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--scheme", default="int8", help="int8, w4a8, w4a4, w4g32, …: those that a target has")
     parser.add_argument("--rounding", default="auto", help="auto, squant, gptq or adaround")
+    parser.add_argument("--max-bytes", type=int, help="mixed precision: 8 bits for the layers that gain most by them")
     parser.add_argument("--peer", action="store_true", help="also ONNX Runtime's own quantization tool")
     parser.add_argument("--engine", default="onnxruntime", choices=["onnxruntime", "native"])
     parser.add_argument("--nncf", metavar="PYTHON", help="also NNCF's defaults, run by this Python")
@@ -311,6 +318,7 @@ def main() -> int:
             options.scheme,
             options.rounding,
             options.engine,
+            options.max_bytes,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

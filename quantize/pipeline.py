@@ -27,6 +27,7 @@ from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq, is_linear
+from edgewise.quantize.passes.search_scales import SearchScales
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.shift_biases import ShiftBiases
 from edgewise.quantize.passes.widen_layers import WidenLayers
@@ -55,6 +56,7 @@ def quantize(
     wide: Sequence[str] = (),
     allow_random: bool = False,
     rounding: str = "auto",
+    search_scales: bool = False,
     correct_biases: bool = False,
     shift_biases: bool = False,
     analyze: bool = False,
@@ -73,6 +75,7 @@ def quantize(
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
         rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits; else ``gptq`` for linear
             layers and ``squant`` for convolutions.
+        search_scales: where weights alone have fewer than 7 bits, first scale those that large inputs meet (AWQ).
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
@@ -95,7 +98,9 @@ def quantize(
     model = prepare(model, spec.opset)
     chosen = data.take(samples)
     balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
-    for rewrite in (HoistActivations(spec), balance):
+    search = SearchScales(spec, chosen, keep_float=keep_float, progress=progress)
+    rewrites: list[ir.passes.InPlacePass] = [HoistActivations(spec), balance]
+    for rewrite in [*rewrites, *([search] if search_scales and spec.weights_only and spec.bits < 7 else [])]:
         model = rewrite(model).model
     plan = Plan(spec)
     for decide in decisions(plan, keep_float, wide):
@@ -125,10 +130,16 @@ def quantize(
     correct = CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
     shift = ShiftBiases(reference, plan, kept, progress)
-    steps = ((rounder, solves), (learn, rounding == "adaround"), (shift, shift_biases), (correct, correct_biases))
+    steps: list[tuple[ir.passes.InPlacePass, bool]] = [
+        (rounder, solves),
+        (learn, rounding == "adaround"),
+        (shift, shift_biases),
+        (correct, correct_biases),
+    ]
     for step in [step for step, wanted in steps if wanted]:
         model = step(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
+    report["scaled"] = search.scaled
     report["learned"] = learn.learned
     report["biases_shifted"] = shift.shifted
     report["biases_corrected"] = correct.corrected

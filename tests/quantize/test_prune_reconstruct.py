@@ -13,6 +13,7 @@ from torch import nn
 from edgewise.quantize import QuantizeError, prune, sparsity_of
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.pruning.blocks import parts_of, whole
+from edgewise.quantize.pruning.torch_ops import run_node
 from edgewise.quantize.pruning.torch_part import TorchPart
 from edgewise.runtime.data import Dataset
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -83,6 +84,17 @@ def test_parts_compute_what_onnx_runtime_computes(module: type[nn.Module], shape
         found = OnnxRunner(model, outputs=list(dict.fromkeys(wanted))).run({name: x})
         made = TorchPart(part, [])({key: torch.from_numpy(found[key]) for key in wanted[:-1]})
         np.testing.assert_allclose(made.numpy(), found[wanted[-1]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
+def test_pools_that_round_up_compute_what_onnx_runtime_computes(pool: str, graph: Callable[..., ir.Model]) -> None:
+    text = (
+        f"(float[1,2,6,6] x) => (float[1,2,3,3] y) {{ y = {pool}<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x) }}"
+    )
+    model = graph(text)
+    x = np.random.default_rng(0).normal(size=(1, 2, 6, 6)).astype(np.float32)
+    (made,) = run_node(next(iter(model.graph)), [torch.from_numpy(x)])
+    np.testing.assert_allclose(made.numpy(), OnnxRunner(model).run({"x": x})["y"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("module", "shape"), CASES)

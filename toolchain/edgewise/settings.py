@@ -59,6 +59,7 @@ class QuantizeSettings:
     wide: tuple[str, ...] = ()
     analyze: bool = False
     correct_biases: bool = False
+    search_scales: bool = False
     shift_biases: bool = False
     allow_random_calibration: bool = False
     seed: int = 0

@@ -58,6 +58,7 @@ def quantize_stage(
         rounding=settings.rounding,
         analyze=settings.analyze,
         correct_biases=settings.correct_biases,
+        search_scales=settings.search_scales,
         shift_biases=settings.shift_biases,
         allow_random=settings.allow_random_calibration,
         progress=progress,
