@@ -76,13 +76,22 @@ class Reader:
         return float(positions / 12 * np.sum(np.square(steps)) * np.sum(mean_square / np.square(factors)))
 
 
-def best_factors(seen: ChannelStatistics, readers: list[Reader], grid: Grid, weight_bits: int) -> tuple[Vector, float]:
+def best_factors(
+    seen: ChannelStatistics, readers: list[Reader], grid: Grid, weight_bits: int, *, few: bool = False
+) -> tuple[Vector, float]:
     """Factors to divide the channels by (their readers' weights are multiplied by them), and the gain in dB.
 
     Wide channels are narrowed by a power of their range, so that the steps of the grid suit the others too; the weights
     that read them grow, and cost more in their turn. Both costs are estimated for a few powers and the least sum wins.
     After M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019), and G. Xiao
     et al., "SmoothQuant" (2022).
+
+    Args:
+        seen: of the tensor.
+        readers: all the layers that read it.
+        grid: that it is rounded to.
+        weight_bits: of the readers.
+        few: also try to narrow the widest channels alone.
 
     Returns:
         float64 [channels], all 1 where nothing gains, and the estimated fall of the noise at the readers' outputs.
@@ -94,7 +103,7 @@ def best_factors(seen: ChannelStatistics, readers: list[Reader], grid: Grid, wei
     candidates = [
         np.ones_like(ranges),
         *(relative**exponent for exponent in _EXPONENTS),
-        *(np.maximum(relative / ceiling, 1.0) for ceiling in _CEILINGS),
+        *(np.maximum(relative / ceiling, 1.0) for ceiling in (_CEILINGS if few else ())),
     ]
     noises = [_noise(factors, seen, readers, grid, 2 ** (weight_bits - 1) - 1) for factors in candidates]
     best = int(np.argmin(noises))

@@ -67,7 +67,8 @@ class BalanceChannels(ir.passes.InPlacePass):
     def _balance(self, writer: Writer, site: Site, seen: ChannelStatistics) -> None:
         grid = Grid(self._spec.activation_dtype, self._spec.activation_symmetric, one_sided=self._spec.one_sided)
         readers = [_reader(layer) for layer in site.layers]
-        factors, gain = best_factors(seen, readers, grid, self._spec.bits)
+        # Single channels of enormous range are a transformer's; a CNN's classes drift further from the float network's by it.
+        factors, gain = best_factors(seen, readers, grid, self._spec.bits, few=site.last)
         if how := scale(writer, site, factors, gain):
             self.balanced.append({"tensor": str(site.value.name), "how": how, "gain_db": round(gain, 2)})
 

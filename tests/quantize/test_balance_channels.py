@@ -160,7 +160,7 @@ def test_what_cannot_be_balanced_is_left_alone(text: str, graph: Make, normal: M
     assert sqnr_db(model, made, normal(2, (1, 3, 6, 6))) == np.inf
 
 
-def test_wide_channels_are_narrowed_alone_where_that_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_channels_are_narrowed_alone_where_that_is_best() -> None:
     rng = np.random.default_rng(3)
     rows = (rng.normal(size=(500, 16)) * np.linspace(0.05, 1, 16)).astype(np.float32)
     rows[:, 5] = 6 * rng.normal(size=500)
@@ -169,7 +169,6 @@ def test_wide_channels_are_narrowed_alone_where_that_is_best(monkeypatch: pytest
     seen = ChannelStatistics(-1)
     seen.update(rows)
     given = (seen, [Reader(weights)], Grid("uint8", False), 8)
-    factors, gain = best_factors(*given)
+    factors, gain = best_factors(*given, few=True)
     assert np.all(factors[:5] == 1) and factors[5] > 10
-    monkeypatch.setattr("edgewise.quantize.balance._CEILINGS", ())
     assert gain > best_factors(*given)[1] > 2
