@@ -139,6 +139,9 @@ def _dynamic(name: str) -> tuple[Any, Callable[[], Any]]:
     inputs = [TensorSpec.parse(chosen.input)] if chosen.input else []
     more: dict[str, Any] = {"drop_outputs": ["pooler_output"]} if name == "minilm" else {}
     first = export(accuracy._source(chosen), arch=chosen.arch, inputs=inputs, verify=False, **more)
+    if Path(accuracy._source(chosen)).suffix == ".onnx":  # its batch is what the file says
+        preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
+        return first.model, lambda: open_data(chosen.calib, first.inputs, preprocess)
     batched = [TensorSpec(spec.name, spec.dtype, ("N", *spec.shape[1:])) for spec in first.inputs]
     exported = export(accuracy._source(chosen), arch=chosen.arch, inputs=batched, verify=False, **more)
     preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
