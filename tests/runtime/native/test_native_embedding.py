@@ -82,6 +82,36 @@ def test_the_example_runs(prefix: Path, engine_file: Callable[[Plan], Path], tmp
     assert "No such file" in run(program, tmp_path / "none", status=1)
 
 
+def flags(prefix: Path) -> list[str]:
+    """What the installed .pc file says, its variables written out; pkg-config itself may be absent."""
+    (file,) = prefix.rglob("edgewise.pc")
+    lines = file.read_text(encoding="utf-8").replace("${pcfiledir}", str(file.parent)).splitlines()
+    values = dict(line.split("=", 1) for line in lines if re.match(r"^\w+=", line))
+    said = " ".join(line.partition(":")[2] for line in lines if line.startswith(("Cflags:", "Libs:")))
+    while "${" in said:
+        said = re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], said)
+    return said.split()
+
+
+def test_the_cpp_example_runs_with_what_the_pc_file_says(
+    prefix: Path, engine_file: Callable[[Plan], Path], tmp_path: Path
+) -> None:
+    source, program = _ROOT / "examples" / "embed_cpp" / "main.cpp", tmp_path / "embed"
+    said = flags(prefix)
+    library = next(word.removeprefix("-L") for word in said if word.startswith("-L"))
+    strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    run(os.environ.get("CXX", "c++"), *strict, source, "-o", program, *said, f"-Wl,-rpath,{library}")
+    x, y = (Tensor(name, DType.F32, (dim(1), dim(5))) for name in "xy")
+    ramp = Tensor("ramp", DType.F32, (dim(1), dim(5)), data=np.arange(5, dtype=np.float32))
+    engine = engine_file(Plan(Isa.GENERIC, [x], [y], [Op("binary", "ramp", [x, ramp], [y], {"function": "add"})]))
+    assert run(program, engine) == "class 4, score 4\n"
+    assert "embed: cannot open" in run(program, tmp_path / "none", status=1)
+    with_bytes = Plan(
+        Isa.GENERIC, [x8 := Tensor("x", DType.S64, (dim(1), dim(5)))], [y], [Op("cast", "c", [x8], [y])]
+    )  # the example writes floats
+    assert "x has another element type" in run(program, engine_file(with_bytes), status=1)
+
+
 def test_the_library_is_small_and_needs_the_system_alone(prefix: Path) -> None:
     (library,) = (file for file in prefix.rglob("libedgewise.so*") if not file.is_symlink())
     assert library.stat().st_size <= _MAX_LIBRARY_BYTES
