@@ -85,7 +85,8 @@ class Gpu:
         self._call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))
         memory = (ctypes.c_ubyte * size).from_address(address.value or 0)
         weakref.finalize(memory, lambda gpu: gpu._library.cuMemFreeHost(address), self)
-        return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+        flat: np.ndarray = np.frombuffer(memoryview(memory), dtype, int(np.prod(shape)))
+        return flat.reshape(shape)
 
     def free_bytes(self) -> int:
         """Memory on the GPU that nobody has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +148,7 @@ def _export(array: DeviceTensor) -> Any:
     managed = _Managed(tensor, None, _FREE)
     key = ctypes.addressof(managed)
     _exported[key] = (managed, dims, array)
-    destructor: Callable[..., Any] = _DROP
+    destructor: Any = _DROP
     return _python.PyCapsule_New(key, _NAME, ctypes.cast(destructor, ctypes.c_void_p))
 
 

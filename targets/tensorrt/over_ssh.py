@@ -12,7 +12,8 @@ from edgewise.runtime.devices import Finished, Shell, open_device, parse_address
 from edgewise.runtime.errors import GateError
 from edgewise.targets.base import BuildResult
 from edgewise.targets.errors import TargetError
-from edgewise.targets.tensorrt.on_device import BUILD_SETTINGS, ONNX, SCRIPT
+from edgewise.targets.tensorrt.ahead import ONNX
+from edgewise.targets.tensorrt.on_device import BUILD_SETTINGS, SCRIPT
 
 ENGINE, REPORT = "model.engine", "model.engine.json"
 _GATE = 1
