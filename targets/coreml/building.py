@@ -13,6 +13,7 @@ from edgewise.targets.coreml.held import Packed, Tall
 from edgewise.targets.coreml.names import KEPT, MARK
 from edgewise.targets.coreml.node import NodeView, constant
 
+_LEAST_OPERAND = 1024  # smaller ones are vectors that passes merge into layers
 _FIRST_MASK = 1e38
 _LARGEST_HALF = 65504.0
 
@@ -55,8 +56,9 @@ class Values:
 
     def weight(self, array: np.ndarray, name: str, axis: int) -> Any:
         """A constant that layers multiply by: in fewer bytes where it has zeros or few values; ``axis``: output channels."""
-        made = compact(self.mb, array, axis, self.ios, 2 if self.half else 4) if array.dtype.kind == "f" else None
-        return self.array(array, name) if made is None else made
+        plain = self.array(array, name)
+        made = compact(self.mb, plain, axis, self.ios, 2 if self.half else 4) if array.dtype.kind == "f" else None
+        return plain if made is None else made
 
     def name(self, held: Any, name: str) -> None:
         """Give the operation that makes a value the value's name, so that it is found again in the saved program."""
@@ -144,6 +146,13 @@ class Building(NodeView):
         if (value, axis) not in self.values.weights:
             self.values.weights[value, axis] = self.values.weight(array, self.label, axis)
         return self.values.weights[value, axis]
+
+    def operand(self, index: int) -> Any:
+        """An input as a variable; a constant of its own for each element (anchors, masks) takes as few bytes as it can."""
+        array = self.const(index)
+        if index in self.views or array is None or array.size < _LEAST_OPERAND:
+            return self.x(index)
+        return self.weight(index, array.ndim - 1)
 
     def floats(self, index: int = 0) -> Any:
         """An input as floats: integers and booleans are cast."""

@@ -12,7 +12,7 @@ from edgewise.targets.coreml.palettes import Palette, find_palette
 
 _FIRST = 16  # constexpr operations
 _FIRST_JOINT = 18
-_LEAST_ELEMENTS = 1024  # below this a few bytes are not worth an operation
+_PART_BYTES = 96  # of a tensor in the file: its header, and half of what fills up its last 64 bytes
 _WORTH = 0.9  # of the dense bytes
 
 
@@ -26,11 +26,12 @@ def compact(mb: Any, weight: NDArray[np.floating], axis: int, ios: int, element_
         ios: deployment target.
         element_bytes: what a number takes in the file: 2 in float16, 4 in float32.
     """
-    if ios < _FIRST or weight.size < _LEAST_ELEMENTS or not np.isfinite(weight).all():
+    if ios < _FIRST or not np.isfinite(weight).all():
         return None
     forms = _forms(mb, weight, axis, ios, element_bytes)
     size, make = min(forms, key=lambda form: form[0], default=(np.inf, None))
-    return make() if make is not None and size < _WORTH * weight.size * element_bytes else None
+    dense = weight.size * element_bytes + _PART_BYTES
+    return make() if make is not None and size < _WORTH * dense else None
 
 
 def _forms(
@@ -41,15 +42,15 @@ def _forms(
     holes, mask_bytes = weight.size - filled, weight.size / 8
     forms: list[tuple[float, Callable[[], Any]]] = []
     if 0 < filled < weight.size:
-        forms.append((mask_bytes + filled * element_bytes, lambda: _sparse(mb, weight, ios)))
+        forms.append((mask_bytes + filled * element_bytes + 2 * _PART_BYTES, lambda: _sparse(mb, weight, ios)))
     plain = weight.astype(np.float32)
     palette = find_palette(plain, axis, ios, element_bytes)
     if palette is not None:
-        forms.append((palette.bytes(element_bytes), lambda: _palette(mb, palette, weight, ios)))
+        forms.append((palette.bytes(element_bytes) + 2 * _PART_BYTES, lambda: _palette(mb, palette, weight, ios)))
     if ios >= _FIRST_JOINT and palette is not None and 0 < filled < weight.size:
         joint = find_palette(plain, axis, ios, element_bytes, skip_zeros=True)
         if joint is not None:
-            cost = mask_bytes + joint.bytes(element_bytes, holes)
+            cost = mask_bytes + joint.bytes(element_bytes, holes) + 3 * _PART_BYTES
             forms.append((cost, lambda: _sparse_palette(mb, joint, weight)))
     return forms
 

@@ -66,8 +66,6 @@ def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
     """Float16 for all but ``keep_float32``: names of MIL operations or of ONNX tensors."""
     if not options.half:
         return ct.precision.FLOAT32
-    if not options.keep_float32:
-        return ct.precision.FLOAT16
     kept = set(options.keep_float32)
     kept_tensors = {form for name in kept if name in names for form in (names[name], MARK + names[name])}
     known = set(names) | {name for name in kept if hasattr(ct.converters.mil.Builder, name)}

@@ -17,7 +17,7 @@ def binary(operation: str) -> Build:
     """The MIL operation of that name on two numbers."""
 
     def build(b: Building) -> Any:
-        return getattr(b.mb, operation)(x=b.x(0), y=b.x(1))
+        return getattr(b.mb, operation)(x=b.operand(0), y=b.operand(1))
 
     return build
 
@@ -43,9 +43,9 @@ def _comparison(operation: str) -> Build:
 def _variadic(operation: str, mean: bool = False) -> Build:
     def build(b: Building) -> Any:
         count = len(b.node.inputs)
-        y = b.x(0)
+        y = b.operand(0)
         for index in range(1, count):
-            y = getattr(b.mb, operation)(x=y, y=b.x(index))
+            y = getattr(b.mb, operation)(x=y, y=b.operand(index))
         if mean:
             y = b.mb.mul(x=y, y=b.like(1 / count))
         return b.mb.identity(x=y) if count == 1 else y
@@ -56,7 +56,7 @@ def _variadic(operation: str, mean: bool = False) -> Build:
 def _div(b: Building) -> Any:
     """ONNX rounds the quotient of integers towards zero; MIL's ``floor_div`` downwards."""
     if b.is_float():
-        return b.mb.real_div(x=b.x(0), y=b.x(1))
+        return b.mb.real_div(x=b.operand(0), y=b.operand(1))
     divisor = b.const(1)
     size = b.mb.floor_div(x=b.mb.abs(x=b.x(0)), y=b.mb.abs(x=b.x(1)))
     sign = b.mb.sign(x=b.x(0))

@@ -8,22 +8,41 @@ import numpy as np
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.ops.taps import TAPS, sampled
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
 _MODES = {"linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest"}
+_IMAGE_RANK = 4
+_FIRST_BATCHED = 16  # gather with batch_dims
 
 
 def _check_grid(node: NodeView) -> Refusal | None:
-    if node.text("mode", "linear") not in _MODES:
-        return Refusal(f"mode {node.text('mode')}", "linear or nearest", "Use one of them", "attribute mode")
-    if node.rank(0) != 4:
-        return Refusal(f"an input of rank {node.rank(0)}", "rank 4", "Sample slice by slice", "input X")
+    if node.text("mode", "linear") not in TAPS:
+        return Refusal(f"mode {node.text('mode')}", "linear, cubic or nearest", "Use one of them", "attribute mode")
+    if _is_plain(node):
+        return None
+    if node.rank(0) not in (3, 4, 5):
+        return Refusal(f"an input of rank {node.rank(0)}", "rank 3, 4 or 5", "Sample slice by slice", "input X")
+    if node.ios < _FIRST_BATCHED:
+        return Refusal(
+            f"iOS {node.ios} as deployment target", f"cubic sampling and other ranks than 4 from iOS {_FIRST_BATCHED} on",
+            f"Set minimum_deployment_target to iOS{_FIRST_BATCHED}",
+        )  # fmt: skip
+    if None in (*node.dims(0), *node.dims(1)):
+        return Refusal("sizes known at run time only", "fixed shapes", "Export with fixed shapes", "inputs")
     return None
+
+
+def _is_plain(node: NodeView) -> bool:
+    """Whether MIL has an operation for it."""
+    return node.rank(0) == _IMAGE_RANK and node.text("mode", "linear") in _MODES
 
 
 def _grid_sample(b: Building) -> Any:
     """Reflection is about the centres of the border pixels when corners are aligned, else about their edges."""
+    if not _is_plain(b):
+        return sampled(b)
     aligned = bool(b.integer("align_corners"))
     padding = b.text("padding_mode", "zeros")
     modes = {"zeros": "constant", "border": "border", "reflection": "reflection" if aligned else "symmetric"}
@@ -70,6 +89,12 @@ def _col2im(b: Building) -> Any:
 
 
 ROWS = (
-    Row("GridSample", _grid_sample, _check_grid, dtypes=FLOATS, note="rank 4, linear or nearest"),
+    Row(
+        "GridSample",
+        _grid_sample,
+        _check_grid,
+        dtypes=FLOATS,
+        note="fixed shapes, unless it is linear or nearest on rank 4; else from iOS 16 on",
+    ),
     Row("Col2Im", _col2im, _check_columns, static=(1, 2), dtypes=FLOATS, note="2 spatial axes"),
 )

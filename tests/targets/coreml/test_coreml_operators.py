@@ -31,6 +31,8 @@ def f32(value: Any) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
+HANN = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(16) / 16)).astype(np.float32)
+
 CONVOLUTIONS = [
     ("Conv", ["f:1,3,9,8", w(4, 3, 3, 3)], {}),
     ("Conv", ["f:2,4,9,8", w(6, 2, 3, 2), w(6)], {"group": 2, "strides": [2, 1], "pads": [1, 0, 2, 1]}),
@@ -265,6 +267,16 @@ SAMPLING = [
     ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"padding_mode": "reflection"}),
     ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"padding_mode": "reflection", "align_corners": 1}),
     ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"mode": "nearest"}),
+    ("GridSample", ["f:2,3,5,6", "f:2,4,3,2"], {"mode": "bicubic"}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"mode": "bicubic", "padding_mode": "border"}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"mode": "bicubic", "padding_mode": "reflection"}),
+    ("GridSample", ["f:1,3,5,6", "f:1,4,3,2"], {"mode": "bicubic", "padding_mode": "reflection", "align_corners": 1}),
+    ("DFT", ["f:2,10,1"], {"onesided": 1}),
+    ("DFT", ["f:2,3,6,2", ints(8).reshape(())], {"axis": 2}),
+    ("DFT", ["f:2,8,3,2", ints(6).reshape(())], {}),
+    ("DFT", ["f:2,7,2"], {"inverse": 1}),
+    ("STFT", ["f:2,32,1", ints(4).reshape(()), HANN], {}),
+    ("STFT", ["f:1,33,1", ints(5).reshape(()), None, ints(8).reshape(())], {"onesided": 0}),
     ("Col2Im", ["f:1,12,9", ints(4, 4), ints(2, 2)], {}),
     ("Col2Im", ["f:2,18,12", ints(6, 7), ints(3, 3)], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
     ("LSTM", ["f:5,2,3", w(1, 16, 3), w(1, 16, 4), w(1, 32)], {"hidden_size": 4}, 3),
@@ -305,6 +317,17 @@ NEW = [
     ("Swish", ["f:2,5"], {"alpha": 1.5}),
     ("Reshape", ["f:2,3,4", ints(0, -1)], {}),
     ("ReduceMean", ["f:2,3,4", ints(1)], {}),
+    ("GridSample", ["f:2,3,4,5,6", "f:2,2,3,2,3"], {}),
+    ("GridSample", ["f:1,2,4,5,6", "f:1,2,3,2,3"], {"padding_mode": "border", "align_corners": 1}),
+    ("GridSample", ["f:1,2,4,5,6", "f:1,2,3,2,3"], {"padding_mode": "reflection"}),
+    ("GridSample", ["f:1,2,4,5,6", "f:1,2,3,2,3"], {"mode": "nearest"}),
+    (
+        "GridSample",
+        ["f:1,2,4,5,6", "f:1,2,3,2,3"],
+        {"mode": "nearest", "padding_mode": "reflection", "align_corners": 1},
+    ),
+    ("DFT", ["f:2,3,10,1", None, ints(-2).reshape(())], {}),
+    ("DFT", ["f:2,6,4,1", ints(8).reshape(()), ints(1).reshape(())], {"onesided": 1}),
 ]
 
 
@@ -336,7 +359,7 @@ def test_float16_matches_onnx_runtime(built_float16: Any, label: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["iOS15", "iOS16", "iOS18", "iOS26"])
 def test_other_deployment_targets_match_onnx_runtime(build_cases: Callable[..., Any], target: str) -> None:
-    needs_16 = [case for case in CASES if case[0] == "GatherND" and case[2]]
+    needs_16 = [case for case in CASES if (case[0] == "GatherND" and case[2]) or case[2].get("mode") == "bicubic"]
     cases = [case for case in CASES if target != "iOS15" or not any(case is other for other in needs_16)]
     built = build_cases(cases, compute_precision="float32", minimum_deployment_target=target)
     assert {label: value for label in names(cases) if (value := built.sqnr_db(label)) < FLOAT32_DB} == {}

@@ -19,9 +19,14 @@ def _checked(indices: Any, sizes: Any, opset: str) -> Any:
 
 
 def _gather(x: Any, indices: Any, axis: Any = 0, opset: str = "", batch_dims: Any = 0, **_: Any) -> Any:
-    if batch_dims:
-        raise ValueError("batch_dims, which the converter never writes")
-    return np.take(x, _checked(indices, x.shape[int(axis)], opset), axis=int(axis))
+    """The first ``batch_dims`` axes are those of both; ``axis`` counts them too."""
+    axis, batch = int(axis) % x.ndim, int(batch_dims)
+    indices = _checked(indices, x.shape[axis], opset)
+    if batch == 0:
+        return np.take(x, indices, axis=axis)
+    lead = x.shape[:batch]
+    parts = [np.take(x[place], indices[place], axis=axis - batch) for place in np.ndindex(*lead)]
+    return np.stack(parts).reshape(*lead, *parts[0].shape)
 
 
 def _gather_along_axis(x: Any, indices: Any, axis: Any = 0, opset: str = "", **_: Any) -> Any:
