@@ -139,6 +139,8 @@ def _fit(factor: Dim, wanted: Dim) -> tuple[Dim, ...] | None:
             return (factor,)
         rest = quotient(factor, wanted)
         return None if rest is None else (wanted, rest)
+    if have == 0 or want == 0:
+        return None
     if want % have == 0:
         return (factor,)
     if have % want == 0:

@@ -39,7 +39,7 @@ def prepare(model: ir.Model) -> ir.Model:
 def _upgraded(model: ir.Model, opset: int) -> ir.Model:
     try:
         return ir.from_proto(version_converter.convert_version(ir.to_proto(model), _FIRST_OPSET))
-    except RuntimeError as error:
+    except (RuntimeError, version_converter.ConvertError) as error:
         why = " ".join(str(error).split())
         raise Refusal(f"opset {opset}, which ONNX cannot convert to {_FIRST_OPSET} ({why})") from error
 

@@ -37,10 +37,13 @@ def pool(node: ir.Node, ctx: Context) -> None:
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         raise Refusal("MaxPool whose indices are used")
     window = window_of(node, kernel, value)
-    if attribute_int(node, "ceil_mode", 0):
-        window = _ceiling(window, value)
     average = node.op_type == "AveragePool"
     pad_counts = attribute_int(node, "count_include_pad", 0)
+    if attribute_int(node, "ceil_mode", 0):
+        whole = _ceiling(window, value)
+        if average and pad_counts and whole.pads != window.pads:
+            raise Refusal("an average that counts its padding, but not what ceil_mode adds to it")
+        window = whole
     _pooled(node, ctx, value, window, average=average, include_pad=pad_counts)
 
 
@@ -373,18 +376,24 @@ def _laid_out(ctx: Context, parts: list[Tensor], made: Tensor) -> bool:
 # -- Resize
 
 
+_WHOLE = 1e-4  # of a size
+
+
 def resize(node: ir.Node, ctx: Context) -> None:
     """Nearest, linear and cubic."""
     value = ctx.builder.plain(ctx.builder.real(ctx.input(node, 0)))
     scales, dims = _resized(node, ctx, value)
     mode = attribute_text(node, "mode", "nearest")
-    if node.op_type == "Resize" and attribute_ints(node, "axes"):
-        raise Refusal("Resize with axes")
     coordinate = attribute_text(node, "coordinate_transformation_mode", "half_pixel")
     if node.op_type == "Upsample":
         coordinate = "asymmetric"
     if coordinate == "tf_crop_and_resize" or attribute_int(node, "antialias", 0):
         raise Refusal("Resize with a region or antialiasing")
+    between = [
+        abs(value.size(axis) * scale - (dims[axis].constant or 0)) for axis, scale in enumerate(scales) if scale != 1
+    ]
+    if coordinate == "align_corners" and max(between, default=0) > _WHOLE:
+        raise Refusal("Resize between corners to a size that is not whole")
     made = ctx.builder.new(DType.F32, dims)
     nearest = attribute_text(node, "nearest_mode", "round_prefer_floor")
     ctx.builder.emit(
@@ -398,8 +407,13 @@ def resize(node: ir.Node, ctx: Context) -> None:
 def _resized(node: ir.Node, ctx: Context, value: Value) -> tuple[list[float], list[Dim]]:
     index = 1 if node.op_type == "Upsample" else 2
     given = ctx.optional(node, index)
+    axes = [value.axis(axis) for axis in attribute_ints(node, "axes") or range(value.rank)]
+    if attribute_text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Refusal("Resize that keeps the aspect ratio")
     if given is not None and given.array is not None and given.array.size:
-        scales = [float(one) for one in given.array.reshape(-1)]
+        scales = [1.0] * value.rank
+        for axis, scale in zip(axes, given.array.reshape(-1), strict=True):
+            scales[axis] = float(scale)
         return scales, [
             size if scale == 1 else dim(int(np.floor(value.size(axis) * scale)))
             for axis, (size, scale) in enumerate(zip(value.dims, scales, strict=True))
@@ -407,8 +421,10 @@ def _resized(node: ir.Node, ctx: Context, value: Value) -> tuple[list[float], li
     sizes = ctx.optional(node, 3)
     if sizes is None or sizes.sizes is None:
         raise Refusal("Resize to a size that is not known")
-    wanted = fixed_sizes(sizes)
-    return [want / value.size(axis) for axis, want in enumerate(wanted)], [dim(one) for one in wanted]
+    scales, dims = [1.0] * value.rank, list(value.dims)
+    for axis, want in zip(axes, fixed_sizes(sizes), strict=True):
+        scales[axis], dims[axis] = want / value.size(axis), dim(want)
+    return scales, dims
 
 
 # -- DepthToSpace and back are reshapes and transpositions
@@ -437,7 +453,8 @@ def space_to_depth(node: ir.Node, ctx: Context) -> None:
     images, channels, height, width = value.dims
     size = dim(block)
     value = as_shape(value, [images, channels, height // block, size, width // block, size], ctx)
-    value = transposed(value, [0, 3, 5, 1, 2, 4])
+    blocks_first = attribute_text(node, "mode", "DCR") == "DCR"
+    value = transposed(value, [0, 3, 5, 1, 2, 4] if blocks_first else [0, 1, 3, 5, 2, 4])
     ctx.give(node, as_shape(value, [images, channels * (block * block), height // block, width // block], ctx))
 
 

@@ -1,0 +1,46 @@
+"""ONNX's backend node tests through libedgewise (benchmarks/node_tests.py): all that are taken pass."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+LEAST = 95  # operators; 99 were taken when this was written
+pytestmark = pytest.mark.usefixtures("libedgewise")
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    """benchmarks/node_tests.py."""
+    spec = importlib.util.spec_from_file_location("node_tests", ROOT / "benchmarks" / "node_tests.py")
+    assert spec and spec.loader
+    sys.modules["node_tests"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.conformance
+def test_what_is_taken_is_computed_as_onnx_does(script: Any) -> None:
+    rows = script.measure([])
+    assert [line for row in rows for line in row.failed] == []
+    assert sum(row.claimed for row in rows) >= LEAST
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_wrong_fails(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in script.cases() if case.name == "test_relu")
+    row = script.Row("Relu")
+    script._judge(case, row)
+    assert (row.taken, row.failed) == (1, [])
+    run = script._run
+    monkeypatch.setattr(
+        script, "_run", lambda model, inputs: {name: one + 1 for name, one in run(model, inputs).items()}
+    )
+    script._judge(case, row)
+    assert len(row.failed) == 1 and row.failed[0].startswith("test_relu: ")
