@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ _TIMED_SIZE = 64  # of every dim that depends on the inputs
 def build(target: Target, request: BuildRequest) -> BuildResult:
     """Build the engine that ``options.engine`` asks for.
 
-    ``native``, the default: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
+    ``native``, the default on x86-64: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
     ``auto``: both are built and timed on this machine, and the faster one is kept. Who sets an option of ONNX Runtime's own and
     names no engine gets ONNX Runtime.
 
@@ -43,7 +42,7 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
         TargetError: an unknown option, bfloat16 without ``native``, or a node that ONNX Runtime does not take.
     """
     options = read_options(request.options, OPTIONS, target.name)
-    engine, brain = options.pop("engine") or _default(request.options), options.pop("precision") == "bfloat16"
+    engine, brain = options.pop("engine") or _default(request), options.pop("precision") == "bfloat16"
     if brain and engine != "native":
         raise TargetError(
             "ONNX Runtime has no bfloat16 kernels", where=f"target {target.name}, build.options", found=f"engine {engine}, precision bfloat16",
@@ -63,9 +62,13 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
         return dataclasses.replace(result, notes=[note, *result.notes])
 
 
-def _default(given: Mapping[str, Any]) -> str:
-    """The engine when none is named; what was measured has no say, so that the same network gives the same bundle."""
-    return "onnxruntime" if any(given.get(name) is not None for name in ORT_OPTIONS) else "native"
+def _default(request: BuildRequest) -> str:
+    """The engine when none is named; what was measured has no say, so that the same network gives the same bundle.
+
+    Beyond x86-64 libedgewise has its generic kernels alone, which are slower than ONNX Runtime.
+    """
+    generic = request.device.facts.get("arch") != "x86_64"
+    return "onnxruntime" if generic or any(request.options.get(name) is not None for name in ORT_OPTIONS) else "native"
 
 
 def _faster(target: Target, request: BuildRequest, ort_request: BuildRequest) -> BuildResult:
