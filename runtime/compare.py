@@ -55,6 +55,19 @@ def compare_outputs(reference: Sequence[Arrays], candidate: Sequence[Arrays]) ->
     Raises:
         RunError: no samples, another number of samples, missing or additional outputs, another shape or kind of dtype.
     """
+    return [total.parity(name, len(reference)) for name, total in _added_up(reference, candidate).items()]
+
+
+def sums_of(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> list[dict[str, Any]]:
+    """What :func:`parity_of_sums` makes parities of: one entry per output, for the side of a device.
+
+    Raises:
+        RunError: as :func:`compare_outputs`.
+    """
+    return [{"name": name, **vars(total)} for name, total in _added_up(reference, candidate).items()]
+
+
+def _added_up(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> dict[str, _Sums]:
     if not reference or len(reference) != len(candidate):
         raise _incomparable(
             "the samples", f"{len(candidate)} of the candidate", f"as many as the reference's {len(reference)}, at least one"
@@ -66,7 +79,7 @@ def compare_outputs(reference: Sequence[Arrays], candidate: Sequence[Arrays]) ->
         for name, total in sums.items():
             _check_alike(wants[name], haves[name], f"output {name!r} of sample {index}")
             total.add(wants[name], haves[name])
-    return [total.parity(name, len(reference)) for name, total in sums.items()]
+    return sums
 
 
 def parity_of_sums(entry: Mapping[str, Any], samples: int) -> TensorParity:

@@ -20,6 +20,11 @@ class EdgewiseError(Exception):
         super().__init__(what)
         self.what, self.where, self.found, self.expected, self.fix = what, where, found, expected, fix
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """The five by name, as they go from one process to another."""
+        return {key: getattr(self, key) for key in ("what", "where", "found", "expected", "fix")}
+
     def __str__(self) -> str:
         """The five parts as one line."""
         text = self.what + (f" ({self.where})" if self.where else "")

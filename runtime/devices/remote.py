@@ -13,7 +13,7 @@ from edgewise.runtime.devices.open import open_device
 from edgewise.runtime.devices.runners import Order, runner_for
 from edgewise.runtime.energy.account import IDLE_S, energy_of
 from edgewise.runtime.energy.meter_csv import read_meter
-from edgewise.runtime.profile.result import make_profile
+from edgewise.runtime.profile.result import make_profile, summarize
 from edgewise.runtime.progress import Progress, silent
 
 _NO_METER = "the device's own sensors are not read; name an external meter's record as `meter` in devices.toml"
@@ -68,7 +68,17 @@ def profile_remote(
     if order.check_only:
         return {"engine": measured["engine"], "samples": measured["samples"]}, parities
     energy = _metered(address, watch, measured) if address.meter else _NO_METER
-    return make_profile(measured, order.threads, energy) | {
+    where = {
         "reached": address.text,
         "triple": measured["triple"],
-    }, parities
+        "variants": _summarized(measured.get("variants", [])),
+    }
+    return make_profile(measured, order.threads, energy) | where, parities
+
+
+def _summarized(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the engine takes under other settings; those that it refused say why."""
+    return [
+        variant if "error" in variant else variant | {"latency_ms": summarize(variant.pop("runs_ms"))}
+        for variant in variants
+    ]

@@ -118,6 +118,20 @@ def _pair(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     return {**take_turns(order, tell), "machine": describe_machine()}
 
 
+def answer(job: Callable[[Tell], dict[str, Any]]) -> None:
+    """Do a job and write its lines: progress, then the result or what went wrong."""
+    with _private_stdout() as channel:
+
+        def tell(line: dict[str, Any]) -> None:
+            channel.write(json.dumps(line) + "\n")
+            channel.flush()
+
+        try:
+            tell({"result": job(tell)})
+        except EdgewiseError as error:
+            tell({"error": error.parts})
+
+
 @contextmanager
 def _private_stdout() -> Iterator[IO[str]]:
     """Libraries print to file descriptor 1 when they like; let it go to stderr, and keep the real one for the answer."""
@@ -130,16 +144,7 @@ def _private_stdout() -> Iterator[IO[str]]:
 def main() -> None:
     """Read the order, answer."""
     order = json.loads(sys.stdin.read())
-    with _private_stdout() as channel:
-
-        def tell(line: dict[str, Any]) -> None:
-            channel.write(json.dumps(line) + "\n")
-            channel.flush()
-
-        try:
-            tell({"result": _pair(order, tell) if "pair" in order else work(order, tell)})
-        except EdgewiseError as error:
-            tell({"error": {key: getattr(error, key) for key in ("what", "where", "found", "expected", "fix")}})
+    answer(lambda tell: _pair(order, tell) if "pair" in order else work(order, tell))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
+from edgewise.runtime.compare import TensorParity, compare_outputs, parity_of_sums, require_parity, sums_of
 from edgewise.runtime.errors import GateError, RunError
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,13 @@ def test_an_exact_match():
     assert parity.cosine == pytest.approx(1)
     assert json.loads(json.dumps(parity.to_json(), allow_nan=False))["exact"] is True
     assert parity.to_json()["sqnr_db"] is None
+
+
+@pytest.mark.parametrize("change", [lambda y: y * 1.1, lambda y: with_value(y, math.nan), lambda y: y])
+def test_sums_of_a_device_give_the_same_parity(change):
+    candidate = changed(change)
+    (entry,) = json.loads(json.dumps(sums_of(REFERENCE, candidate)))
+    assert parity_of_sums(entry, len(REFERENCE)) == parity_of(candidate)
 
 
 @given(scale=st.floats(0.1, 3).filter(lambda s: abs(s - 1) > 1e-3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from edgewise.runtime.bundle import REFERENCE, Bundle
 from edgewise.runtime.data import random_data
 from edgewise.runtime.devices.address import Address
 from edgewise.runtime.devices.agents import agent_for, triple_of
+from edgewise.runtime.devices.answers import converse
 from edgewise.runtime.devices.errors import DeviceError
 from edgewise.runtime.devices.reference import write_plain_reference
 from edgewise.runtime.devices.runners import Order
@@ -60,16 +60,7 @@ def _options(order: Order) -> list[str]:
 
 
 def _run(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:
-    answer: dict[str, Any] = {}
-
-    def listen(line: str) -> None:
-        told = _decode(line)
-        if "progress" in told:
-            progress(*told["progress"])
-        else:
-            answer.update(told)
-
-    finished = device.run(command, on_line=listen)
+    answer, finished = converse(device, command, progress)
     if "error" in answer:
         status, what, found = (answer["error"][key] for key in ("status", "what", "found"))
         expected, fix = _ADVICE.get(status, _NO_ADVICE)
@@ -78,15 +69,6 @@ def _run(device: Shell, command: list[str], progress: Progress) -> dict[str, Any
         raise _crashed(device, command, finished)
     measured: dict[str, Any] = answer["result"]
     return measured
-
-
-def _decode(line: str) -> dict[str, Any]:
-    """Empty for a line that a crash cut short."""
-    try:
-        told: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return {}
-    return told
 
 
 def _crashed(device: Shell, command: list[str], finished: Finished) -> DeviceError:

@@ -1,0 +1,90 @@
+"""The side of a device that has Python: ``python3 -m edgewise.runtime.devices.there ORDER``, JSON lines on stdout.
+
+Only the runtime is there, and what its engine needs: numpy and the engine's library. An order is that of the worker
+(:mod:`edgewise.runtime.profile.worker`) with ``check_only``, and ``variants``: engine settings to measure beside the bundle's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgewise.runtime.bundle import Bundle, load_reference, open_bundle
+from edgewise.runtime.compare import sums_of
+from edgewise.runtime.engines import RunOptions, open_engine
+from edgewise.runtime.errors import EdgewiseError
+from edgewise.runtime.model import Model, load
+from edgewise.runtime.profile.samples import samples_of
+from edgewise.runtime.profile.timing import measure
+from edgewise.runtime.profile.worker import Tell, answer, work
+
+_VARIANT_RUNS = 30
+
+
+def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Measure (first, so that loading is cold), then compare the outputs with the reference.
+
+    Raises:
+        EdgewiseError: the bundle cannot be loaded or run.
+    """
+    measured = {} if order["check_only"] else work(order, tell)
+    tell({"progress": ["check", 0, None]})
+    model = load(order["path"], threads=order["threads"])
+    inputs, references = load_reference(Path(order["samples"])) if order["samples"] else _own(model)
+    sums = sums_of(references, [model.run(sample) for sample in inputs]) if references else []
+    checked = {"engine": model.facts(), "samples": len(inputs), "sums": sums}
+    if order["check_only"]:
+        return checked
+    begin, end = measured["window"]
+    variants = [_variant(order, settings, tell) for settings in order["variants"]]
+    more = {"variants": variants, "wall_s": end - begin, "count": len(measured["runs_ms"])}
+    return {**checked, **measured, **more}
+
+
+def _own(model: Model) -> tuple[list[Any], list[Any]]:
+    """The bundle's samples with their outputs; without them random inputs, and nothing to compare."""
+    if "reference.npz" in model.bundle.manifest["files"] and (own := model.bundle.reference())[0]:
+        return own
+    return samples_of(model, None), []
+
+
+def _variant(order: dict[str, Any], settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Load, first run and warm runs under other engine settings; or why the engine refuses them."""
+    tell({"progress": [f"measure with {', '.join(map(str, settings.values()))}", 0, None]})
+    bundle = open_bundle(order["path"])
+    start = time.perf_counter_ns()
+    try:
+        model = _under(bundle, settings, order["threads"])
+        load_ms = (time.perf_counter_ns() - start) / 1e6
+        sample = samples_of(model, order["samples"])[0]
+        timings = measure(lambda: model.run(sample), runs=order["runs"] or _VARIANT_RUNS, warmup=order["warmup"])
+    except EdgewiseError as error:
+        return {"settings": settings, "error": error.parts}
+    return {
+        "settings": settings,
+        "unit": model.facts()["unit"],
+        "load_ms": load_ms,
+        "first_run_ms": timings.first_ns / 1e6,
+        "runs_ms": [ns / 1e6 for ns in timings.runs_ns],
+    }
+
+
+def _under(bundle: Bundle, settings: dict[str, Any], threads: int) -> Model:
+    engine = bundle.manifest["engine"]
+    changed = {**bundle.manifest, "engine": {**engine, "settings": {**engine.get("settings", {}), **settings}}}
+    bundle = replace(bundle, manifest=changed)
+    return Model(bundle, open_engine(bundle, RunOptions(threads)))
+
+
+def main() -> None:
+    """Read the order, answer."""
+    order = json.loads(sys.argv[1])
+    answer(lambda tell: work_there(order, tell))
+
+
+if __name__ == "__main__":
+    main()
