@@ -2,7 +2,7 @@
 
     python benchmarks/coreml.py converters                     both converters on the same networks, each evaluated against PyTorch
     python benchmarks/coreml.py converters --network test_vit  some of them
-    python benchmarks/coreml.py forms                          trained networks in fp32, fp16, W8, W8A8, 4-bit palette, 50 % sparse
+    python benchmarks/coreml.py forms                          trained networks in fp32, fp16, W8, W8A8, 4-bit palette, 50 % sparse, 75 % with W8
     python benchmarks/coreml.py conversion                     seconds for DeiT-S
     … --json                                                   the same as JSON
 
@@ -54,7 +54,7 @@ TIMM = (
         "efficientvit_m0",
     ),
 )
-FORMS = ("float32", "float16", "w8", "int8", "palette4", "sparse")
+FORMS = ("float32", "float16", "w8", "int8", "palette4", "sparse", "sparse75-w8")
 
 
 def modules() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
@@ -197,7 +197,7 @@ def _built(model: Any, options: dict[str, Any], device: str = "iphone-15-pro") -
     return executor.run, sum((folder / name).stat().st_size for name in result.files if name.endswith("weight.bin"))
 
 
-def forms(names: list[str], samples: int) -> Iterator[dict[str, Any]]:
+def forms(names: list[str], chosen_forms: list[str], samples: int) -> Iterator[dict[str, Any]]:
     """One row per trained network and form."""
     from edgewise.exporter import export
     from edgewise.runtime.data import open_data
@@ -217,7 +217,7 @@ def forms(names: list[str], samples: int) -> Iterator[dict[str, Any]]:
         preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
         calib, test = (open_data(part, exported.inputs, preprocess) for part in (chosen.calib, chosen.test))
         seen = list(test.take(samples))
-        for form in FORMS:
+        for form in chosen_forms:
             model, options, device = _formed(exported.model, form, calib)
             run, weight_bytes = _built(model, options, device)
             want = [OnnxRunner(model, optimize=False).run(sample.inputs) for sample in seen]
@@ -236,8 +236,11 @@ def _formed(model: Any, form: str, calib: Any) -> tuple[Any, dict[str, Any], str
         return model, {"compute_precision": form}, "iphone-15-pro"
     if form == "sparse":
         return prune(model, sparsity=0.5, pattern="unstructured").model, {}, "iphone-16-pro"
-    spec = targets()["coreml"].quantization(form, find_device("iphone-15-pro", "coreml"))
-    return quantize(model, spec, calib, samples=64).model, {}, "iphone-15-pro"
+    device = "iphone-15-pro"
+    if form == "sparse75-w8":
+        model, form, device = prune(model, sparsity=0.75, pattern="unstructured").model, "w8", "iphone-16-pro"
+    spec = targets()["coreml"].quantization(form, find_device(device, "coreml"))
+    return quantize(model, spec, calib, samples=64).model, {}, device
 
 
 def _judged(want: list[Any], have: list[Any], source: list[Any], labels: list[Any]) -> dict[str, Any]:
@@ -298,6 +301,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("converters", "forms", "conversion"))
     parser.add_argument("--network", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument(
+        "--form", action="append", default=[], choices=FORMS, help="of `forms` only this one; repeatable"
+    )
     parser.add_argument("--samples", type=int, default=32, help="of the test data, for `forms`")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -306,9 +312,8 @@ def main() -> int:
         rows = [conversion()]
         good = rows[0]["seconds"] < _SECONDS
     elif options.what == "forms":
-        rows = list(
-            forms(options.network or ["resnet20", "squeezenet", "minilm", "fastestdet", "ultraface"], options.samples)
-        )
+        networks = options.network or ["resnet20", "squeezenet", "minilm", "fastestdet", "ultraface"]
+        rows = list(forms(networks, options.form or list(FORMS), options.samples))
         good = all(row["package_db"] >= row["graph_db"] - 3 or row["same_graph_db"] >= 40 for row in rows)
     else:
         rows = told(compare(options.network or [*TIMM, *modules()]))
