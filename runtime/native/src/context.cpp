@@ -189,7 +189,7 @@ Status Context::prepare_steps() {
                     host_isa(), pool_->threads()};
         EW_TRY(step.op->prepare(setup));
         profile_[i].kernel = setup.kernel;
-        if (setup.scratch_bytes > static_cast<size_t>(kMost)) return setup.refuse("needs too much memory");
+        if (setup.scratch_bytes > static_cast<uint64_t>(kMost)) return setup.refuse("needs too much memory");
         scratch_bytes_ = std::max(scratch_bytes_, setup.scratch_bytes);
     }
     return {};
@@ -223,7 +223,7 @@ std::vector<Lifetime> Context::lifetimes() const {
 Status Context::place_memory() {
     const uint64_t storages = place(lifetimes(), static_cast<int>(steps_.size()), &offsets_);
     const uint64_t total = storages + scratch_bytes_;
-    if (storages > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations are too large for any memory");
+    if (total > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations are too large for any memory");
     std::fill(written_.begin(), written_.end(), false);
     arena_.reset();
     arena_ = allocate(static_cast<size_t>(total));

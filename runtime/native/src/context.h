@@ -83,7 +83,7 @@ private:
     std::vector<bool> written_;        // per input: it has data in the arena
     AlignedBytes arena_;
     size_t arena_bytes_ = 0;
-    size_t scratch_bytes_ = 0;         // of the operator that needs most; they lie behind the storages
+    uint64_t scratch_bytes_ = 0;         // of the operator that needs most; they lie behind the storages
     size_t scratch_offset_ = 0;
     bool ready_ = false;               // shapes are bound and memory is placed
     std::vector<ew_profile_entry> profile_;

@@ -29,7 +29,7 @@ struct Setup {
     int32_t threads;
 
     // Set by prepare(): memory for each run, 64-byte aligned, not kept between runs.
-    size_t scratch_bytes = 0;
+    uint64_t scratch_bytes = 0;
     // Set by prepare(): what will compute, for the profile.
     const char* kernel = "generic";
 

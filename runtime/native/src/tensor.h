@@ -10,8 +10,8 @@ namespace ew {
 
 using DType = ew_dtype;
 
-// Elements or bytes: far above any memory, far below overflow.
-constexpr int64_t kMost = int64_t{1} << 46;
+// Elements or bytes: far above any memory, far below overflow; on 32 bits a quarter of what can be addressed.
+constexpr int64_t kMost = int64_t{1} << (sizeof(void*) == 8 ? 46 : 30);
 
 // PLAIN: row-major. C4, 8-bit tensors only: dims [N, C, spatial...] stored as [N][ceil(C/4)][spatial...][4], so that four
 // channels of a pixel (or token) are one 32-bit lane and neighbouring pixels are neighbouring lanes. What lies in the lanes

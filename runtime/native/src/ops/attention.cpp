@@ -25,7 +25,7 @@ public:
         shape_.tile(kernels_->lanes, kernels_->lanes == 16 ? 4 : 2);
         scratch_floats_ = static_cast<size_t>(shape_.head.depth + shape_.head.keys) * static_cast<size_t>(shape_.width);
         scratch_floats_ = (scratch_floats_ + 15) / 16 * 16;
-        setup.scratch_bytes = scratch_floats_ * 4 * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{scratch_floats_} * 4 * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

@@ -36,7 +36,7 @@ public:
         bytes_ = quads && fits && steps_ ? byte_attention(setup.isa) : nullptr;
         setup.kernel = bytes_ ? bytes_->name : kernels_->name;
         bytes_ ? plan_bytes() : plan_floats();
-        setup.scratch_bytes = thread_bytes_ * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{thread_bytes_} * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

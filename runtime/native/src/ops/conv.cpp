@@ -217,7 +217,7 @@ private:
         if (decode_ && __builtin_add_overflow(scratch_bytes_, entries_ * kLineBytes, &scratch_bytes_))
             return setup.refuse("needs too much memory");
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
-        setup.scratch_bytes = static_cast<size_t>(all);
+        setup.scratch_bytes = static_cast<uint64_t>(all);
         return {};
     }
 

@@ -114,7 +114,7 @@ private:
         int64_t all = 0;
         scratch_bytes_ = through_sums_ ? sums_row_ * 16 : 0;
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
-        setup.scratch_bytes = static_cast<size_t>(all);
+        setup.scratch_bytes = static_cast<uint64_t>(all);
         row_taps_ = integer_ ? (g_.kernel[2] + 3) / 4 : g_.kernel[2];
         packed_.clear();
         if (integer_) pack_planes(*setup.input(1));
@@ -199,7 +199,7 @@ private:
         runs_bytes_ = (in_rows_ * g_.kernel[0] * s * static_cast<int64_t>(sizeof(ConvRun)) + 63) / 64 * 64;
         scratch_bytes_ = x_planes_ * x_bytes_ + kSumsBytes + 4 * flat_plane_ + runs_bytes_;
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
-        setup.scratch_bytes = static_cast<size_t>(all);
+        setup.scratch_bytes = static_cast<uint64_t>(all);
         lay_taps(*setup.input(1));
         return {};
     }

@@ -45,7 +45,7 @@ public:
         product_.alpha = setup.attributes.real("alpha", 1.0f);
         width_ = 2 * kernels_->lanes;
         panel_bytes_ = static_cast<size_t>(product_.k) * static_cast<size_t>(width_) * 4;
-        setup.scratch_bytes = panel_bytes_ * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{panel_bytes_} * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

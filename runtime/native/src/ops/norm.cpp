@@ -52,7 +52,7 @@ public:
         kernels_ = &vector_kernels(setup.isa);
         setup.kernel = kernels_->name;
         row_bytes_ = rows_ && norm_.quantized ? (static_cast<size_t>(channels_) * 4 + 63) / 64 * 64 : 0;
-        setup.scratch_bytes = row_bytes_ * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{row_bytes_} * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

@@ -28,7 +28,7 @@ public:
         kernels_ = &vector_kernels(setup.isa);
         setup.kernel = kernels_->name;
         lane_floats_ = static_cast<size_t>(shape_.windows[2].span() + shape_.windows[2].out + 31) / 16 * 16;
-        setup.scratch_bytes = lane_floats_ * 4 * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{lane_floats_} * 4 * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

@@ -30,7 +30,7 @@ public:
         row_floats_ = (width.span() + 15) / 16 * 16 + (width.in + 15) / 16 * 16;
         out_floats_ = (width.out + 15) / 16 * 16 * 2;
         thread_floats_ = static_cast<size_t>((row_floats_ + out_floats_) * channels_ + out_floats_ / 2);
-        setup.scratch_bytes = thread_floats_ * 4 * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{thread_floats_} * 4 * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

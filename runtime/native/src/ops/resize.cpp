@@ -49,7 +49,7 @@ public:
         } else {
             row_bytes_ = rounded(static_cast<size_t>(in_[rank_ - 1] * lanes_) * 4) * 2 + rounded(static_cast<size_t>(y.dims[rank_ - 1] * lanes_) * 4);
         }
-        setup.scratch_bytes = empty_ ? 0 : tables + row_bytes_ * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = empty_ ? 0 : tables + uint64_t{row_bytes_} * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

@@ -137,7 +137,7 @@ public:
         if (k_ > lines_.dim) return setup.refuse("wants more than there is");
         if (k_ == 0) lines_.outer = 0;
         order_bytes_ = (static_cast<size_t>(lines_.dim) * 8 + 63) / 64 * 64;
-        setup.scratch_bytes = order_bytes_ * static_cast<size_t>(setup.threads);
+        setup.scratch_bytes = uint64_t{order_bytes_} * static_cast<uint64_t>(setup.threads);
         return {};
     }
 

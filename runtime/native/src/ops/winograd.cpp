@@ -97,7 +97,7 @@ private:
         rows_at_ = sums_at_ + sums;
         scratch_bytes_ = rows_at_ + rows + 64 + kTransformedBytes;  // ends read a vector beyond
         if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
-        setup.scratch_bytes = static_cast<size_t>(all);
+        setup.scratch_bytes = static_cast<uint64_t>(all);
         return {};
     }
 
