@@ -12,7 +12,7 @@ from edgewise.runtime.data import random_data
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.cpu.native.compile import Compiled, NotTakenError, compile_model
 from edgewise.targets.cpu.native.engine_file import FORMAT_VERSION, encode
-from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan
+from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan, dim
 from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.nodes import tensor_spec
 
@@ -43,7 +43,7 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
         files=[FILE],
         versions={"libedgewise format": str(FORMAT_VERSION)},
         layers=[{"name": op.name, "op": op.op, "precision": precision(op), "unit": "cpu"} for op in compiled.plan.ops],
-        settings={"model": FILE, "macs": dict(sorted(compiled.macs.items())), "tensors": compiled.tensors},
+        settings={"model": FILE, "macs": _known_macs(compiled), "tensors": compiled.tensors},
         notes=_notes(compiled),
     )
 
@@ -88,11 +88,17 @@ def _try(plan: Plan, request: BuildRequest) -> None:
             raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
 
 
+def _known_macs(compiled: Compiled) -> dict[str, int]:
+    """Multiply-accumulates of the layers for which they do not depend on the inputs' shapes."""
+    return {name: macs for name, size in sorted(compiled.macs.items()) if (macs := size.constant) is not None}
+
+
 def _notes(compiled: Compiled) -> list[str]:
     """For a quantized network: the share of multiply-accumulates in int8, and what of them stayed in float."""
     if not any(precision(op) == "int8" for op in compiled.plan.ops):
         return []
-    rows = [(op, compiled.macs.get(op.name, 0)) for op in compiled.plan.ops if op.op in _ARITHMETIC]
+    # One of what the inputs' shapes decide: the share hardly depends on it.
+    rows = [(op, compiled.macs.get(op.name, dim(0)).at(1)) for op in compiled.plan.ops if op.op in _ARITHMETIC]
     total = sum(macs for _, macs in rows)
     if not total:
         return []

@@ -43,12 +43,12 @@ class Compiled:
 
     Attributes:
         plan: to be encoded.
-        macs: multiply-accumulates by layer, where they do not depend on the inputs' shapes.
+        macs: multiply-accumulates by layer, which may depend on the inputs' shapes.
         tensors: where the network's inner tensors lie, by name (``trace.py``).
     """
 
     plan: Plan
-    macs: dict[str, int] = field(default_factory=dict)
+    macs: dict[str, Dim] = field(default_factory=dict)
     tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgewise.targets.cpu.native.builder import Builder
+from edgewise.targets.cpu.native.plan import Dim
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Context:
         builder: the plan.
         values: what was computed so far, by ONNX value.
         done: nodes that an earlier one took along.
-        macs: multiply-accumulates by layer, where known.
+        macs: multiply-accumulates by layer.
         matches: attention subgraphs by their last node.
         brain: multiply in bfloat16 what is float32.
     """
@@ -33,7 +34,7 @@ class Context:
     builder: Builder
     values: dict[ir.Value, Value] = field(default_factory=dict)
     done: set[ir.Node] = field(default_factory=set)
-    macs: dict[str, int] = field(default_factory=dict)
+    macs: dict[str, Dim] = field(default_factory=dict)
     matches: dict[ir.Node, Any] = field(default_factory=dict)
     brain: bool = False
 

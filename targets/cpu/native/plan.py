@@ -90,6 +90,12 @@ class Dim:
         """Its value, when it depends on no input."""
         return int(self.value) if self.kind == "constant" else None
 
+    def at(self, symbols: int) -> int:
+        """Its value with a number in place of every symbol."""
+        if self.left is None or self.right is None:
+            return int(self.value) if self.kind == "constant" else symbols
+        return _FOLD[self.kind](self.left.at(symbols), self.right.at(symbols))
+
 
 _FOLD: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,

@@ -57,13 +57,8 @@ def attention(node: ir.Node, ctx: Context, match: Attention) -> None:
         attributes |= {"p_scale": match.weights_quant.scale, "p_zero_point": match.weights_quant.zero_point}
     ctx.builder.emit("attention", [*tensors, mask], [made], heads=heads.constant, scale=match.scale, **attributes)
     ctx.give(node, _result(made, rank, dims, heads, width, turned=turned, quant=quant))
-    _count(ctx, [query.dims[0], heads, query.dims[rank - 2], key.dims[rank - 1], query.dims[rank - 1] + width])
-
-
-def _count(ctx: Context, dims: list[Dim]) -> None:
-    macs = product(dims).constant
-    if macs is not None:
-        ctx.macs[ctx.builder.name] = macs
+    pairs = [query.dims[0], heads, query.dims[rank - 2], key.dims[rank - 1]]
+    ctx.macs[ctx.builder.name] = product([*pairs, query.dims[rank - 1] + width])
 
 
 def _whole_words(value: Value, axis: int) -> bool:

@@ -420,6 +420,4 @@ def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, siz
 
 def count_macs(ctx: Context, weights: Weights, form: Form) -> None:
     """Note what a layer of this output multiplies."""
-    pixels = product(form.dims).constant
-    if pixels is not None:
-        ctx.macs[ctx.builder.name] = pixels * int(np.prod(weights.real.shape[1:]))
+    ctx.macs[ctx.builder.name] = product(form.dims) * int(np.prod(weights.real.shape[1:]))

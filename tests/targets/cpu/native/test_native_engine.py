@@ -144,8 +144,10 @@ def test_the_engine_is_built_checked_and_run(
     assert min(one.sqnr_db for one in parity) > 100
 
 
-def test_the_share_in_int8_is_said(small_graph: SmallGraph, make_bundle: Any) -> None:
-    _, result = make_bundle(TARGET, int8(small_graph("conv_net")), device=VNNI, options={"engine": "native"})
+@pytest.mark.parametrize(("name", "counted"), [("conv_net", True), ("dynamic_batch", False)])
+def test_the_share_in_int8_is_said(name: str, counted: bool, small_graph: SmallGraph, make_bundle: Any) -> None:
+    _, result = make_bundle(TARGET, int8(small_graph(name)), device=VNNI, options={"engine": "native"})
+    assert bool(result.settings["macs"]) == counted
     assert result.kind == "native" and result.notes == ["100 % of the multiply-accumulates run in int8."]
 
 
