@@ -295,30 +295,30 @@ void threads_and_lifetimes() {
 
 struct Seen {
     ew_context* context;
-    std::vector<float> values;
-    int calls = 0;
+    std::vector<std::vector<float>> values;
 };
 
 void look(void* user, const ew_result* result) {
     auto* seen = static_cast<Seen*>(user);
     CHECK(ew_run(seen->context) == EW_BUSY && ew_observe(seen->context, nullptr, nullptr) == EW_BUSY);
-    CHECK(result->op == 0 && result->output == 0 && result->dtype == EW_F32 && result->quads == 0);
+    CHECK(result->op == static_cast<int32_t>(seen->values.size()) && result->output == 0 && result->dtype == EW_F32 && result->quads == 0);
     CHECK(result->rank == 1 && result->dims[0] == 5 && result->bytes == 20);
     const auto* data = static_cast<const float*>(result->data);
-    seen->values.assign(data, data + 5);
-    ++seen->calls;
+    seen->values.emplace_back(data, data + 5);
 }
 
+// The sum, and its product with the first input.
 void observing() {
     Opened one(sum_engine(true));
-    one.write(5, 1, 2);
+    one.write(5, 2, 3);
     Seen seen{one.context, {}};
     CHECK_STATUS(ew_observe(one.context, &look, &seen), EW_OK);
     CHECK_STATUS(ew_run(one.context), EW_OK);
-    CHECK(seen.calls == 1 && seen.values == one.read(5));
+    CHECK(seen.values.size() == 2 && seen.values[0] == std::vector<float>(5, 5) && seen.values[1] == std::vector<float>(5, 10));
+    CHECK(seen.values[1] == one.read(5));
     CHECK_STATUS(ew_observe(one.context, nullptr, nullptr), EW_OK);
     CHECK_STATUS(ew_run(one.context), EW_OK);
-    CHECK(seen.calls == 1);
+    CHECK(seen.values.size() == 2);
 }
 
 }  // namespace
