@@ -57,6 +57,15 @@ def test_convolutions(run_plan, isa, x, w, more):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("size", [*range(4, 13), 16, 20])
+def test_steps_of_two_over_padded_planes_of_any_size(run_plan, isa, size, kernel):
+    case = cases.float_case((1, 4, size, size), (4, 4, kernel, kernel), strides=[2, 2], pads=[1] * 4)
+    plan, arrays = cases.plan_of(case, isa)
+    np.testing.assert_allclose(run_plan(plan, arrays, isa=isa)[0], cases.expected(case), atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pixels", [5, 16, 40, 96, 101])
 @pytest.mark.parametrize("outputs", [3, 13, 40])
 def test_tiles_that_come_in_parts(run_plan, isa, pixels, outputs):

@@ -43,59 +43,31 @@ EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps
 // Whether the next plane's pixels are fetched ahead where this spot meets them: the first and last positions see nearly all.
 EW_INLINE bool fetches(const ConvTile& tile, int64_t spot) { return spot == 0 || spot + 1 == tile.spot_count; }
 
-// Whether `next` meets, pixel by pixel, the right-hand neighbours of what `spot` meets.
-EW_INLINE bool beside(const ConvSpot& spot, const ConvSpot& next, int64_t vectors) {
-    const int64_t apart = spot.shift + 4 - next.shift;
-    for (const ConvPiece *p = spot.pieces, *q = next.pieces; vectors > 0; ++p, ++q) {
-        const bool empty = p->pixels == 0 && q->pixels == 0;
-        if (p->last != q->last || !(empty || p->from + apart == q->from)) return false;
-        vectors -= p->last;
-    }
-    return true;
-}
-
-// Every second pixel to a row; kPair: and those between, which `next` meets, to the row after it.
-template <bool kPair>
-EW_INLINE void halve_row(const ConvTile& tile, const ConvPiece* piece, const ConvPiece* next, const uint8_t* x, __m512i fill,
-                         bool ahead, uint8_t* to) {
+// Every second pixel to a row.
+EW_INLINE void halve_row(const ConvTile& tile, const ConvPiece* piece, const uint8_t* x, __m512i fill, bool ahead, uint8_t* to) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64) {
         __m512i low = fill, high = fill;
         for (bool more = true; more; ++piece) {
-            const uint32_t pixels = kPair ? piece->pixels | next++->pixels << 1 : piece->pixels;
             if (ahead) {
                 __builtin_prefetch(x + tile.x_plane + piece->from);
                 __builtin_prefetch(x + tile.x_plane + piece->from + 64);
             }
-            low = _mm512_mask_loadu_epi32(low, static_cast<__mmask16>(pixels), x + piece->from);
-            high = _mm512_mask_loadu_epi32(high, static_cast<__mmask16>(pixels >> 16), x + piece->from + 64);
+            low = _mm512_mask_loadu_epi32(low, static_cast<__mmask16>(piece->pixels), x + piece->from);
+            high = _mm512_mask_loadu_epi32(high, static_cast<__mmask16>(piece->pixels >> 16), x + piece->from + 64);
             more = !piece->last;
         }
         _mm512_storeu_si512(to, _mm512_permutex2var_epi32(low, even, high));
-        if (kPair) _mm512_storeu_si512(to + tile.row_bytes, _mm512_permutex2var_epi32(low, odd, high));
     }
 }
 
-// A step of 2: neighbouring positions share what is loaded.
 void fill_halved(const ConvTile& tile) {
     const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(tile.fill));
-    bool paired[kMostSpots];
-    for (int64_t s = 0; s < tile.spot_count; ++s) {
-        paired[s] = s + 1 < tile.spot_count && beside(tile.spots[s], tile.spots[s + 1], tile.row_bytes / 64);
-        if (paired[s]) paired[++s] = false;
-    }
     for (int64_t plane = 0; plane < tile.planes; ++plane) {
         uint8_t* to = tile.tile + plane * tile.tile_plane;
         for (int64_t s = 0; s < tile.spot_count; ++s, to += tile.row_bytes) {
-            const ConvSpot* spot = tile.spots + s;
-            const uint8_t* x = tile.x + plane * tile.x_plane + spot->shift;
-            if (!paired[s]) {
-                halve_row<false>(tile, spot->pieces, nullptr, x, fill, fetches(tile, s), to);
-            } else {
-                halve_row<true>(tile, spot->pieces, spot[1].pieces, x, fill, fetches(tile, s), to);
-                ++s, to += tile.row_bytes;
-            }
+            const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
+            halve_row(tile, tile.spots[s].pieces, x, fill, fetches(tile, s), to);
         }
     }
 }
