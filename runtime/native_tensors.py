@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+# Of sizes that depend on the inputs: the compiler folds by them, and a trace is read by them.
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
@@ -72,5 +73,5 @@ class InnerTensor:
 def _size(told: Any, symbols: Mapping[str, int]) -> int:
     if isinstance(told, list):
         kind, left, right = told
-        return _OPERATIONS[kind](_size(left, symbols), _size(right, symbols))
+        return OPERATIONS[kind](_size(left, symbols), _size(right, symbols))
     return symbols[told] if isinstance(told, str) else int(told)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
 
 import numpy as np
+
+from edgewise.runtime.native_tensors import OPERATIONS
 
 
 class DType(IntEnum):
@@ -94,21 +96,12 @@ class Dim:
         """Its value with a number in place of every symbol."""
         if self.left is None or self.right is None:
             return int(self.value) if self.kind == "constant" else symbols
-        return _FOLD[self.kind](self.left.at(symbols), self.right.at(symbols))
+        return OPERATIONS[self.kind](self.left.at(symbols), self.right.at(symbols))
 
 
-_FOLD: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "multiply": lambda a, b: a * b,
-    "floor_divide": lambda a, b: a // b,
-    "ceil_divide": lambda a, b: -(-a // b),
-    "minimum": min,
-    "maximum": max,
-}
 # What changes nothing as the right operand.
 _NEUTRAL = {"add": 0, "subtract": 0, "multiply": 1, "floor_divide": 1, "ceil_divide": 1}
-KINDS = ("constant", "symbol", *_FOLD)
+KINDS = ("constant", "symbol", *OPERATIONS)
 
 
 def dim(value: Dim | int | str) -> Dim:
@@ -131,7 +124,7 @@ def product(dims: Sequence[Dim]) -> Dim:
 def _made(kind: str, left: Dim, right: Dim | int) -> Dim:
     right = dim(right)
     if left.constant is not None and right.constant is not None:
-        return dim(_FOLD[kind](left.constant, right.constant))
+        return dim(OPERATIONS[kind](left.constant, right.constant))
     if right.constant is not None and right.constant == _NEUTRAL.get(kind):
         return left
     if kind in ("add", "multiply") and left.constant == _NEUTRAL[kind]:

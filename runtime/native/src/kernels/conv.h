@@ -19,7 +19,6 @@ constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 6;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
 constexpr int64_t kPiecePixels = 16;         // of a row of a tile that are packed at once
-constexpr int64_t kMostSpots = 64;           // of a ConvTile
 
 // What becomes of the sums: the same for the whole operator.
 struct ConvFinish {

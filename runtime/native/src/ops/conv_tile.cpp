@@ -101,9 +101,9 @@ int64_t make_pieces(const ConvGeometry& g, const TileRow* rows, int64_t row_coun
 // Positions of the kernel that are packed plane by plane, so that a plane is read once for all of them. Where all rows of the tile
 // meet the input, a position's pieces are those of another one in the same column, moved.
 struct Batch {
-    static constexpr int64_t kPieces = 1024, kColumns = 16;
+    static constexpr int64_t kSpots = 64, kPieces = 1024, kColumns = 16;
 
-    ConvSpot spots[kMostSpots];
+    ConvSpot spots[kSpots];
     ConvPiece pieces[kPieces];
     ConvSpot known[kColumns];  // of a column: pieces (null: none yet), and where in the input they were made
     int64_t spot_count, piece_count;
@@ -112,7 +112,7 @@ struct Batch {
         spot_count = piece_count = 0;
         for (ConvSpot& spot : known) spot.pieces = nullptr;
     }
-    bool full() const { return spot_count == kMostSpots || piece_count + kMostPieces > kPieces; }
+    bool full() const { return spot_count == kSpots || piece_count + kMostPieces > kPieces; }
 };
 
 }  // namespace
