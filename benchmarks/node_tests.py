@@ -1,7 +1,8 @@
 """ONNX's backend node tests through libedgewise: which operators it takes, and whether it computes them as ONNX does.
 
-    python benchmarks/node_tests.py                       a row per operator, and what fails
-    python benchmarks/node_tests.py --op Resize --op Pad  some, with every refusal
+    python benchmarks/node_tests.py                                   a row per operator, and what fails
+    python benchmarks/node_tests.py --write docs/native-operators.md  the table of that page
+    python benchmarks/node_tests.py --op Resize --op Pad              some, with every refusal
 
 The tests come with the package onnx. Each is compiled and run twice: as it is, where everything is an input; and with all inputs but the
 first as constants, which is how exporters write weights, axes and shapes. A test is taken when one of the two is; what is taken must be
@@ -26,6 +27,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 # Packages look for optional ones by name (transformers for `kernels`); scripts beside this one must not answer.
 sys.path = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+_BEGIN, _END = "<!-- begin: node tests -->", "<!-- end: node tests -->"
 _LEAST_ATOL = 1e-6  # sums in float32 in another order
 Arrays = dict[str, np.ndarray]
 
@@ -175,6 +177,9 @@ def _difference(case: Any, wanted: Arrays, made: Arrays) -> str:
     return ""
 
 
+# -- the page
+
+
 def table(rows: list[Row]) -> str:
     """Markdown: the operators that are taken with what of them is not, and the names of the others."""
     claimed = [row for row in rows if row.claimed]
@@ -193,14 +198,24 @@ def _short(reason: str) -> str:
     return " ".join(reason.replace("|", "/").split())[:110]
 
 
+def with_table(page: str, rows: list[Row]) -> str:
+    """The page with a new table."""
+    before, _, rest = page.partition(_BEGIN)
+    return f"{before}{_BEGIN}\n{table(rows)}{_END}{rest.partition(_END)[2]}"
+
+
 def main() -> int:
-    """Print the rows; 1 when a test that is taken fails."""
+    """Print the rows, or write the page; 1 when a test that is taken fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--op", action="append", default=[], help="only this operator; repeatable")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = measure(options.op)
-    print(table(rows))
+    if options.write:
+        options.write.write_text(with_table(options.write.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    else:
+        print(table(rows))
     for row in rows:
         for reason, count in row.refused.items() if options.op else ():
             print(f"{row.op}: {count} refused: {reason}")

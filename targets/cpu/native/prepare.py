@@ -8,7 +8,9 @@ from onnx import version_converter
 from onnxscript import optimizer
 
 from edgewise.targets.cpu.native.rewrites import rewrite
+from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
+from edgewise.targets.definitions import expand
 from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
@@ -26,6 +28,7 @@ def prepare(model: ir.Model) -> ir.Model:
     """
     opset = model.opset_imports.get("", _FIRST_OPSET)
     ready = model.clone() if opset >= _FIRST_OPSET else _upgraded(model, opset)
+    ready = _expanded(ready)
     for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
         node.name = name
     with without_warnings("onnxscript", "onnx_ir"):
@@ -42,6 +45,14 @@ def _upgraded(model: ir.Model, opset: int) -> ir.Model:
     except (RuntimeError, version_converter.ConvertError) as error:
         why = " ".join(str(error).split())
         raise Refusal(f"opset {opset}, which ONNX cannot convert to {_FIRST_OPSET} ({why})") from error
+
+
+def _expanded(model: ir.Model) -> ir.Model:
+    try:
+        return expand(model, has_operator)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise Refusal(f"an operator that ONNX's inliner cannot write out ({why})") from error
 
 
 def _fold(model: ir.Model) -> None:

@@ -117,8 +117,13 @@ LOWERINGS: dict[str, Lowering] = {
 _PRIVATE: dict[str, Lowering] = {"Silu": elementwise.unary}
 
 
+def has_operator(domain: str, op: str) -> bool:
+    """Whether an operator is lowered as it is."""
+    return domain in ("", "ai.onnx") and op in LOWERINGS
+
+
 def lowering(node: ir.Node) -> Lowering | None:
     """The function for a node, or None when there is none."""
     if node.domain == PRIVATE:
         return _PRIVATE.get(node.op_type)
-    return LOWERINGS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return LOWERINGS[node.op_type] if has_operator(node.domain, node.op_type) else None
