@@ -51,7 +51,7 @@ def _expanded(model: ir.Model) -> ir.Model:
     try:
         return expand(model, has_operator)
     except RuntimeError as error:
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split()).rpartition("failed: ")[2]  # not where ONNX was compiled
         raise Refusal(f"an operator that ONNX's inliner cannot write out ({why})") from error
 
 
