@@ -52,6 +52,9 @@ private:
         std::unique_ptr<Operator> op;
         std::vector<Tensor*> inputs;
         std::vector<Tensor*> outputs;
+        bool idle = false;  // with the present shapes every output is empty
+
+        bool gives_nothing() const;
     };
 
     Status bind(const std::vector<uint32_t>& ports, size_t index, void* data, size_t bytes);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <random>
 
 #include "testing.h"
@@ -25,13 +26,13 @@ namespace {
 constexpr size_t kMostPort = size_t{1} << 22;
 
 std::mt19937_64 randomness;
-std::vector<uint8_t> present;  // what is being tried, for the report
+std::vector<uint8_t> present;  // what is being tried, and the file it was made of, for the report
+const char* present_name = "";
 
 uint64_t below(uint64_t limit) { return limit ? randomness() % limit : 0; }
 
 void write_present(const char* why) {
-    const int file = STDERR_FILENO;
-    (void)!write(file, why, std::strlen(why));
+    for (const char* text : {why, present_name, "\n"}) (void)!write(STDERR_FILENO, text, std::strlen(text));
     if (FILE* out = std::fopen("fuzz-failure.engine", "wb")) {
         std::fwrite(present.data(), 1, present.size(), out);
         std::fclose(out);
@@ -41,7 +42,7 @@ void write_present(const char* why) {
 void aborted(int) { __asan_on_error(); }
 
 void too_long(int) {
-    write_present("fuzz: a minute of processor time, or ten minutes, on one file; it is in fuzz-failure.engine\n");
+    write_present("fuzz: a minute of processor time, or ten minutes, on one file; it is in fuzz-failure.engine, made of ");
     _exit(3);
 }
 
@@ -150,7 +151,7 @@ bool use(const std::vector<uint8_t>& bytes, bool damaged) {
 
 void fuzz(const std::vector<uint8_t>& seed, const char* name, long runs) {
     long opened = 0;
-    present = seed;
+    present = seed, present_name = name;
     CHECK(use(present, false));
     for (long i = 0; i < runs; ++i) {
         present = seed;
@@ -167,7 +168,7 @@ void fuzz(const std::vector<uint8_t>& seed, const char* name, long runs) {
 }  // namespace
 
 // AddressSanitizer calls this before it ends the process; UndefinedBehaviorSanitizer aborts.
-SEEN_BY_SANITIZERS void __asan_on_error() { write_present("fuzz: the file is in fuzz-failure.engine\n"); }
+SEEN_BY_SANITIZERS void __asan_on_error() { write_present("fuzz: the file is in fuzz-failure.engine, made of "); }
 SEEN_BY_SANITIZERS const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=1024"; }
 SEEN_BY_SANITIZERS const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
 
@@ -183,7 +184,9 @@ int main(int count, char** arguments) {
         fuzz(sum_engine(true), "sum of fixed shape", runs);
     }
     for (int i = 3; i < count; ++i) {
-        randomness.seed(seed + static_cast<uint64_t>(i));
-        fuzz(read_file(arguments[i]), arguments[i], runs);
+        const std::vector<uint8_t> file = read_file(arguments[i]);
+        // By its content: what is done to a file does not depend on which others there are.
+        randomness.seed(seed + std::hash<std::string>()(std::string(file.begin(), file.end())));
+        fuzz(file, arguments[i], runs);
     }
 }

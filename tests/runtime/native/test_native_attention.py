@@ -168,10 +168,9 @@ def test_attention_of_bytes(run_op: Any, isa: str, dtype: str, data: Any) -> Non
     shape, threads = (batch, heads * value_depth, queries), data.draw(st.sampled_from([1, 2]))
     got = run_op("attention", inputs, [("float32", shape)], attributes, isa=isa, threads=threads)[0]
     off = np.abs(got - want)
-    assert (
-        off.max() <= 0.0037 * 3
-    )  # a weight that is rounded the other way moves a result by up to 1.6 of its steps times a value
-    assert np.mean(off > 1e-4) < 0.01
+    # A weight that is rounded the other way moves its query's results, each by up to 1.6 of its steps times a value.
+    assert off.max() <= 0.0037 * 3
+    assert np.count_nonzero(np.any(off > 1e-4, axis=1)) <= max(1, 0.01 * batch * queries)
     for y_dtype, limits in (("uint8", (0, 255)), ("int8", (-128, 127))):
         y = run_op("attention", inputs, [(y_dtype, shape, "c4")], attributes, isa=isa, threads=threads)[0]
         assert np.abs(y - np.clip(np.round(got / np.float32(0.0091)) + 3, *limits)).max() <= 1

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewise.targets.cpu.native.plan import dim
+
 _spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
 assert _spec and _spec.loader
 cases = sys.modules.get("conv_cases") or importlib.util.module_from_spec(_spec)
@@ -160,3 +162,12 @@ def test_operands_that_do_not_fit_are_refused(run_plan, native):
         plan, arrays = cases.plan_of(int_case((1, 8, 9, 9), (8 * multiplier, 3, 3), op="depthwise"))
         with pytest.raises(native.NativeError, match="1, 2 or 4 outputs"):
             run_plan(plan, arrays)
+
+
+def test_an_empty_output_takes_no_time(run_plan):
+    """A dim of 0 leaves the others without a bound: 2^40 rows would be gone through for nothing."""
+    plan, arrays = cases.plan_of(float_case((1, 4, 1, 0), (4, 3, 3), pads=[1] * 4, op="depthwise"))
+    for tensor in (*plan.inputs, *plan.outputs):
+        tensor.dims = (*tensor.dims[:2], dim(1 << 40), dim(0))
+    (y,) = run_plan(plan, [array.reshape(1, 4, 1 << 40, 0) for array in arrays])
+    assert y.shape == (1, 4, 1 << 40, 0)
