@@ -110,6 +110,25 @@ def test_quantized_output_with_residual(run_plan, isa, dtype, residual, first):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("inputs", [48, 500])
+def test_lists_of_few_outputs_end_in_bytes(run_plan, isa, dtype, outputs, inputs):
+    """Tiles of one to seven vectors, whole and not, lists of zero entries and up, 500 inputs in two parts."""
+    rng = np.random.default_rng(8)
+    for pixels in (3, 16, 31, 45, 64, 77, 96, 109, 112, 197):
+        case = int_case((1, inputs, pixels), (22, inputs), y=np.dtype(dtype), block=(4, outputs))
+        kept = rng.random((22 // outputs, inputs // 4)) < rng.random((22 // outputs, 1))
+        case.weights *= kept.repeat(outputs, 0).repeat(4, 1).astype(np.int8)
+        case.scale = rng.uniform(1e-4, 1e-3, 22).astype(np.float32)
+        case.bias = rng.standard_normal(22).astype(np.float32)
+        case.attributes = {"y_scale": 0.05, "y_zero_point": 7}
+        check(run_plan, case, isa)
+        case.attributes["activation"] = "relu"
+        check(run_plan, case, isa, activation=lambda v: np.maximum(v, 0))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("activation", ["", "leakyrelu"])
 @pytest.mark.parametrize("block", [None, (4, 4), (4, 2)])

@@ -16,7 +16,7 @@ namespace ew {
 
 constexpr int64_t kLine = 16;                // outputs of a line of dense weights
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
-constexpr int64_t kMostVectors = 6;          // of a tile, on any instruction set
+constexpr int64_t kMostVectors = 7;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
 constexpr int64_t kPiecePixels = 16;         // of a row of a tile that are packed at once
 
@@ -133,6 +133,7 @@ struct ConvKernel {
     const char* name;
     int64_t lanes;    // pixels of a vector
     int64_t vectors;  // of a tile, at most
+    int64_t list_vectors[3];  // of one that meets lists of 1, 2 and 4 outputs
     int64_t spare;    // pixels for which line() is faster than one more vector
     // stretch.outputs outputs (from the start of a line) for stretch.pixels pixels, to the end.
     void (*dense)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);

@@ -8,6 +8,8 @@ namespace {
 
 struct Avx2 {
     static constexpr int kLanes = 8, kSpare = 4, kColumns = 4, kLines = 1;
+    static constexpr int kSpreads = 0;
+    static constexpr bool kPairs = false;
     using Float = F32x8;
 
     static constexpr int wide(int vectors) { return vectors == 1 ? 8 : 4; }

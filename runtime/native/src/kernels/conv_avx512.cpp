@@ -15,6 +15,14 @@ struct Float512 : Avx512 {
     static EW_INLINE X broadcast_x(const uint8_t* from) { return _mm512_set1_ps(*reinterpret_cast<const float*>(from)); }
     static EW_INLINE W load_w(const uint8_t* from) { return load_x(from); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
+    static constexpr int kSpreads = 1;
+    static EW_INLINE W load_four(const uint8_t* from) {
+        return _mm512_broadcast_f32x4(_mm_loadu_ps(reinterpret_cast<const float*>(from)));
+    }
+    template <int kWhich>
+    static EW_INLINE W spread(W four) {
+        return _mm512_permute_ps(four, kWhich * 0x55);
+    }
     static EW_INLINE Sum zero() { return _mm512_setzero_ps(); }
     static EW_INLINE Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
     static EW_INLINE Sum multiply_add(Sum sum, X x, W w) { return _mm512_fmadd_ps(x, w, sum); }

@@ -15,6 +15,15 @@ struct Vnni512 : Avx512 {
     static EW_INLINE X broadcast_x(const uint8_t* from) { return _mm512_set1_epi32(four_bytes(from)); }
     static EW_INLINE W load_w(const uint8_t* from) { return load_x(from); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
+    static constexpr int kSpreads = 2;
+    static constexpr bool kPairs = true;
+    static EW_INLINE W load_four(const uint8_t* from) {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    }
+    template <int kWhich>
+    static EW_INLINE W spread(W four) {
+        return _mm512_shuffle_epi32(four, static_cast<_MM_PERM_ENUM>(kWhich * 0x55));
+    }
     static EW_INLINE Sum zero() { return _mm512_setzero_si512(); }
     static EW_INLINE Sum add(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
     // Not the intrinsic: GCC before 13 copies each sum around it and then runs out of registers, at less than half of the

@@ -3,7 +3,10 @@
 // Beside what conv_finish.h asks for, an Op has
 //   using X, W: an operand as the instructions want it, of pixels' values and of weights;
 //   static X load_x(const uint8_t*) (a vector of pixels), X broadcast_x(const uint8_t*); W load_w, broadcast_w likewise;
-//   static Sum zero(), Sum add(Sum, Sum), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum).
+//   static Sum zero(), Sum add(Sum, Sum), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum);
+//   int kSpreads: lists of at most so many outputs take four weights at once, by W load_four(const uint8_t*), W spread<which>(W);
+//   bool kPairs: lists of one and two outputs end in registers, by using Pair (two channels in 16 bits), Pair pair(Float, Float),
+//     and store_pairs() as store_bytes().
 #pragma once
 
 #include <algorithm>
@@ -105,67 +108,170 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     }
 }
 
+// A vector of pixels times kOutputs weights that are there already.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void spread_step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t* x,
+                           const typename Op::W (&weights)[kOutputs]) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kVectors; ++t) {
+        const typename Op::X value = Op::load_x(x + t * Op::kLanes * 4);
+#pragma GCC unroll 2
+        for (int o = 0; o < kOutputs; ++o) sums[o][t] = Op::multiply_add(sums[o][t], value, weights[o]);
+    }
+}
+
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void sparse_step(const ConvBlock& block, int64_t at, typename Op::Sum (&sums)[kOutputs][kVectors]) {
     __builtin_prefetch(block.w + at * kOutputs * 4 + 1024);  // a network's weights come from memory at each run
     step<Op>(sums, block.x + block.index[at] * block.x_stride, block.w + at * kOutputs * 4);
 }
 
+// Two entries: their indexes are one load.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void sparse_pair(const ConvBlock& block, int64_t at, const typename Op::W (&weights)[2][kOutputs],
+                           typename Op::Sum (&sums)[kOutputs][kVectors], typename Op::Sum (&others)[kOutputs][kVectors]) {
+    uint64_t both;
+    std::memcpy(&both, block.index + at, 8);
+    spread_step<Op>(sums, block.x + static_cast<int64_t>(both & 0xffffffffu) * block.x_stride, weights[0]);
+    spread_step<Op>(others, block.x + static_cast<int64_t>(both >> 32) * block.x_stride, weights[1]);
+}
+
+// Lists of one and two outputs are bound by loads: four weights are one, and are spread in registers. Returns where it ended.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE int64_t sparse_fours(const ConvBlock& block, int64_t e, int64_t end, typename Op::Sum (&sums)[kOutputs][kVectors],
+                               typename Op::Sum (&others)[kOutputs][kVectors]) {
+    constexpr int64_t kEntries = 4 / kOutputs;
+    for (; e + kEntries <= end; e += kEntries) {
+        if (kOutputs > 1) __builtin_prefetch(block.w + e * kOutputs * 4 + 1024);
+        const typename Op::W four = Op::load_four(block.w + e * kOutputs * 4);
+        if constexpr (kOutputs == 2) {
+            const typename Op::W weights[2][2] = {{Op::template spread<0>(four), Op::template spread<1>(four)},
+                                                  {Op::template spread<2>(four), Op::template spread<3>(four)}};
+            sparse_pair<Op>(block, e, weights, sums, others);
+        } else {
+            const typename Op::W first[2][1] = {{Op::template spread<0>(four)}, {Op::template spread<1>(four)}};
+            const typename Op::W second[2][1] = {{Op::template spread<2>(four)}, {Op::template spread<3>(four)}};
+            sparse_pair<Op>(block, e, first, sums, others);
+            sparse_pair<Op>(block, e + 2, second, sums, others);
+        }
+    }
+    return e;
+}
+
 // Adds one list of entries. Where sums are few, a second set of them hides how long a multiply-add takes.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void sparse_sums(const ConvBlock& block, int64_t e, int64_t end, typename Op::Sum (&sums)[kOutputs][kVectors]) {
-    if constexpr (kOutputs * kVectors <= 8) {
+    if constexpr (kOutputs * kVectors <= (kOutputs == 1 ? 6 : 8)) {
         typename Op::Sum others[kOutputs][kVectors];
         clear<Op>(others);
-        for (; e + 1 < end; e += 2) {
-            sparse_step<Op>(block, e, sums);
-            sparse_step<Op>(block, e + 1, others);
+        if constexpr (kOutputs <= Op::kSpreads) {
+            e = sparse_fours<Op>(block, e, end, sums, others);
+        } else {
+            for (; e + 1 < end; e += 2) {
+                sparse_step<Op>(block, e, sums);
+                sparse_step<Op>(block, e + 1, others);
+            }
         }
 #pragma GCC unroll 8
         for (int i = 0; i < kOutputs * kVectors; ++i) {
             sums[i / kVectors][i % kVectors] = Op::add(sums[i / kVectors][i % kVectors], others[i / kVectors][i % kVectors]);
         }
+    } else if constexpr (kOutputs <= Op::kSpreads) {
+        e = sparse_fours<Op>(block, e, end, sums, sums);
     }
+#pragma GCC unroll 1
     for (; e < end; ++e) sparse_step<Op>(block, e, sums);
 }
 
-// Four outputs from the lists that begin at `start`, each of kOutputs. Rows are copied, not referred to: they are registers.
-template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void sparse_quad(const ConvBlock& block, const int32_t* start, int64_t outputs,
-                           typename Op::Sum (&sums)[4][kVectors]) {
-#pragma GCC unroll 4
-    for (int o = 0; o < 4; o += kOutputs) {
-        if (o >= outputs) return;
-        typename Op::Sum some[kOutputs][kVectors];
-#pragma GCC unroll 32
-        for (int i = 0; i < kOutputs * kVectors; ++i) some[i / kVectors][i % kVectors] = sums[o + i / kVectors][i % kVectors];
-        sparse_sums<Op>(block, start[o / kOutputs], start[o / kOutputs + 1], some);
-#pragma GCC unroll 32
-        for (int i = 0; i < kOutputs * kVectors; ++i) sums[o + i / kVectors][i % kVectors] = some[i / kVectors][i % kVectors];
-    }
-}
-
-// Entries come in parts, each of which stays in the first cache; between parts the sums are in memory.
-template <typename Op, int kVectors, int kOutputs>
-void sparse_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
+// Lists of four outputs. Entries come in parts, each of which stays in the first cache; between parts the sums are in memory.
+template <typename Op, int kVectors>
+void quad_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     constexpr int64_t kQuadBytes = 4 * kVectors * Op::kLanes * 4;
     for (int64_t part = 0; part < block.parts; ++part) {
         const int32_t* start = block.start + part * block.part_blocks;
         uint8_t* partial = block.partial;
         ConvStretch rest = stretch;
-        for (; rest.outputs > 0; rest.advance(finish, 4), start += 4 / kOutputs, partial += kQuadBytes) {
+        for (; rest.outputs > 0; rest.advance(finish, 4), ++start, partial += kQuadBytes) {
             typename Op::Sum sums[4][kVectors];
             if (part == 0) clear<Op>(sums);
             else load_sums<Op>(sums, partial);
-            sparse_quad<Op, kVectors, kOutputs>(block, start, rest.outputs, sums);
-            if (part + 1 < block.parts) {
-                keep<Op>(sums, partial);
-            } else if (kOutputs == 4) {
-                finish_sums<Op>(finish, block, sums, rest);
-            } else {  // it counts for less here, and is much code
-                keep<Op>(sums, block.sums);
-                finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
+            sparse_sums<Op>(block, start[0], start[1], sums);
+            if (part + 1 < block.parts) keep<Op>(sums, partial);
+            else finish_sums<Op>(finish, block, sums, rest);
+        }
+    }
+}
+
+// Sums of `kOutputs` outputs from output `o` on, from their list in this part on top of those of the parts before.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void list_sums(const ConvBlock& block, const int32_t* start, int64_t outputs, int64_t o, const uint8_t* partial,
+                         typename Op::Sum (&sums)[kOutputs][kVectors]) {
+    if (partial) load_sums<Op>(sums, partial + o * kVectors * Op::kLanes * 4);
+    else clear<Op>(sums);
+    if (o >= outputs) return;
+    const int64_t begin = start[o / kOutputs], end = start[o / kOutputs + 1];
+    if (kOutputs == 1 && Op::kSpreads > 0) {  // ahead of the list, one for a line: each fetch takes a load's place
+        for (int64_t e = begin; e < end; e += 16) __builtin_prefetch(block.w + e * 4 + 1024);
+    }
+    sparse_sums<Op>(block, begin, end, sums);
+}
+
+// Four outputs in bytes: one list, or two, at a time, whose outputs lie side by side in 16 bits until all are there.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void list_quad(const ConvFinish& finish, const ConvBlock& block, const int32_t* start, const ConvStretch& stretch,
+                         const uint8_t* partial) {
+    using V = typename Op::Float;
+    typename Op::Pair pairs[2][kVectors];
+#pragma GCC unroll 1
+    for (int64_t o = 0; o < 4; o += 2) {
+        V v[2][kVectors];
+#pragma GCC unroll 2
+        for (int done = 0; done < 2; done += kOutputs) {
+            typename Op::Sum sums[kOutputs][kVectors];
+            list_sums<Op>(block, start, stretch.outputs, o + done, partial, sums);
+#pragma GCC unroll 16
+            for (int i = 0; i < kOutputs * kVectors; ++i) {
+                const int row = i / kVectors, t = i % kVectors;
+                const int64_t output = o + done + row;
+                v[done + row][t] = fma(Op::to_float(sums[row][t]), V::all(stretch.scale[output]), V::all(stretch.bias[output]));
             }
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < kVectors; ++t) pairs[o / 2][t] = Op::pair(v[0][t], v[1][t]);
+    }
+#pragma GCC unroll 8
+    for (int64_t t = 0; t < kVectors; ++t) {
+        const int64_t at = t * Op::kLanes;
+        Op::template store_pairs<true>(stretch.y + at * 4, pairs[0][t], pairs[1][t], finish, stretch.pixels - at);
+    }
+}
+
+// Lists of one or two outputs, each brought near its end before the next one: so few sums at once leave registers for more
+// vectors.
+template <typename Op, int kVectors, int kOutputs>
+void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
+    constexpr int64_t kBytes = kVectors * Op::kLanes * 4;
+    const bool direct = finish.direct && finish.y != EW_F32 && !stretch.residual;
+    for (int64_t part = 0; part < block.parts; ++part) {
+        const int32_t* start = block.start + part * block.part_blocks;
+        uint8_t* partial = block.partial;
+        const bool ends = part + 1 == block.parts;
+        ConvStretch rest = stretch;
+        for (; rest.outputs > 0; rest.advance(finish, 4), start += 4 / kOutputs, partial += 4 * kBytes) {
+            const uint8_t* before = part == 0 ? nullptr : partial;
+            if constexpr (Op::kPairs) {
+                if (ends && direct) {
+                    list_quad<Op, kVectors, kOutputs>(finish, block, start, rest, before);
+                    continue;
+                }
+            }
+#pragma GCC unroll 1
+            for (int64_t o = 0; o < 4; o += kOutputs) {
+                typename Op::Sum sums[kOutputs][kVectors];
+                list_sums<Op>(block, start, rest.outputs, o, before, sums);
+                keep<Op>(sums, (ends ? block.sums : partial) + o * kBytes);
+            }
+            if (ends) finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
         }
     }
 }

@@ -10,6 +10,8 @@ namespace {
 
 struct Scalar {
     static constexpr int kLanes = 1, kVectors = 1, kSpare = 0, kColumns = 1, kLines = 1;
+    static constexpr int kSpreads = 0;
+    static constexpr bool kPairs = false;
     using Float = F32x1;
 
     static void load_bytes(const uint8_t* from, bool is_signed, Float (&values)[4], int64_t) {

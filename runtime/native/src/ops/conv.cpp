@@ -181,8 +181,7 @@ private:
         const int64_t pixels = geometry_.out_pixels, lanes = kernel_->lanes, left = pixels % lanes;
         spare_ = !start_ && left <= kernel_->spare ? left : 0;
         vectors_ = (pixels - spare_ + lanes - 1) / lanes;
-        // A list of one output leaves registers for a second set of sums only below six vectors.
-        const int64_t most = start_ && block_ == 1 ? std::min<int64_t>(kernel_->vectors, 5) : kernel_->vectors;
+        const int64_t most = start_ ? kernel_->list_vectors[block_ / 2] : kernel_->vectors;
         whole_tiles_ = (vectors_ + most - 1) / most;
         tiles_ = whole_tiles_ + (spare_ > 0);
         most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;

@@ -13,6 +13,7 @@ namespace ew {
 namespace {
 
 constexpr int64_t kStripBytes = 24 * 1024;  // of padded input: stays in the first cache
+constexpr int64_t kMostRow = 6 * 16;        // pixels whose sums a kernel adds up at once
 constexpr int64_t kNarrow = 12;             // columns; with fewer, rows are computed as one, with their padding
 
 class Depthwise final : public Operator {
@@ -290,22 +291,22 @@ private:
             return kernel_->direct(input, finish_, stretch.scale, stretch.bias, pixels, stretch.y);
         }
         ConvStretch some = stretch;
-        for (int64_t first = 0; first < pixels; first += kMostPixels) {
-            some.pixels = std::min(kMostPixels, pixels - first);
+        for (int64_t first = 0; first < pixels; first += kMostRow) {
+            some.pixels = std::min(kMostRow, pixels - first);
             const int64_t vectors = (some.pixels + kernel_->lanes - 1) / kernel_->lanes;
             if (integer_) {
-                kernel_->sums(input, vectors, kMostPixels, sums);
+                kernel_->sums(input, vectors, kMostRow, sums);
             } else {
                 for (int64_t o = 0; o < stretch.outputs; ++o) {
                     input.x = x + first * 4 + o * x_bytes_;
                     input.weights = run.inputs[1]->data + (quad * 4 + o) * g_.positions * 4;
-                    kernel_->sums(input, vectors, kMostPixels, sums + o * kMostPixels * 4);
+                    kernel_->sums(input, vectors, kMostRow, sums + o * kMostRow * 4);
                 }
             }
-            finish_block_(finish_, sums, kMostPixels, some);
-            input.x += kMostPixels * 4;
-            some.y += kMostPixels * 4;
-            if (some.residual) some.residual += kMostPixels * 4;
+            finish_block_(finish_, sums, kMostRow, some);
+            input.x += kMostRow * 4;
+            some.y += kMostRow * 4;
+            if (some.residual) some.residual += kMostRow * 4;
         }
     }
 
@@ -353,7 +354,7 @@ private:
         for (int64_t i = begin; i < end; ++i) std::memcpy(to + i * 4, &fill_, 4);
     }
 
-    static constexpr int64_t kSumsBytes = 4 * kMostPixels * 4;
+    static constexpr int64_t kSumsBytes = 4 * kMostRow * 4;
 
     ConvGeometry g_;
     ConvFinish finish_;
