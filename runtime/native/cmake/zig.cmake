@@ -10,5 +10,5 @@ set(CMAKE_RANLIB "${EDGEWISE_ZIG}/ranlib" CACHE FILEPATH "")
 set(CMAKE_CXX_COMPILER_AR "${CMAKE_AR}" CACHE FILEPATH "")
 set(CMAKE_CXX_COMPILER_RANLIB "${CMAKE_RANLIB}" CACHE FILEPATH "")
 # The same level for all triples' libraries: Zig builds its C++ library once for each.
-set(CMAKE_CXX_FLAGS_RELEASE_INIT "-Os -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELEASE_INIT "-Os -DNDEBUG -g0")
 set(EDGEWISE_STATIC ON CACHE BOOL "")

@@ -20,6 +20,7 @@ VERBS = (
     "eval",
     "convert",
     "report",
+    "pack",
     "devices",
     "sign",
     "verify-signature",

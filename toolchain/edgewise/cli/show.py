@@ -200,6 +200,14 @@ def show_signature(result: Result, console: Console) -> None:
     )
 
 
+def show_pack(result: Result, console: Console) -> None:
+    """What was written, and how to compile the example."""
+    files = [(name, size(count)) for name, count in result["files"].items()]
+    facts(console, [("written", result["output"]), ("for", result["triple"])])
+    table(console, "Files", ("file", "size"), files, right=1)
+    facts(console, [("compile", f"cd {result['output']} && {result['command']}")])
+
+
 def show_devices(result: Result, console: Console) -> None:
     """Targets, profiles and this machine."""
     targets = [(t["name"], ", ".join(t["schemes"]), t["default_device"], t["summary"]) for t in result["targets"]]
