@@ -20,6 +20,7 @@ VERBS = (
     "eval",
     "convert",
     "report",
+    "sweep",
     "pack",
     "devices",
     "sign",

@@ -200,6 +200,25 @@ def show_signature(result: Result, console: Console) -> None:
     )
 
 
+def show_sweep(result: Result, console: Console) -> None:
+    """A row per job, with the median of the sweep that it is held against."""
+    against = f"sweep {result['against']['sweep']} in {result['against']['store']}" if result["against"] else None
+    facts(
+        console,
+        [("written", result["store"]), ("sweep", result["sweep"]), ("against", against), ("report", result["report"])],
+    )
+    rows = [
+        (
+            row["recipe"], row["device"], row["target"], None if row["median_ms"] is None else milliseconds(row["median_ms"]),
+            None if row["before_ms"] is None else milliseconds(row["before_ms"]),
+            None if row["change"] is None else f"{row['change']:+.1%}",
+            row["error"] or ("slower" if row["regressed"] else "done"),
+        )
+        for row in result["rows"]
+    ]  # fmt: skip
+    table(console, "Jobs", ("recipe", "device", "target", "median", "before", "change", "outcome"), rows)
+
+
 def show_pack(result: Result, console: Console) -> None:
     """What was written, and how to compile the example."""
     files = [(name, size(count)) for name, count in result["files"].items()]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.errors import ToolchainError
+from edgewise.fleet.compare import DEFAULT_MAX_SLOWDOWN, compare
+from edgewise.fleet.store import STORE, Store
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.manifest import MANIFEST
@@ -36,11 +38,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Swept:
+    """The last sweep of a store, each row beside the sweep before it (:func:`edgewise.fleet.compare.compare`)."""
+
+    store: Path
+    sweep: int
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Collection:
     """``problems`` are sentences: bundles that cannot be read, targets that failed."""
 
     entries: list[Entry]
     problems: list[str]
+    sweeps: list[Swept] = field(default_factory=list)
 
 
 def collect(places: Sequence[Path]) -> Collection:
@@ -60,11 +72,20 @@ def collect(places: Sequence[Path]) -> Collection:
             problems.append(str(error))
     results = list(_results({folder for place in places for folder in (place, *_parents(place))}))
     problems += [problem for result in results for problem in _failures(result)]
-    if not entries and not problems:
+    sweeps = [swept for place in places for file in sorted(place.rglob(STORE)) for swept in _swept(file)]
+    if not entries and not problems and not sweeps:
         raise _nothing(", ".join(map(str, places)), "no bundle in it", "Build one: edgewise build … -o NAME.edge")
     for entry in entries:
         _attach(entry, results)
-    return Collection(entries, problems)
+    return Collection(entries, problems, sweeps)
+
+
+def _swept(file: Path) -> Iterator[Swept]:
+    with Store(file) as store:
+        numbers = store.sweeps()
+        if numbers:
+            before = store.rows(numbers[-2]) if len(numbers) > 1 else []
+            yield Swept(file, numbers[-1], compare(store.rows(numbers[-1]), before, DEFAULT_MAX_SLOWDOWN))
 
 
 def _bundles(place: Path) -> Iterator[Path]:
