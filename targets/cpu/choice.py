@@ -65,10 +65,10 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
 def _default(request: BuildRequest) -> str:
     """The engine when none is named; what was measured has no say, so that the same network gives the same bundle.
 
-    Beyond x86-64 libedgewise has its generic kernels alone, which are slower than ONNX Runtime.
+    Beyond x86-64 libedgewise's kernels have run in an emulator alone.
     """
-    generic = request.device.facts.get("arch") != "x86_64"
-    return "onnxruntime" if generic or any(request.options.get(name) is not None for name in ORT_OPTIONS) else "native"
+    emulated = request.device.facts.get("arch") != "x86_64"
+    return "onnxruntime" if emulated or any(request.options.get(name) is not None for name in ORT_OPTIONS) else "native"
 
 
 def _faster(target: Target, request: BuildRequest, ort_request: BuildRequest) -> BuildResult:

@@ -8,6 +8,7 @@
 
 #include "machine.h"
 #include "measure.h"
+#include "serve.h"
 #include "session.h"
 
 namespace bench {
@@ -159,5 +160,6 @@ int main(int count, char** arguments) {
         std::printf("edgewise-bench %s: %s\n", ew_version(), ew_isas());
         return 0;
     }
+    if (count == 2 && std::strcmp(arguments[1], "--serve") == 0) return bench::serve();
     return bench::answer(count, arguments);
 }

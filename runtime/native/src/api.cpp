@@ -101,7 +101,7 @@ ew_status open_engine(ew_engine** engine, F&& load) {
         EW_TRY(load(file));
         EW_TRY(ew::read_plan(file.data(), file.bytes(), &made->loaded->plan));
         const ew::Isa needs = made->plan().isa, has = ew::host_isa();
-        if (needs > has) {
+        if (!ew::includes(has, needs)) {
             return Status::fail(EW_UNSUPPORTED, "the engine was built for %s, this processor has %s", ew::isa_name(needs), ew::isa_name(has));
         }
         *engine = made.release();
@@ -115,11 +115,7 @@ const char* ew_version(void) { return EDGEWISE_VERSION; }
 
 const char* ew_last_error(void) { return last_error; }
 
-const char* ew_isas(void) {
-    static const char* const kLists[] = {"generic", "generic avx2", "generic avx2 avx512", "generic avx2 avx512 avx512vnni",
-                                         "generic avx2 avx512 avx512vnni avx512bf16"};
-    return kLists[static_cast<int>(ew::host_isa())];
-}
+const char* ew_isas(void) { return ew::host_isas(); }
 
 ew_status ew_open(const char* path, ew_engine** engine) {
     if (!path || !engine) return report(null_pointer());

@@ -4,13 +4,24 @@
 #include <cstring>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace ew {
 namespace {
 
-constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512vnni", "avx512bf16"};
-constexpr int kCount = sizeof kNames / sizeof *kNames;
+constexpr struct {
+    Isa isa;
+    const char* name;
+} kLevels[] = {
+    {Isa::kGeneric, "generic"},         {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"},
+    {Isa::kAvx512Vnni, "avx512vnni"},   {Isa::kAvx512Bf16, "avx512bf16"},
+    {Isa::kNeon, "neon"},               {Isa::kNeonDotprod, "neon_dotprod"},
+    {Isa::kNeonI8mm, "neon_i8mm"},
+};
+
+int family(Isa isa) { return static_cast<int>(isa) / 16; }
 
 #if defined(__x86_64__)
 struct Registers {
@@ -46,6 +57,15 @@ Isa detect() {
     if (!all(wide.c, bit_AVX512VNNI)) return Isa::kAvx512;
     return all(wide.c, bit_AVX512VBMI) && all(wider.a, bit_AVX512BF16) ? Isa::kAvx512Bf16 : Isa::kAvx512Vnni;
 }
+#elif defined(__aarch64__) && defined(__linux__)
+// The bits of Linux's arch/arm64/include/uapi/asm/hwcap.h, which an older libc's header may lack.
+Isa detect() {
+    constexpr unsigned long kDotprod = 1ul << 20, kI8mm = 1ul << 13;
+    if (!(getauxval(AT_HWCAP) & kDotprod)) return Isa::kNeon;
+    return getauxval(AT_HWCAP2) & kI8mm ? Isa::kNeonI8mm : Isa::kNeonDotprod;
+}
+#elif defined(__aarch64__)
+Isa detect() { return Isa::kNeon; }
 #else
 Isa detect() { return Isa::kGeneric; }
 #endif
@@ -53,8 +73,8 @@ Isa detect() { return Isa::kGeneric; }
 Isa choose() {
     const Isa best = detect();
     if (const char* asked = std::getenv("EDGEWISE_ISA")) {
-        for (int i = 0; i < kCount; ++i) {
-            if (std::strcmp(asked, kNames[i]) == 0 && static_cast<Isa>(i) < best) return static_cast<Isa>(i);
+        for (const auto& level : kLevels) {
+            if (std::strcmp(asked, level.name) == 0 && includes(best, level.isa)) return level.isa;
         }
     }
     return best;
@@ -67,6 +87,35 @@ Isa host_isa() {
     return isa;
 }
 
-const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+const char* host_isas() {
+    struct List {
+        char text[64] = {};
+        List() {
+            for (const auto& level : kLevels) {
+                if (!includes(host_isa(), level.isa)) continue;
+                if (text[0] != '\0') std::strcat(text, " ");
+                std::strcat(text, level.name);
+            }
+        }
+    };
+    static const List list;
+    return list.text;
+}
+
+bool includes(Isa has, Isa wanted) { return wanted == Isa::kGeneric || (family(wanted) == family(has) && wanted <= has); }
+
+bool known_isa(uint32_t number) {
+    for (const auto& level : kLevels) {
+        if (static_cast<uint32_t>(level.isa) == number) return true;
+    }
+    return false;
+}
+
+const char* isa_name(Isa isa) {
+    for (const auto& level : kLevels) {
+        if (level.isa == isa) return level.name;
+    }
+    return "";
+}
 
 }  // namespace ew

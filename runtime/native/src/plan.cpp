@@ -38,7 +38,7 @@ Status read_header(const uint8_t* data, size_t bytes, Plan* plan, Sections* sect
     if (plan_offset > bytes || plan_bytes > bytes - plan_offset) return bad("the plan lies outside of the file");
     if (weights_offset > bytes || weights_bytes > bytes - weights_offset) return bad("the weights lie outside of the file");
     if (weights_offset % kAlignment != 0) return bad("the weights are not aligned");
-    if (isa > static_cast<uint32_t>(Isa::kAvx512Bf16)) return bad("made for an instruction set that this library does not know");
+    if (!known_isa(isa)) return bad("made for an instruction set that this library does not know");
     if (checksum != crc32(data + plan_offset, plan_bytes)) return bad("the plan is damaged (checksum)");
     plan->isa = static_cast<Isa>(isa);
     plan->weights = data + weights_offset;

@@ -19,12 +19,19 @@ from edgewise.targets.nodes import tensor_spec
 FILE = "model.engine"
 _EXTENSION = "edgewise.runtime._native"
 _ARITHMETIC = {"conv", "depthwise", "winograd", "matmul", "attention"}
-_LEVELS = (
-    (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
-    (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
-    (Isa.AVX512, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-    (Isa.AVX2, {"avx2", "fma", "f16c"}),
-)
+_LEVELS = {
+    "x86_64": (
+        (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
+        (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
+        (Isa.AVX512, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+        (Isa.AVX2, {"avx2", "fma", "f16c"}),
+    ),
+    "aarch64": (
+        (Isa.NEON_I8MM, {"asimd", "asimddp", "i8mm"}),
+        (Isa.NEON_DOTPROD, {"asimd", "asimddp"}),
+        (Isa.NEON, {"asimd"}),
+    ),
+}
 _TRIED_SIZE = 8  # of every dim that depends on the inputs, when the engine is tried
 _NAMED_AT_MOST = 8
 
@@ -49,11 +56,10 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
 
 
 def isa_of(device: DeviceProfile) -> Isa:
-    """The best level of instructions that a device has; other processors than x86-64 run the generic kernels."""
-    if device.facts.get("arch") != "x86_64":
-        return Isa.GENERIC
+    """The best level of instructions that a device has; other processors than x86-64 and aarch64 run the generic kernels."""
     has = set(device.facts.get("isa", ()))
-    return next((level for level, wanted in _LEVELS if wanted <= has), Isa.GENERIC)
+    levels = _LEVELS.get(device.facts.get("arch", ""), ())
+    return next((level for level, wanted in levels if wanted <= has), Isa.GENERIC)
 
 
 def precision(op: Op) -> str:
@@ -68,17 +74,16 @@ def precision(op: Op) -> str:
 def _try(plan: Plan, request: BuildRequest) -> None:
     """Open the engine here (and run it once, where shapes depend on the inputs), so that a refusal comes now.
 
-    A processor that lacks the device's instructions takes it all the same: the file differs in the level that it names alone.
+    As for any processor: this one may lack the device's instructions, and the file differs in the level that it names alone.
     """
     try:
         native: Any = importlib.import_module(_EXTENSION)
     except ImportError as error:
         raise NotTakenError("", "", "edgewise was installed without libedgewise (it needs a C++ compiler)") from error
-    best = max(Isa[name.upper()] for name in native.isas().split())
     specs = [tensor_spec(value) for value in request.model.graph.inputs]
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         path = Path(folder) / FILE
-        path.write_bytes(encode(replace(plan, isa=min(plan.isa, best))))
+        path.write_bytes(encode(replace(plan, isa=Isa.GENERIC)))
         try:
             context = native.Context(native.Engine(str(path)), threads=1)
             if any(isinstance(size, str) for spec in specs for size in spec.shape):

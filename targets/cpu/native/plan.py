@@ -38,7 +38,7 @@ class Layout(IntEnum):
 
 
 class Isa(IntEnum):
-    """As ``Isa`` in src/cpu.h: each x86 level includes those before it.
+    """As ``Isa`` in src/cpu.h: each level includes those before it of its family, and the generic one.
 
     A plan names the least on which it may run; libedgewise then uses the best kernels that the processor has.
     """
@@ -48,6 +48,9 @@ class Isa(IntEnum):
     AVX512 = 2
     AVX512VNNI = 3
     AVX512BF16 = 4
+    NEON = 16
+    NEON_DOTPROD = 17
+    NEON_I8MM = 18
 
 
 @dataclass(frozen=True)

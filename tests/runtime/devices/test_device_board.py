@@ -68,7 +68,8 @@ def test_from_a_checkpoint_to_a_report_on_a_board(sshd: Any, tmp_path: Path) -> 
     assert told["profile"]["parity"]["passed"]
     profile = json.loads(Path(told["profile"]["file"]).read_text())
     assert profile["device"]["machine"] == "aarch64"
-    assert profile["engine"]["isas"] == "generic"
+    assert profile["engine"]["isas"] == "generic neon neon_dotprod neon_i8mm"
+    assert "s8_neon_i8mm" in profile["engine"]["kernels"]
     assert {layer["kernel"] for layer in profile["layers"]} and profile["latency_ms"]["median"] > 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "aarch64" in page

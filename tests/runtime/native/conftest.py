@@ -21,10 +21,24 @@ import pytest
 from edgewise.targets.cpu.native.engine_file import encode
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
+_spec = importlib.util.spec_from_file_location("native_emulated", Path(__file__).with_name("emulated.py"))
+assert _spec and _spec.loader
+emulated = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(emulated)
+
 RunPlan = Callable[..., list[np.ndarray]]
-ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
 _NAME = "edgewise.runtime._native"
 _MAX_KEPT_BYTES = 1 << 16
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on an emulated processor's level are slow ones, which need a compiler for it."""
+    for item in items:
+        isa = getattr(item, "callspec", None) and item.callspec.params.get("isa")
+        if isa in emulated.PROCESSORS:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.cross)
 
 
 def load_native() -> ModuleType:
@@ -86,11 +100,11 @@ class Servers:
     """One per instruction set, started at the first use."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Server] = {}
+        self._running: dict[str, Any] = {}
 
-    def of(self, isa: str) -> Server:
+    def of(self, isa: str) -> Any:
         if isa not in self._running:
-            self._running[isa] = Server(isa)
+            self._running[isa] = emulated.Emulated(isa) if isa in emulated.PROCESSORS else Server(isa)
         return self._running[isa]
 
     def end(self, isa: str) -> None:
@@ -126,7 +140,7 @@ def engine_file(tmp_path: Path) -> Callable[[Plan], Path]:
 def run_plan(native: ModuleType, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> RunPlan:
     """``run_plan(plan, arrays, threads=1, isa=None) -> arrays`` in the order of the plan's inputs and outputs.
 
-    With ``isa`` (one of ``ISAS``) in a process of its own, where libedgewise uses at most that instruction set; the test skips
+    With ``isa`` (a level's name) in a process of its own, where libedgewise uses at most that instruction set; the test skips
     where this processor lacks it. Failures are ``native.NativeError`` either way, a crash of that process an AssertionError.
     """
     file = tmp_path_factory.mktemp("plans") / "plan.engine"

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ISAS = ("generic", "avx2", "avx512", "avx512vnni")
+FLOAT_ISAS = ("generic", "avx2", "avx512", "neon")
+ISAS = (*FLOAT_ISAS, "avx512vnni")
 QUICK = settings(max_examples=8)
 
 
@@ -32,7 +33,7 @@ def reference(q: Any, k: Any, v: Any, mask: Any, heads: int, scale: float) -> An
 TOKENS = st.integers(1, 9) | st.sampled_from([15, 16, 17, 31, 33, 49, 64, 65, 197])
 
 
-@pytest.mark.parametrize("isa", ISAS[:3])
+@pytest.mark.parametrize("isa", FLOAT_ISAS)
 @QUICK
 @given(data=st.data())
 def test_float_attention(run_op: Any, isa: str, data: Any) -> None:
@@ -60,7 +61,7 @@ def test_float_attention(run_op: Any, isa: str, data: Any) -> None:
     np.testing.assert_allclose(got, reference(q, k, v, mask, heads, 0.37)[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("isa", ISAS[:3])
+@pytest.mark.parametrize("isa", FLOAT_ISAS)
 @QUICK
 @given(data=st.data())
 def test_matmul(run_op: Any, isa: str, data: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-ISAS = ("generic", "avx2", "avx512")
+ISAS = ("generic", "avx2", "avx512", "neon")
 _erf = np.vectorize(math.erf, otypes=[float])
 
 

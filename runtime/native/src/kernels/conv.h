@@ -18,6 +18,11 @@ constexpr int64_t kLine = 16;                // outputs of a line of dense weigh
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 7;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
+#if defined(__aarch64__)
+constexpr bool kAnyShifts = true;            // whether this processor has kernels for which ConvKernel::shifts
+#else
+constexpr bool kAnyShifts = false;
+#endif
 constexpr int64_t kPiecePixels = 16;         // of a row of a tile that are packed at once
 
 // What becomes of the sums: the same for the whole operator.
@@ -82,6 +87,7 @@ struct ConvBlock {
     int64_t part_blocks;    // sparse: from a block's start to the same block's in the next part
     uint8_t* partial;       // where entries come in several parts: room for the sums of all outputs
     uint8_t* sums;          // room for [kLine][kMostPixels]
+    const int32_t* begins;  // of the first output: 128 times the sum of its weights, where ConvKernel::shifts
 };
 
 // Pixels that lie side by side, `step` apart in the input; source -1: padding.
@@ -146,6 +152,7 @@ struct ConvKernel {
     void (*fill)(const ConvTile& tile);
     // bfloat16: float32 rows of a tile, of `planes` planes, to rows of pairs of planes, from the tile's start on; else null.
     void (*pair)(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes);
+    bool shifts = false;  // fill() packs bytes less 128, for instructions whose factors are both signed
 };
 
 // safe_pairs: no two neighbouring weights exceed 128 in sum of magnitudes.

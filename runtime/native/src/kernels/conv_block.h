@@ -7,25 +7,59 @@
 //   int kSpreads: lists of at most so many outputs take four weights at once, by W load_four(const uint8_t*), W spread<which>(W);
 //   bool kPairs: lists of one and two outputs end in registers, by using Pair (two channels in 16 bits), Pair pair(Float, Float),
 //     and store_pairs() as store_bytes().
+// Where an instruction takes one of four lanes of weights for all pixels, it has kByLane = true, W load_weights<kOutputs>(from), which
+// reads no byte behind 1, 2 or 4 of them, and Sum multiply_lane<kLane>(Sum, X, W). Where tiles hold x less 128, it has kShifts = true,
+// and sums begin with ConvBlock::begins.
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "conv_finish.h"
 
 namespace ew {
 namespace {
 
+template <typename Op, typename = void>
+constexpr bool kTakesLane = false;
+template <typename Op>
+constexpr bool kTakesLane<Op, decltype(void(Op::kByLane))> = Op::kByLane;
+template <typename Op, typename = void>
+constexpr bool kShiftsX = false;
+template <typename Op>
+constexpr bool kShiftsX<Op, decltype(void(Op::kShifts))> = Op::kShifts;
+
+template <typename Op, int kVectors, int kLane>
+EW_INLINE void step_lane(typename Op::Sum (&sums)[kVectors], const typename Op::X (&values)[kVectors], typename Op::W weights) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kVectors; ++t) sums[t] = Op::template multiply_lane<kLane>(sums[t], values[t], weights);
+}
+
+template <typename Op, int kVectors, int kOutputs, int... kLane>
+EW_INLINE void step_lanes(typename Op::Sum (&sums)[kOutputs][kVectors], const typename Op::X (&values)[kVectors], const uint8_t* w,
+                          std::integer_sequence<int, kLane...>) {
+    constexpr int kLanes = sizeof...(kLane);
+#pragma GCC unroll 4
+    for (int o = 0; o < kOutputs; o += kLanes) {
+        const typename Op::W weights = Op::template load_weights<kLanes>(w + o * 4);
+        (step_lane<Op, kVectors, kLane>(sums[o + kLane], values, weights), ...);
+    }
+}
+
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t* x, const uint8_t* w) {
     typename Op::X values[kVectors];
 #pragma GCC unroll 8
     for (int t = 0; t < kVectors; ++t) values[t] = Op::load_x(x + t * Op::kLanes * 4);
+    if constexpr (kTakesLane<Op>) {
+        step_lanes<Op>(sums, values, w, std::make_integer_sequence<int, (kOutputs < 4 ? kOutputs : 4)>());
+    } else {
 #pragma GCC unroll 16
-    for (int o = 0; o < kOutputs; ++o) {
-        const typename Op::W weight = Op::broadcast_w(w + o * 4);
+        for (int o = 0; o < kOutputs; ++o) {
+            const typename Op::W weight = Op::broadcast_w(w + o * 4);
 #pragma GCC unroll 8
-        for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::multiply_add(sums[o][t], values[t], weight);
+            for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::multiply_add(sums[o][t], values[t], weight);
+        }
     }
 }
 
@@ -33,6 +67,19 @@ template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void clear(typename Op::Sum (&sums)[kOutputs][kVectors]) {
     for (auto& row : sums) {
         for (auto& sum : row) sum = Op::zero();
+    }
+}
+
+// What sums of outputs from `first` on begin with.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void begin_sums(const ConvBlock& block, int64_t first, typename Op::Sum (&sums)[kOutputs][kVectors]) {
+    if constexpr (kShiftsX<Op>) {
+#pragma GCC unroll 16
+        for (int o = 0; o < kOutputs; ++o) {
+            for (auto& sum : sums[o]) sum = Op::all(block.begins[first + o]);
+        }
+    } else {
+        clear<Op>(sums);
     }
 }
 
@@ -80,13 +127,13 @@ EW_INLINE void load_sums(typename Op::Sum (&sums)[kOutputs][kVectors], const uin
     }
 }
 
-// kOutputs outputs from the start of a part of a line on.
+// kOutputs outputs, of all `first` and on, from the start of a part of a line on.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, uint8_t* partial,
-                           const ConvStretch& stretch) {
+                           int64_t first, const ConvStretch& stretch) {
     typename Op::Sum sums[kOutputs][kVectors];
     if (block.resumes) load_sums<Op>(sums, partial);
-    else clear<Op>(sums);
+    else begin_sums<Op>(block, first, sums);
     const uint8_t* x = block.x;
     for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) {
         __builtin_prefetch(w + block.line_bytes);  // the next line's: the processor itself does not look beyond a page
@@ -104,7 +151,7 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     ConvStretch rest = stretch;
     for (int64_t done = 0; done < stretch.outputs; done += kWide, rest.advance(finish, kWide)) {
         const uint8_t* w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
-        dense_block<Op, kVectors, kWide>(finish, block, w, block.partial + done * kVectors * Op::kLanes * 4, rest);
+        dense_block<Op, kVectors, kWide>(finish, block, w, block.partial + done * kVectors * Op::kLanes * 4, done, rest);
     }
 }
 
@@ -193,7 +240,7 @@ void quad_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
         ConvStretch rest = stretch;
         for (; rest.outputs > 0; rest.advance(finish, 4), ++start, partial += kQuadBytes) {
             typename Op::Sum sums[4][kVectors];
-            if (part == 0) clear<Op>(sums);
+            if (part == 0) begin_sums<Op>(block, stretch.outputs - rest.outputs, sums);
             else load_sums<Op>(sums, partial);
             sparse_sums<Op>(block, start[0], start[1], sums);
             if (part + 1 < block.parts) keep<Op>(sums, partial);
@@ -202,12 +249,12 @@ void quad_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
     }
 }
 
-// Sums of `kOutputs` outputs from output `o` on, from their list in this part on top of those of the parts before.
+// Sums of `kOutputs` outputs from output `o` on (of all: `first` + `o`), from their list in this part on top of those of the parts before.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void list_sums(const ConvBlock& block, const int32_t* start, int64_t outputs, int64_t o, const uint8_t* partial,
+EW_INLINE void list_sums(const ConvBlock& block, const int32_t* start, int64_t first, int64_t outputs, int64_t o, const uint8_t* partial,
                          typename Op::Sum (&sums)[kOutputs][kVectors]) {
     if (partial) load_sums<Op>(sums, partial + o * kVectors * Op::kLanes * 4);
-    else clear<Op>(sums);
+    else begin_sums<Op>(block, first + o, sums);
     if (o >= outputs) return;
     const int64_t begin = start[o / kOutputs], end = start[o / kOutputs + 1];
     if (kOutputs == 1 && Op::kSpreads > 0) {  // ahead of the list, one for a line: each fetch takes a load's place
@@ -218,8 +265,8 @@ EW_INLINE void list_sums(const ConvBlock& block, const int32_t* start, int64_t o
 
 // Four outputs in bytes: one list, or two, at a time, whose outputs lie side by side in 16 bits until all are there.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void list_quad(const ConvFinish& finish, const ConvBlock& block, const int32_t* start, const ConvStretch& stretch,
-                         const uint8_t* partial) {
+EW_INLINE void list_quad(const ConvFinish& finish, const ConvBlock& block, const int32_t* start, int64_t first,
+                         const ConvStretch& stretch, const uint8_t* partial) {
     using V = typename Op::Float;
     typename Op::Pair pairs[2][kVectors];
 #pragma GCC unroll 1
@@ -228,7 +275,7 @@ EW_INLINE void list_quad(const ConvFinish& finish, const ConvBlock& block, const
 #pragma GCC unroll 2
         for (int done = 0; done < 2; done += kOutputs) {
             typename Op::Sum sums[kOutputs][kVectors];
-            list_sums<Op>(block, start, stretch.outputs, o + done, partial, sums);
+            list_sums<Op>(block, start, first, stretch.outputs, o + done, partial, sums);
 #pragma GCC unroll 16
             for (int i = 0; i < kOutputs * kVectors; ++i) {
                 const int row = i / kVectors, t = i % kVectors;
@@ -259,16 +306,17 @@ void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
         ConvStretch rest = stretch;
         for (; rest.outputs > 0; rest.advance(finish, 4), start += 4 / kOutputs, partial += 4 * kBytes) {
             const uint8_t* before = part == 0 ? nullptr : partial;
+            const int64_t first = stretch.outputs - rest.outputs;
             if constexpr (Op::kPairs) {
                 if (ends && direct) {
-                    list_quad<Op, kVectors, kOutputs>(finish, block, start, rest, before);
+                    list_quad<Op, kVectors, kOutputs>(finish, block, start, first, rest, before);
                     continue;
                 }
             }
 #pragma GCC unroll 1
             for (int64_t o = 0; o < 4; o += kOutputs) {
                 typename Op::Sum sums[kOutputs][kVectors];
-                list_sums<Op>(block, start, rest.outputs, o, before, sums);
+                list_sums<Op>(block, start, first, rest.outputs, o, before, sums);
                 keep<Op>(sums, (ends ? block.sums : partial) + o * kBytes);
             }
             if (ends) finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
@@ -281,7 +329,13 @@ template <typename Op, int kPixels, int kLines>
 void line_block(const ConvBlock& block, uint8_t* to) {
     constexpr int kParts = kLines * kLine / Op::kLanes;
     typename Op::Sum sums[kPixels][kParts];
-    clear<Op>(sums);
+    if constexpr (kShiftsX<Op>) {
+        for (auto& pixel : sums) {
+            for (int l = 0; l < kParts; ++l) pixel[l] = Op::load_begins(block.begins + l * Op::kLanes);
+        }
+    } else {
+        clear<Op>(sums);
+    }
     const uint8_t *x = block.x, *w = block.w;
     for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) {
         typename Op::W weights[kParts];

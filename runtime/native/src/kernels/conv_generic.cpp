@@ -94,6 +94,8 @@ constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic
 
 #if defined(__x86_64__)
 extern const ConvKernel kConvBf16Avx512, kConvS8Avx512Vnni, kConvF32Avx512, kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
+#elif defined(__aarch64__)
+extern const ConvKernel kConvS8NeonI8mm, kConvS8NeonDotprod, kConvS8Neon, kConvF32Neon;
 #endif
 
 const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -102,6 +104,10 @@ const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
     if (integer && isa >= Isa::kAvx512Vnni) return kConvS8Avx512Vnni;
     if (!integer && isa >= Isa::kAvx512) return kConvF32Avx512;
     if (isa >= Isa::kAvx2) return !integer ? kConvF32Avx2 : safe_pairs ? kConvS8Avx2 : kConvS8WideAvx2;
+#elif defined(__aarch64__)
+    if (integer && isa >= Isa::kNeonI8mm) return kConvS8NeonI8mm;
+    if (integer && isa >= Isa::kNeonDotprod) return kConvS8NeonDotprod;
+    if (isa >= Isa::kNeon) return integer ? kConvS8Neon : kConvF32Neon;
 #endif
     return integer ? kInt : kFloat;
 }

@@ -123,6 +123,7 @@ void all_lines(const ConvFinish& finish, const ConvBlock& block, const ConvStret
         if (lines == 1) lines_of<Op, 1>(finish, part, rest);
         else lines_of<Op, Op::kLines>(finish, part, rest);
         part.w += lines * block.line_bytes;
+        if constexpr (kShiftsX<Op>) part.begins += lines * kLine;
         rest.advance(finish, lines * kLine);
     }
 }

@@ -42,6 +42,8 @@ constexpr DepthwiseKernel kInt{"s8_generic", 1, sums_s8, nullptr}, kFloat{"f32_g
 #if defined(__x86_64__)
 extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512, kDepthwiseS8Avx2, kDepthwiseS8WideAvx2,
     kDepthwiseF32Avx2;
+#elif defined(__aarch64__)
+extern const DepthwiseKernel kDepthwiseS8NeonI8mm, kDepthwiseS8NeonDotprod, kDepthwiseS8Neon, kDepthwiseF32Neon;
 #endif
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -50,6 +52,10 @@ const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) 
     if (integer && isa >= Isa::kAvx512Vnni) return kDepthwiseS8Avx512Vnni;
     if (!integer && isa >= Isa::kAvx512) return kDepthwiseF32Avx512;
     if (isa >= Isa::kAvx2) return !integer ? kDepthwiseF32Avx2 : safe_pairs ? kDepthwiseS8Avx2 : kDepthwiseS8WideAvx2;
+#elif defined(__aarch64__)
+    if (integer && isa >= Isa::kNeonI8mm) return kDepthwiseS8NeonI8mm;
+    if (integer && isa >= Isa::kNeonDotprod) return kDepthwiseS8NeonDotprod;
+    if (isa >= Isa::kNeon) return integer ? kDepthwiseS8Neon : kDepthwiseF32Neon;
 #endif
     return integer ? kInt : kFloat;
 }

@@ -1,4 +1,5 @@
-// Vectors of float32 (and the int32 of their bits) with one spelling for every instruction set: F32x1, F32x8, F32x16.
+// Vectors of float32 (and the int32 of their bits) with one spelling for every instruction set: F32x1, F32x4 (simd_four.h), F32x8,
+// F32x16.
 //
 // Kernels are templates over such a type V. All is in an anonymous namespace and forced inline: each file is compiled with its
 // own instruction set and nothing of it may leak into another. V exists only where the file's flags allow it.
@@ -256,3 +257,7 @@ struct F32x16 {
 
 }  // namespace
 }  // namespace ew
+
+#if defined(__ARM_NEON)
+#include "simd_four.h"
+#endif

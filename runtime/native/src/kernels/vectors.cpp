@@ -5,6 +5,8 @@ namespace ew {
 #if defined(__x86_64__)
 extern const VectorKernels kVectorsAvx2, kVectorsAvx512;
 void lut_avx512bf16(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t count);
+#elif defined(__aarch64__)
+extern const VectorKernels kVectorsNeon;
 #endif
 
 const VectorKernels& vector_kernels(Isa isa) {
@@ -19,6 +21,8 @@ const VectorKernels& vector_kernels(Isa isa) {
     if (isa >= Isa::kAvx512Bf16) return kNewest;
     if (isa >= Isa::kAvx512) return kVectorsAvx512;
     if (isa >= Isa::kAvx2) return kVectorsAvx2;
+#elif defined(__aarch64__)
+    if (isa >= Isa::kNeon) return kVectorsNeon;
 #endif
     (void)isa;
     return kGeneric;

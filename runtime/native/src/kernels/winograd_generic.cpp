@@ -16,6 +16,8 @@ constexpr WinogradKernel kGeneric = winograd_of<F32x1>();
 
 #if defined(__x86_64__)
 extern const WinogradKernel kWinogradAvx2, kWinogradAvx512;
+#elif defined(__aarch64__)
+extern const WinogradKernel kWinogradNeon;
 #endif
 
 const WinogradKernel& winograd_kernel(Isa isa) {
@@ -23,6 +25,8 @@ const WinogradKernel& winograd_kernel(Isa isa) {
 #if defined(__x86_64__)
     if (isa >= Isa::kAvx512) return kWinogradAvx512;
     if (isa >= Isa::kAvx2) return kWinogradAvx2;
+#elif defined(__aarch64__)
+    if (isa >= Isa::kNeon) return kWinogradNeon;
 #endif
     return kGeneric;
 }

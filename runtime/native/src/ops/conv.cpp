@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../kernels/vectors.h"
+#include "conv_begins.h"
 #include "conv_finish.h"
 #include "conv_tile.h"
 
@@ -50,6 +51,8 @@ public:
             if (brain_) decode_brain(setup);
         }
         setup.kernel = kernel_->name;
+        begins_.clear();
+        if (kAnyShifts && kernel_->shifts) add_begins(*weights);
         lay_tiles();
         return reserve(setup);
     }
@@ -138,6 +141,12 @@ private:
         code_blocks_ = 0;
         decode_ = vector_kernels(setup.isa).decode;
         round_ = vector_kernels(setup.isa).round_brain;
+    }
+
+    void add_begins(const Tensor& weights) {
+        const auto* bytes = weights.as<int8_t>();
+        if (start_) return sparse_begins({bytes, start_, groups_, parts_, group_blocks_, block_, outputs_}, &begins_);
+        dense_begins({bytes, entries_, groups_, lines_, outputs_}, &begins_);
     }
 
     // Of so many planes, as they lie in the weights.
@@ -240,6 +249,7 @@ private:
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, tile);
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;
+        if (kAnyShifts && kernel_->shifts) block.begins = begins_.data() + group * outputs_ + first;
         const uint8_t* x = run.inputs[0]->data + item * planes_ * geometry_.in_pixels * 4;
         Packed* packed = packed_in(scratch);
         const bool again = packed->item == item && packed->tile == which && part_planes_ == planes_;
@@ -292,7 +302,7 @@ private:
     void place_x(const uint8_t* from, int64_t planes, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
         const int64_t plane = geometry_.in_pixels * 4;
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
-        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs && !brain_) {
+        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs && !brain_ && !(kAnyShifts && kernel_->shifts)) {
             block->x = from + tile.first * 4;
             block->x_stride = plane;
             return;
@@ -328,6 +338,7 @@ private:
     ConvScales scales_;
     const ConvKernel* kernel_ = nullptr;
     const int32_t *index_ = nullptr, *start_ = nullptr;
+    std::vector<int32_t> begins_;  // per output, where the kernel shifts x
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
     int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;

@@ -1,0 +1,94 @@
+"""Engine files on aarch64: the agent built for it, in qemu, where this machine is another one. What it says is in bench/serve.h."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgewise.runtime.devices.agents import agent_for
+
+TRIPLE, EMULATOR = "aarch64-linux-musl", "qemu-aarch64-static"
+# A processor of qemu's whose best level it is: none of them is lowered by EDGEWISE_ISA, so what is found out is tested too.
+PROCESSORS = {"neon": "cortex-a53", "neon_dotprod": "cortex-a76", "neon_i8mm": "max"}
+# By ew_dtype.
+_DTYPES = ("float32", "float16", "uint16", "uint8", "int8", "int32", "int64", "bool")
+
+
+class Emulated:
+    """A process that answers until it is closed."""
+
+    def __init__(self, isa: str) -> None:
+        emulator = shutil.which(EMULATOR)
+        if not emulator:
+            if "CI" in os.environ:
+                pytest.fail(f"CI has {EMULATOR}")
+            pytest.skip(f"needs {EMULATOR}")
+        agent = os.environ.get("EDGEWISE_AGENT_AARCH64") or agent_for(TRIPLE)
+        env = {name: value for name, value in os.environ.items() if name != "EDGEWISE_ISA"}
+        self._process = subprocess.Popen(
+            [emulator, "-cpu", PROCESSORS[isa], str(agent), "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env,
+        )
+        self.kernels = ""  # that the last run used
+        self.isas = self._text()
+
+    def ask(self, verb: str, file: str, arrays: Sequence[np.ndarray], threads: int) -> Any:
+        """``run``: the outputs, or (status, message) where libedgewise refuses."""
+        assert verb == "run" and self._process.stdin
+        self._process.stdin.write(_request(file, arrays, threads))
+        self._process.stdin.flush()
+        status = self._number("I")
+        text = self._text()
+        if status:
+            return status, text
+        self.kernels = text
+        return [self._array() for _ in range(self._number("I"))]
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _read(self, count: int) -> bytes:
+        assert self._process.stdout
+        data = self._process.stdout.read(count)
+        if len(data) < count:
+            status = self._process.wait()
+            raise AssertionError(f"the process that ran the engine crashed: exit status {status}")
+        return data
+
+    def _number(self, kind: str) -> int:
+        value: int = struct.unpack(f"<{kind}", self._read(struct.calcsize(f"<{kind}")))[0]
+        return value
+
+    def _text(self) -> str:
+        return self._read(self._number("I")).decode()
+
+    def _array(self) -> np.ndarray:
+        dtype = np.dtype(_DTYPES[self._number("I")])
+        dims = [self._number("q") for _ in range(self._number("I"))]
+        return np.frombuffer(self._read(self._number("Q")), dtype).reshape(dims)
+
+
+def _request(file: str, arrays: Sequence[np.ndarray], threads: int) -> bytes:
+    path = str(Path(file)).encode()
+    parts = [struct.pack("<I", len(path)), path, struct.pack("<II", threads, len(arrays))]
+    for array in arrays:
+        data = np.ascontiguousarray(array).tobytes()
+        head = struct.pack(
+            f"<II{array.ndim}qQ", _DTYPES.index(array.dtype.name), array.ndim, *array.shape, len(data)
+        )
+        parts += [head, data]
+    return b"".join(parts)
