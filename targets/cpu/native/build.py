@@ -19,19 +19,12 @@ from edgewise.targets.nodes import tensor_spec
 FILE = "model.engine"
 _EXTENSION = "edgewise.runtime._native"
 _ARITHMETIC = {"conv", "depthwise", "winograd", "matmul", "attention"}
-_LEVELS = {
-    "x86_64": (
-        (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
-        (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
-        (Isa.AVX512, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-        (Isa.AVX2, {"avx2", "fma", "f16c"}),
-    ),
-    "aarch64": (
-        (Isa.NEON_I8MM, {"asimd", "asimddp", "i8mm"}),
-        (Isa.NEON_DOTPROD, {"asimd", "asimddp"}),
-        (Isa.NEON, {"asimd"}),
-    ),
-}
+_LEVELS = (
+    (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
+    (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
+    (Isa.AVX512, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    (Isa.AVX2, {"avx2", "fma", "f16c"}),
+)
 _TRIED_SIZE = 8  # of every dim that depends on the inputs, when the engine is tried
 _NAMED_AT_MOST = 8
 
@@ -56,10 +49,14 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
 
 
 def isa_of(device: DeviceProfile) -> Isa:
-    """The best level of instructions that a device has; other processors than x86-64 and aarch64 run the generic kernels."""
+    """The least level on which an engine for the device opens: on x86-64 its best one.
+
+    For other processors it is the generic one: their best kernels run all the same, and the machine that builds can check the engine.
+    """
+    if device.facts.get("arch") != "x86_64":
+        return Isa.GENERIC
     has = set(device.facts.get("isa", ()))
-    levels = _LEVELS.get(device.facts.get("arch", ""), ())
-    return next((level for level, wanted in levels if wanted <= has), Isa.GENERIC)
+    return next((level for level, wanted in _LEVELS if wanted <= has), Isa.GENERIC)
 
 
 def precision(op: Op) -> str:

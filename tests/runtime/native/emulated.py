@@ -87,8 +87,6 @@ def _request(file: str, arrays: Sequence[np.ndarray], threads: int) -> bytes:
     parts = [struct.pack("<I", len(path)), path, struct.pack("<II", threads, len(arrays))]
     for array in arrays:
         data = np.ascontiguousarray(array).tobytes()
-        head = struct.pack(
-            f"<II{array.ndim}qQ", _DTYPES.index(array.dtype.name), array.ndim, *array.shape, len(data)
-        )
+        head = struct.pack(f"<II{array.ndim}qQ", _DTYPES.index(array.dtype.name), array.ndim, *array.shape, len(data))
         parts += [head, data]
     return b"".join(parts)
