@@ -43,7 +43,7 @@ def run_there(
         if order.samples is not None:
             save_reference(folder / "samples.npz", *([dict(each) for each in part] for part in order.samples))
             samples = device.push(folder / "samples.npz", progress=progress)
-    own = {key: value for key, value in asdict(order).items() if key not in ("samples", "duration_s")}
+    own = {key: value for key, value in asdict(order).items() if key != "samples"}
     told = {**own, "path": sent, "function": "", "samples": samples, "variants": list(variants)}
     command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there", json.dumps(told)]
     answer, finished = converse(device, command, progress)

@@ -41,7 +41,7 @@ def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         return checked
     begin, end = measured["window"]
     variants = [_variant(order, settings, tell) for settings in order["variants"]]
-    more = {"variants": variants, "wall_s": end - begin, "count": len(measured["runs_ms"])}
+    more = {"variants": variants, "wall_s": end - begin, "count": measured["count"]}
     return {**checked, **measured, **more}
 
 

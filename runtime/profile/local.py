@@ -35,6 +35,7 @@ def profile(
     runs: int | None = None,
     warmup: int | None = None,
     min_time_s: float = DEFAULT_MIN_TIME_S,
+    duration_s: float = 0.0,
     per_layer: bool = False,
     samples: Sequence[dict[str, np.ndarray]] | None = None,
     progress: Progress = silent,
@@ -48,6 +49,7 @@ def profile(
         runs: number of warm runs; None: at least 20, for at least ``min_time_s`` seconds.
         warmup: number of runs before them; None: until the latency has settled.
         min_time_s: see ``runs``.
+        duration_s: above 0: sustained, for so long; the profile then has a point about every second.
         per_layer: run a second time with the engine's own record per layer.
         samples: inputs to run in turn; None: those in the bundle, or random ones.
         progress: told what is being done.
@@ -55,7 +57,7 @@ def profile(
     Raises:
         RunError: the bundle cannot be loaded or run, the worker crashed, or a number is out of range.
     """
-    check_numbers(threads, runs, warmup, min_time_s)
+    check_numbers(threads, runs, warmup, min_time_s, duration_s)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         file = Path(folder) / "samples.npz"
         if samples is not None:
@@ -67,6 +69,7 @@ def profile(
             "runs": runs,
             "warmup": warmup,
             "min_time_s": min_time_s,
+            "duration_s": duration_s,
             "per_layer": per_layer,
             "samples": None if samples is None else str(file),
         }
@@ -83,11 +86,13 @@ def _with_energy(order: dict[str, Any], source: Source | str, progress: Progress
         idle = (idle_from, time.monotonic())
         measured = send_off(order, progress)
     begin, end = measured["window"]
-    runs = len(measured["runs_ms"])
+    runs = measured["count"]
     return measured, energy_of(account.samples, (begin, end), idle, runs, counts=source.counts, method=source.method)
 
 
-def check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s: float) -> None:
+def check_numbers(
+    threads: int, runs: int | None, warmup: int | None, min_time_s: float, duration_s: float = 0.0
+) -> None:
     """Refuse numbers that mean nothing.
 
     Raises:
@@ -98,6 +103,7 @@ def check_numbers(threads: int, runs: int | None, warmup: int | None, min_time_s
         "runs": (runs, runs is None or runs >= 1, "at least 1"),
         "warmup": (warmup, warmup is None or warmup >= 0, "0 or more"),
         "min_time_s": (min_time_s, math.isfinite(min_time_s) and min_time_s > 0, "more than 0 seconds"),
+        "duration_s": (duration_s, math.isfinite(duration_s) and duration_s >= 0, "0 (not sustained) or more seconds"),
     }
     for name, (value, fine, expected) in checks.items():
         if not fine:

@@ -42,6 +42,7 @@ def make_profile(measured: dict[str, Any], threads: int, energy: dict[str, Any] 
         "first_run_ms": measured["first_run_ms"],
         "warmup_ms": measured["warmup_ms"],
         "latency_ms": summarize(runs_ms),
+        "series": measured.get("series") or None,
         "peak_memory_bytes": measured["peak_memory_bytes"],
         "memory_before_load_bytes": measured["memory_before_load_bytes"],
         "energy": None if isinstance(energy, str) else energy,

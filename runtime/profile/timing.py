@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 Run = Callable[[], object]
 Clock = Callable[[], int]
@@ -18,16 +19,50 @@ _MOST_WARMUP_NS = 3_000_000_000
 _LEAST_RUNS, _MOST_RUNS = 20, 10_000
 _MOST_NS = 60_000_000_000
 _MOST_GLANCES = 20
+_STRETCH_NS, _MOST_POINTS = 1_000_000_000, 600
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stretch of a sustained measurement: when it ended, the median of its runs, and the machine then."""
+
+    at_s: float
+    median_ms: float
+    glance: Any
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to measure: ``runs``, or for ``min_time_s``; ``duration_s`` above 0 goes over both."""
+
+    runs: int | None
+    min_time_s: float
+    duration_s: float
+
+    def part(self, done: int, passed_ns: int) -> float:
+        """How much is done; 1 and more ends it."""
+        if self.duration_s > 0:
+            return passed_ns / (self.duration_s * 1e9)
+        if self.runs:
+            return done / self.runs
+        if done >= _MOST_RUNS or passed_ns >= _MOST_NS:
+            return 1.0
+        return min(done / _LEAST_RUNS, passed_ns / min(int(self.min_time_s * 1e9), _MOST_NS))
 
 
 @dataclass
 class Timings:
-    """Durations in nanoseconds, in the order of measurement. ``stable``: the warm-up ended because nothing changed any more."""
+    """Durations in nanoseconds, in the order of measurement. ``stable``: the warm-up ended because nothing changed any more.
+
+    ``count``: warm runs in all; of a sustained measurement the first 10,000 are in ``runs_ns``, and ``series`` has a point about every second.
+    """
 
     first_ns: int = 0
     warmup_ns: list[int] = field(default_factory=list)
     runs_ns: list[int] = field(default_factory=list)
     stable: bool = True
+    count: int = 0
+    series: list[Point] = field(default_factory=list)
 
 
 def measure(
@@ -36,8 +71,9 @@ def measure(
     runs: int | None = None,
     warmup: int | None = None,
     min_time_s: float = DEFAULT_MIN_TIME_S,
+    duration_s: float = 0.0,
     clock: Clock = time.perf_counter_ns,
-    glance: Callable[[], None] = lambda: None,
+    glance: Callable[[], Any] = lambda: None,
     tell: Callable[[str, int, int | None], None] = lambda task, done, total: None,
 ) -> Timings:
     """Time a function.
@@ -48,8 +84,9 @@ def measure(
         warmup: so many runs before them; None: until the median of five runs is within 5 % of the five before, or three
             seconds have passed.
         min_time_s: see ``runs``.
+        duration_s: above 0: sustained, for so long whatever the others say.
         clock: nanoseconds.
-        glance: called some twenty times between runs, to look at the machine.
+        glance: called some twenty times between runs, and for each point of a sustained measurement, to look at the machine.
         tell: progress.
     """
     timings = Timings(first_ns=_time(run, clock))
@@ -58,7 +95,7 @@ def measure(
     collects = gc.isenabled()
     gc.disable()
     try:
-        _warm_runs(run, runs, min_time_s, clock, timings.runs_ns, glance, tell)
+        _warm_runs(run, Length(runs, min_time_s, duration_s), clock, timings, glance, tell)
     finally:
         if collects:
             gc.enable()
@@ -93,23 +130,44 @@ def _settled(durations: Sequence[int]) -> bool:
 
 def _warm_runs(
     run: Run,
-    count: int | None,
-    min_time_s: float,
+    length: Length,
     clock: Clock,
-    durations: list[int],
-    glance: Callable[[], None],
+    timings: Timings,
+    glance: Callable[[], Any],
     tell: Callable[[str, int, int | None], None],
 ) -> None:
     start = clock()
-    wanted_ns = min(int(min_time_s * 1e9), _MOST_NS)
+    stretch = _Stretch(max(_STRETCH_NS, int(length.duration_s * 1e9) // _MOST_POINTS))
     glances = 0
     while True:
-        done, passed = len(durations), clock() - start
-        part = done / count if count else min(done / _LEAST_RUNS, passed / wanted_ns)
+        passed = clock() - start
+        part = length.part(timings.count, passed)
         if glances <= part * _MOST_GLANCES:
             glances = int(part * _MOST_GLANCES) + 1
             glance()
-            tell("measure", done, count)
-        if part >= 1 or (not count and (done >= _MOST_RUNS or passed >= _MOST_NS)):
+            tell("measure", timings.count, length.runs)
+        if part >= 1:
             return
-        durations.append(_time(run, clock))
+        duration = _time(run, clock)
+        timings.count += 1
+        if length.duration_s <= 0 or timings.count <= _MOST_RUNS:
+            timings.runs_ns.append(duration)
+        if length.duration_s > 0 and stretch.ended(duration, clock() - start):
+            timings.series.append(Point(stretch.began / 1e9, stretch.median_ns / 1e6, glance()))
+
+
+class _Stretch:
+    """The runs since the last point; ``began`` is when the present stretch did, in ns since the first run."""
+
+    def __init__(self, length_ns: int) -> None:
+        self._length_ns, self._durations = length_ns, list[int]()
+        self.began, self.median_ns = 0, 0.0
+
+    def ended(self, duration_ns: int, now_ns: int) -> bool:
+        self._durations.append(duration_ns)
+        if now_ns - self.began < self._length_ns:
+            return False
+        self.median_ns = median(self._durations)
+        self._durations.clear()
+        self.began = now_ns
+        return True

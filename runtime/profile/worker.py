@@ -30,7 +30,7 @@ from edgewise.runtime.profile.machine import (
     peak_memory_bytes,
 )
 from edgewise.runtime.profile.samples import samples_of
-from edgewise.runtime.profile.timing import Timings, measure
+from edgewise.runtime.profile.timing import Point, Timings, measure
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -38,7 +38,9 @@ _MOST_LAYER_RUNS = 50
 
 
 def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Carry out an order: ``path``, ``function``, ``threads``, ``runs``, ``warmup``, ``min_time_s``, ``per_layer``, ``samples`` (a file or None).
+    """Carry out an order.
+
+    Its keys: ``path``, ``function``, ``threads``, ``runs``, ``warmup``, ``min_time_s``, ``duration_s``, ``per_layer``, ``samples`` (a file or None).
 
     Raises:
         EdgewiseError: the bundle cannot be loaded or run.
@@ -54,10 +56,11 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
     window: list[float] = []
 
-    def look() -> None:
+    def look() -> Glance:
         window.append(time.monotonic())
         glances.append(glance())
         cpu_s.append(time.process_time())
+        return glances[-1]
 
     timings = _measure(model, samples, order, look, tell)
     peak_bytes = peak_memory_bytes()
@@ -71,6 +74,8 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         "warmup_ms": [ns / 1e6 for ns in timings.warmup_ns],
         "runs_ms": [ns / 1e6 for ns in timings.runs_ns],
         "stable": timings.stable,
+        "count": timings.count,
+        "series": [_point(point) for point in timings.series],
         "own_cpu_s": cpu_s[-1] - cpu_s[0],
         "glances": [vars(moment) for moment in glances],
         "memory_before_load_bytes": before_bytes,
@@ -85,7 +90,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
 
 def _measure(
-    model: Model, samples: list[dict[str, np.ndarray]], order: dict[str, Any], look: Callable[[], None], tell: Tell
+    model: Model, samples: list[dict[str, np.ndarray]], order: dict[str, Any], look: Callable[[], Glance], tell: Tell
 ) -> Timings:
     turn = cycle(samples)
     return measure(
@@ -93,9 +98,21 @@ def _measure(
         runs=order["runs"],
         warmup=order["warmup"],
         min_time_s=order["min_time_s"],
+        duration_s=order["duration_s"],
         glance=look,
         tell=lambda task, done, total: tell({"progress": [task, done, total]}),
     )
+
+
+def _point(point: Point) -> dict[str, Any]:
+    """As the agent tells it."""
+    moment = point.glance
+    return {
+        "at_s": point.at_s,
+        "median_ms": point.median_ms,
+        "clock_mhz": moment.clock_mhz,
+        "temperature_c": moment.temperature_c,
+    }
 
 
 def _layers(order: dict[str, Any], samples: list[dict[str, np.ndarray]], tell: Tell) -> list[dict[str, Any]]:

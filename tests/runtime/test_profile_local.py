@@ -146,7 +146,7 @@ def test_what_libraries_print_does_not_get_into_the_answer(make_bundle, capfd, m
     import io
 
     order = {
-        "path": str(make_bundle()), "function": None, "threads": 1, "runs": 1, "warmup": 0, "min_time_s": 1, "per_layer": False,
+        "path": str(make_bundle()), "function": None, "threads": 1, "runs": 1, "warmup": 0, "min_time_s": 1, "duration_s": 0.0, "per_layer": False,
         "samples": None,
     }  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))

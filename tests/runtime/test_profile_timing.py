@@ -100,3 +100,23 @@ def test_garbage_is_not_collected_while_measuring_and_is_again_after():
     with pytest.raises(KeyError):
         measure(fail, runs=9, warmup=0)
     assert gc.isenabled()
+
+
+def test_a_sustained_measurement_has_a_point_about_every_second():
+    fake = Fake(itertools.chain([5, 5], itertools.repeat(100_000_000, 20), itertools.repeat(150_000_000)))
+    timings = measure(fake.run, runs=3, warmup=1, duration_s=4.0, clock=fake.clock, glance=lambda: "seen")
+    assert timings.count == 34  # twenty in two seconds, then fourteen until four have passed
+    assert [(round(point.at_s, 2), point.median_ms) for point in timings.series] == [
+        (1, 100),
+        (2, 100),
+        (3.05, 150),
+        (4.1, 150),
+    ]
+    assert {point.glance for point in timings.series} == {"seen"}
+    assert len(timings.runs_ns) == timings.count
+
+
+def test_a_long_one_keeps_ten_thousand_runs_and_six_hundred_points():
+    fake = constant(50_000_000)
+    timings = measure(fake.run, warmup=0, duration_s=1200.0, clock=fake.clock)
+    assert (timings.count, len(timings.runs_ns), len(timings.series)) == (24_000, 10_000, 600)

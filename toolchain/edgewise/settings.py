@@ -94,7 +94,10 @@ class VerifySettings:
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median."""
+    """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median.
+
+    ``duration_s`` above 0: sustained, for so many seconds.
+    """
 
     device: str = "local"
     function: str | None = None
@@ -103,6 +106,7 @@ class ProfileSettings:
     runs: int | None = None
     warmup: int | None = None
     max_latency_ms: float | None = None
+    duration_s: float = 0.0
 
 
 @dataclass(frozen=True)

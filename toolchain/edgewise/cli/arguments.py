@@ -34,6 +34,20 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
     return made
 
 
+def whole_numbers(text: str | None, option: str) -> list[int]:
+    """Numbers from 1 up, with commas between.
+
+    Raises:
+        ToolchainError: something else.
+    """
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ToolchainError(
+            "cannot read an option", where=f"{option} {text}", expected="numbers from 1 up, with commas between", fix=f"Write it as {option} 1,2,4"
+        )  # fmt: skip
+    return [int(part) for part in parts]
+
+
 def keep(result: dict[str, Any], path: str | None) -> dict[str, Any]:
     """The result, written to a file as well if one is named."""
     if path is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgewise.cli import options as o
-from edgewise.cli.arguments import keep
+from edgewise.cli.arguments import keep, whole_numbers
 from edgewise.cli.show import show_pair, show_profile
 from edgewise.cli.work import perform
 from edgewise.runtime.progress import Progress
@@ -28,6 +28,15 @@ Runs = Annotated[
 ]
 Warmup = Annotated[int | None, typer.Option("--warmup", metavar="N", min=0, help="Runs to throw away first.")]
 
+Duration = Annotated[
+    float,
+    typer.Option("--duration", metavar="S", min=0, help="Measure for so many seconds: latency over time, for heat."),
+]
+ThreadSweep = Annotated[
+    str | None,
+    typer.Option("--thread-sweep", metavar="N,N,…", help="Measure with each of these numbers of threads too."),
+]
+
 
 def run(
     bundle: o.BundlePath,
@@ -40,6 +49,8 @@ def run(
     runs: Runs = None,
     warmup: Warmup = None,
     max_latency_ms: o.MaxLatency = None,
+    duration: Duration = 0.0,
+    thread_sweep: ThreadSweep = None,
     output: o.ResultFile = None,
     as_json: o.Json = False,
 ) -> None:
@@ -53,15 +64,19 @@ def run(
             "per_layer": per_layer,
             "warmup": warmup,
             "max_latency_ms": max_latency_ms,
+            "duration": duration or None,
+            "thread_sweep": thread_sweep,
         }
         pair = partial(profile_two, bundle, other, threads=threads, rounds=runs, alone=options)
         perform(lambda progress: keep(pair(progress=progress), output), show_pair, as_json=as_json)
         return
 
+    counts = whole_numbers(thread_sweep, "--thread-sweep")
+
     def verb(progress: Progress) -> dict[str, Any]:
         result = profile(
             bundle, device=device, function=function, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
-            max_latency_ms=max_latency_ms, progress=progress,
+            max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, progress=progress,
         )  # fmt: skip
         return keep(result, output)
 

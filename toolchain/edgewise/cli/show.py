@@ -124,6 +124,8 @@ def show_profile(result: Result, console: Console) -> None:
         parity_rows((result.get("parity") or {}).get("outputs", [])),
         right=5,
     )
+    counts = [(entry["threads"], milliseconds(entry["median_ms"])) for entry in result.get("thread_sweep", [])]
+    table(console, "By number of threads", ("threads", "median"), counts, right=1)
     table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
     _warnings(console, result["warnings"])
 

@@ -110,6 +110,24 @@ def runs(values: Sequence[float], *, label: str, width: float = 560, height: flo
     return _svg(width, height, label, shapes)
 
 
+def over_time(
+    seconds: Sequence[float], values: Sequence[float], *, label: str, width: float = 560, height: float = 210
+) -> Markup:
+    """Values in ms at moments of a long measurement, from zero up: what heat does to a device."""
+    x = Axis(0, max(*seconds, 1.0), _LEFT, width - _RIGHT)
+    y = Axis(0, 1.2 * max(values), height - _BOTTOM, 8)
+    shapes = []
+    for tick in y.ticks(3):
+        shapes += [
+            _line("grid", x.start, y.at(tick), x.end, y.at(tick)),
+            _text("tick", x.start - 6, y.at(tick) + 4, _short(tick), anchor="end"),
+        ]
+    for second, value in zip(seconds, values, strict=True):
+        shapes.append(Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="1.8"/>').format(x.at(second), y.at(value)))
+    shapes += _x_axis(x, height, "s")
+    return _svg(width, height, label, shapes)
+
+
 @dataclass(frozen=True)
 class Point:
     """A bundle on the Pareto plot: lower ``x`` is better; ``kind`` chooses the colour."""

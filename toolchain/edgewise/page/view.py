@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from edgewise import numbers
 from edgewise.page.collect import Collection, Entry
-from edgewise.page.svg import Point, histogram, pareto, runs
+from edgewise.page.svg import Point, histogram, over_time, pareto, runs
 
 _MOST_LAYERS = 24
 
@@ -213,6 +213,15 @@ def runs_chart(entry: Entry) -> Markup:
     """The warm runs in order."""
     samples = (entry.profile or {})["latency_ms"]["samples"]
     return runs(samples, label=f"Latency of {len(samples)} warm runs in the order of measurement")
+
+
+def series_chart(entry: Entry) -> Markup:
+    """The medians of a sustained measurement over time."""
+    series = (entry.profile or {})["series"]
+    values = [point["median_ms"] for point in series]
+    seconds = series[-1]["at_s"]
+    label = f"Median latency over {seconds:.0f} s: {values[0]:.3f} ms at first, {values[-1]:.3f} ms at last"
+    return over_time([point["at_s"] for point in series], values, label=label)
 
 
 def trade_off(found: Collection) -> Markup | None:

@@ -37,6 +37,7 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         threads=settings.threads,
         runs=settings.runs,
         warmup=settings.warmup,
+        duration_s=settings.duration_s,
         per_layer=settings.per_layer,
         progress=progress,
     )
@@ -45,13 +46,18 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
 
 def _elsewhere(path: Path, settings: ProfileSettings, address: Address, progress: Progress) -> dict[str, Any]:
     from edgewise.runtime.devices.remote import profile_remote
+    from edgewise.runtime.profile.local import check_numbers
+    from edgewise.runtime.profile.timing import DEFAULT_MIN_TIME_S
 
     if settings.function:
         raise ToolchainError(
             "cannot measure a function on another device", where=f"--device {settings.device}, --function {settings.function}",
             found="an engine with several functions", expected="the network itself", fix="Leave --function out, or measure on the device",
         )  # fmt: skip
-    order = Order(threads=settings.threads, runs=settings.runs, warmup=settings.warmup, per_layer=settings.per_layer)
+    check_numbers(settings.threads, settings.runs, settings.warmup, DEFAULT_MIN_TIME_S, settings.duration_s)
+    order = Order(
+        threads=settings.threads, runs=settings.runs, warmup=settings.warmup, duration_s=settings.duration_s, per_layer=settings.per_layer
+    )  # fmt: skip
     result, parities = profile_remote(path, address, order, progress)
     threshold = source_threshold(VerifySettings(), provenance_of(open_bundle(path).manifest))
     return {**result, "parity": judge(parities, threshold, f"{path} on {address.text}") if parities else None}

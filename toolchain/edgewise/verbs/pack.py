@@ -32,7 +32,9 @@ PACKED = (
 )
 _HEADERS = ("edgewise.h", "edgewise.hpp", "edgewise_image.h")
 _EXAMPLE = "example.c"
-_ISA_AT = 12  # docs/native-format.md
+# docs/native-format.md: where the header has the instruction set, and what the numbers from 1 and from 16 are levels of.
+_ISA_AT, _LEVELS_PER_FAMILY = 12, 16
+_FAMILIES = {0: "x86_64", 1: "aarch64"}
 
 
 def pack(
@@ -105,9 +107,10 @@ def _engine_for(bundle: Bundle, triple: str) -> Path:
     file = model_file(bundle)
     with file.open("rb") as stream:
         (level,) = struct.unpack_from("<I", stream.read(_ISA_AT + 4).ljust(_ISA_AT + 4, b"\0"), _ISA_AT)
-    if level and not triple.startswith("x86_64"):
+    family = _FAMILIES.get(level // _LEVELS_PER_FAMILY, "another processor") if level else ""
+    if not triple.startswith(family):
         raise ToolchainError(
-            "the engine is for another processor", where=str(bundle.path), found="an engine for x86-64 with AVX2 or more",
+            "the engine is for another processor", where=str(bundle.path), found=f"an engine for {family}, level {level}",
             expected=f"one that runs on {triple}", fix="Build the bundle again with --device for that device's processor, or --device generic",
         )  # fmt: skip
     return file

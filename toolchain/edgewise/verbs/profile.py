@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def profile(
     runs: int | None = None,
     warmup: int | None = None,
     max_latency_ms: float | None = None,
+    duration_s: float = 0.0,
+    thread_sweep: Sequence[int] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure a bundle on this machine or another device.
@@ -38,6 +41,8 @@ def profile(
         runs: how many runs to time; None lets the time decide.
         warmup: how many runs to throw away first.
         max_latency_ms: the gate on the median.
+        duration_s: above 0: sustained, for so many seconds; ``series`` then has a point about every second.
+        thread_sweep: measure with each of these numbers of threads too: ``thread_sweep`` in the result has their medians.
         progress: told how far the work is.
 
     Returns:
@@ -48,9 +53,18 @@ def profile(
         DeviceError: the device cannot be reached, or cannot run it.
         GateError: the median is above the limit, or the outputs on another device do not agree with the reference.
     """
-    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms)
+    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms, duration_s)
     result = profile_stage(Path(bundle), settings, progress=progress)
+    if thread_sweep:
+        result["thread_sweep"] = [_with_threads(Path(bundle), settings, count, progress) for count in thread_sweep]
     return require([*device_gates(result, settings), *latency_gates(result, settings, str(bundle))], result)
+
+
+def _with_threads(bundle: Path, settings: ProfileSettings, count: int, progress: Progress) -> dict[str, Any]:
+    """The median with so many threads, and its interval."""
+    progress(f"measure with {count} threads", 0, None)
+    told = profile_stage(bundle, replace(settings, threads=count, per_layer=False, duration_s=0.0))["latency_ms"]
+    return {"threads": count, "median_ms": told["median"], "median_interval_ms": told["median_interval"]}
 
 
 def profile_two(
