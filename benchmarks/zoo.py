@@ -61,15 +61,15 @@ def smallest(names: list[str]) -> tuple[str, int]:
     return best, sizes[best]
 
 
-def build(name: str) -> Any:
-    """A timm model in evaluation mode with seeded random weights, none of its scales zero."""
+def build(name: str, options: dict[str, Any] | None = None) -> Any:
+    """A timm model (with ``options`` of its own) in evaluation mode with seeded random weights, none of its scales zero."""
     import torch
 
     from edgewise.exporter.timm_arch import import_timm
 
     timm = import_timm()
     torch.manual_seed(SEED)
-    model = timm.create_model(name).eval()
+    model = timm.create_model(name, **options or {}).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if (
