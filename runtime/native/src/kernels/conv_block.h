@@ -155,6 +155,13 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     }
 }
 
+// A network's weights come from memory at each run, and the processor's own fetching ends at each page.
+template <int kOutputs>
+EW_INLINE void fetch(const ConvBlock& block, int64_t at) {
+    __builtin_prefetch(block.w + at * kOutputs * 4 + 1024);
+    __builtin_prefetch(block.index + at + 256 / kOutputs);
+}
+
 // A vector of pixels times kOutputs weights that are there already.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void spread_step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t* x,
@@ -169,7 +176,7 @@ EW_INLINE void spread_step(typename Op::Sum (&sums)[kOutputs][kVectors], const u
 
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void sparse_step(const ConvBlock& block, int64_t at, typename Op::Sum (&sums)[kOutputs][kVectors]) {
-    __builtin_prefetch(block.w + at * kOutputs * 4 + 1024);  // a network's weights come from memory at each run
+    fetch<kOutputs>(block, at);
     step<Op>(sums, block.x + block.index[at] * block.x_stride, block.w + at * kOutputs * 4);
 }
 
@@ -189,7 +196,7 @@ EW_INLINE int64_t sparse_fours(const ConvBlock& block, int64_t e, int64_t end, t
                                typename Op::Sum (&others)[kOutputs][kVectors]) {
     constexpr int64_t kEntries = 4 / kOutputs;
     for (; e + kEntries <= end; e += kEntries) {
-        if (kOutputs > 1) __builtin_prefetch(block.w + e * kOutputs * 4 + 1024);
+        if (kOutputs > 1) fetch<kOutputs>(block, e);
         const typename Op::W four = Op::load_four(block.w + e * kOutputs * 4);
         if constexpr (kOutputs == 2) {
             const typename Op::W weights[2][2] = {{Op::template spread<0>(four), Op::template spread<1>(four)},
@@ -258,7 +265,7 @@ EW_INLINE void list_sums(const ConvBlock& block, const int32_t* start, int64_t f
     if (o >= outputs) return;
     const int64_t begin = start[o / kOutputs], end = start[o / kOutputs + 1];
     if (kOutputs == 1 && Op::kSpreads > 0) {  // ahead of the list, one for a line: each fetch takes a load's place
-        for (int64_t e = begin; e < end; e += 16) __builtin_prefetch(block.w + e * 4 + 1024);
+        for (int64_t e = begin; e < end; e += 16) fetch<kOutputs>(block, e);
     }
     sparse_sums<Op>(block, begin, end, sums);
 }
