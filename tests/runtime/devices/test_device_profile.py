@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +52,25 @@ def test_the_second_profile_sends_nothing_and_starts_within_a_second(sshd: Any, 
     assert "send to the device" not in {task for task, _ in tasks}
     connected, measured = (next(at for task, at in tasks if task == wanted) for wanted in ("connect", "measure"))
     assert measured - connected < 1
+
+
+def test_an_agent_that_is_killed_is_said_so(sshd: Any, native_bundle: Any) -> None:
+    store = str(sshd.home / ".cache" / "edgewise" / "store")
+
+    def kill() -> bool:
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str((place / "exe").readlink()).startswith(store):
+                    os.kill(int(place.name), signal.SIGKILL)
+                    return True
+        return False
+
+    killer = threading.Thread(target=lambda: sshd.wait_for(kill))
+    killer.start()
+    with pytest.raises(DeviceError, match=r"the agent ended without an answer.*signal 9"):
+        edgewise.profile(native_bundle(), device=sshd.address(), duration_s=60)
+    killer.join()
+    assert edgewise.verify(native_bundle(), device=sshd.address())["parity"]["passed"]
 
 
 def test_outputs_that_differ_there_fail_the_gate(sshd: Any, native_bundle: Any) -> None:
