@@ -37,6 +37,7 @@ def profile(
     min_time_s: float = DEFAULT_MIN_TIME_S,
     duration_s: float = 0.0,
     per_layer: bool = False,
+    cold: bool = False,
     samples: Sequence[dict[str, np.ndarray]] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def profile(
         min_time_s: see ``runs``.
         duration_s: above 0: sustained, for so long; the profile then has a point about every second.
         per_layer: run a second time with the engine's own record per layer.
+        cold: start once with the bundle's files out of the page cache, in a process of its own: ``cold`` in the result.
         samples: inputs to run in turn; None: those in the bundle, or random ones.
         progress: told what is being done.
 
@@ -73,8 +75,9 @@ def profile(
             "per_layer": per_layer,
             "samples": None if samples is None else str(file),
         }
+        started = send_off({**order, "cold": True}, progress) if cold else None
         measured, energy = _with_energy(order, find_source(), progress)
-    return make_profile(measured, threads, energy)
+    return {**make_profile(measured, threads, energy), "cold": started}
 
 
 def _with_energy(order: dict[str, Any], source: Source | str, progress: Progress) -> tuple[dict[str, Any], Any]:

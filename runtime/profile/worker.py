@@ -135,6 +135,12 @@ def _pair(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     return {**take_turns(order, tell), "machine": describe_machine()}
 
 
+def _cold(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    from edgewise.runtime.profile.cold import cold_start
+
+    return cold_start(order, tell)
+
+
 def answer(job: Callable[[Tell], dict[str, Any]]) -> None:
     """Do a job and write its lines: progress, then the result or what went wrong."""
     with _private_stdout() as channel:
@@ -161,7 +167,8 @@ def _private_stdout() -> Iterator[IO[str]]:
 def main() -> None:
     """Read the order, answer."""
     order = json.loads(sys.stdin.read())
-    answer(lambda tell: _pair(order, tell) if "pair" in order else work(order, tell))
+    job = _pair if "pair" in order else _cold if "cold" in order else work
+    answer(lambda tell: job(order, tell))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgewise.runtime.profile.cold import drop_page_cache
+
 
 @pytest.mark.slow
 def test_latency_over_time_and_by_threads(cli: Any, built: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(built, tmp_path / "net.edge"))
     done = cli(
-        "profile", bundle, "--duration", "2.2", "--runs", "20", "--threads", "1", "--thread-sweep", "1,2",
+        "profile", bundle, "--duration", "2.2", "--runs", "20", "--threads", "1", "--thread-sweep", "1,2", "--cold",
         "-o", tmp_path / "net.profile.json", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -21,9 +24,11 @@ def test_latency_over_time_and_by_threads(cli: Any, built: Path, tmp_path: Path)
     assert all(point["median_ms"] > 0 for point in done.json["series"])
     assert [point["threads"] for point in done.json["thread_sweep"]] == [1, 2]
     assert all(point["median_ms"] > 0 for point in done.json["thread_sweep"])
+    cold = done.json["cold"]
+    assert cold["load_ms"] > 0 and cold["first_run_ms"] > 0 and cold["page_cache"].startswith(("dropped", "kept: "))
     assert cli("report", tmp_path).code == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Sustained, over time" in page and "By number of threads" in page
+    assert "Sustained, over time" in page and "By number of threads" in page and "cold start" in page
 
 
 @pytest.mark.parametrize("text", ["0", "1,x", "1,,2", "-1"])
@@ -31,3 +36,26 @@ def test_numbers_of_threads_that_are_none(cli: Any, built: Path, text: str) -> N
     done = cli("profile", built, "--thread-sweep", text)
     assert done.code == 2
     assert "--thread-sweep" in done.err
+
+
+def test_files_leave_the_page_cache_where_the_file_system_lets_them(tmp_path: Path) -> None:
+    """Told apart by what the system says of a byte: whether it could be had without the disk."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(1 << 20))
+    file.read_bytes()
+    told = drop_page_cache(tmp_path)
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.preadv(handle, [bytearray(1)], 0, os.RWF_NOWAIT)
+        in_memory = True
+    except BlockingIOError:
+        in_memory = False
+    finally:
+        os.close(handle)
+    assert told.startswith("kept: the file system holds on to file" if in_memory else "dropped")
+
+
+def test_a_cold_start_elsewhere_is_refused(cli: Any, built: Path) -> None:
+    done = cli("profile", built, "--cold", "--device", "ssh://nobody@127.0.0.1:1")
+    assert done.code == 2
+    assert "cannot measure a cold start on another device" in done.err

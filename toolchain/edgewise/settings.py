@@ -96,7 +96,7 @@ class VerifySettings:
 class ProfileSettings:
     """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median.
 
-    ``duration_s`` above 0: sustained, for so many seconds.
+    ``duration_s`` above 0: sustained, for so many seconds. ``cold``: a start with the page cache dropped too, on this machine.
     """
 
     device: str = "local"
@@ -107,6 +107,7 @@ class ProfileSettings:
     warmup: int | None = None
     max_latency_ms: float | None = None
     duration_s: float = 0.0
+    cold: bool = False
 
 
 @dataclass(frozen=True)

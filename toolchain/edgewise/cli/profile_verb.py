@@ -37,6 +37,10 @@ ThreadSweep = Annotated[
     typer.Option("--thread-sweep", metavar="N,N,…", help="Measure with each of these numbers of threads too."),
 ]
 
+Cold = Annotated[
+    bool, typer.Option("--cold", help="Also time a start with the bundle's files out of the page cache (this machine).")
+]
+
 
 def run(
     bundle: o.BundlePath,
@@ -51,6 +55,7 @@ def run(
     max_latency_ms: o.MaxLatency = None,
     duration: Duration = 0.0,
     thread_sweep: ThreadSweep = None,
+    cold: Cold = False,
     output: o.ResultFile = None,
     as_json: o.Json = False,
 ) -> None:
@@ -66,6 +71,7 @@ def run(
             "max_latency_ms": max_latency_ms,
             "duration": duration or None,
             "thread_sweep": thread_sweep,
+            "cold": cold,
         }
         pair = partial(profile_two, bundle, other, threads=threads, rounds=runs, alone=options)
         perform(lambda progress: keep(pair(progress=progress), output), show_pair, as_json=as_json)
@@ -76,7 +82,7 @@ def run(
     def verb(progress: Progress) -> dict[str, Any]:
         result = profile(
             bundle, device=device, function=function, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
-            max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, progress=progress,
+            max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, cold=cold, progress=progress,
         )  # fmt: skip
         return keep(result, output)
 

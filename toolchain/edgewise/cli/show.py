@@ -108,6 +108,7 @@ def show_profile(result: Result, console: Console) -> None:
             ("min / p90 / p99", " / ".join(str(milliseconds(latency[key])) for key in ("min", "p90", "p99"))),
             ("first run", milliseconds(result["first_run_ms"])),
             ("load", milliseconds(result["load_ms"])),
+            ("cold start", _cold(result.get("cold"))),
             ("peak memory", size(result["peak_memory_bytes"])),
             ("threads", result["threads"] or "all cores"),
             ("energy", _energy(result)),
@@ -128,6 +129,13 @@ def show_profile(result: Result, console: Console) -> None:
     table(console, "By number of threads", ("threads", "median"), counts, right=1)
     table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
     _warnings(console, result["warnings"])
+
+
+def _cold(start: dict[str, Any] | None) -> str | None:
+    """Load and first run, and what became of the page cache."""
+    if start is None:
+        return None
+    return f"load {milliseconds(start['load_ms'])}, first run {milliseconds(start['first_run_ms'])} (page cache {start['page_cache']})"
 
 
 def show_pair(result: Result, console: Console) -> None:

@@ -39,6 +39,7 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         warmup=settings.warmup,
         duration_s=settings.duration_s,
         per_layer=settings.per_layer,
+        cold=settings.cold,
         progress=progress,
     )
     return {**result, "bundle": identify(path)}
@@ -53,6 +54,11 @@ def _elsewhere(path: Path, settings: ProfileSettings, address: Address, progress
         raise ToolchainError(
             "cannot measure a function on another device", where=f"--device {settings.device}, --function {settings.function}",
             found="an engine with several functions", expected="the network itself", fix="Leave --function out, or measure on the device",
+        )  # fmt: skip
+    if settings.cold:
+        raise ToolchainError(
+            "cannot measure a cold start on another device", where=f"--device {settings.device}, --cold", found="a device that is reached from here",
+            expected="this machine", fix="Leave --cold out: load and first run there are of files that were just sent",
         )  # fmt: skip
     check_numbers(settings.threads, settings.runs, settings.warmup, DEFAULT_MIN_TIME_S, settings.duration_s)
     order = Order(

@@ -28,6 +28,7 @@ def profile(
     max_latency_ms: float | None = None,
     duration_s: float = 0.0,
     thread_sweep: Sequence[int] = (),
+    cold: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure a bundle on this machine or another device.
@@ -43,6 +44,7 @@ def profile(
         max_latency_ms: the gate on the median.
         duration_s: above 0: sustained, for so many seconds; ``series`` then has a point about every second.
         thread_sweep: measure with each of these numbers of threads too: ``thread_sweep`` in the result has their medians.
+        cold: time a start with the bundle's files out of the page cache as well: ``cold`` in the result.
         progress: told how far the work is.
 
     Returns:
@@ -53,7 +55,7 @@ def profile(
         DeviceError: the device cannot be reached, or cannot run it.
         GateError: the median is above the limit, or the outputs on another device do not agree with the reference.
     """
-    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms, duration_s)
+    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms, duration_s, cold)
     result = profile_stage(Path(bundle), settings, progress=progress)
     if thread_sweep:
         result["thread_sweep"] = [_with_threads(Path(bundle), settings, count, progress) for count in thread_sweep]
@@ -63,7 +65,9 @@ def profile(
 def _with_threads(bundle: Path, settings: ProfileSettings, count: int, progress: Progress) -> dict[str, Any]:
     """The median with so many threads, and its interval."""
     progress(f"measure with {count} threads", 0, None)
-    told = profile_stage(bundle, replace(settings, threads=count, per_layer=False, duration_s=0.0))["latency_ms"]
+    told = profile_stage(bundle, replace(settings, threads=count, per_layer=False, duration_s=0.0, cold=False))[
+        "latency_ms"
+    ]
     return {"threads": count, "median_ms": told["median"], "median_interval_ms": told["median_interval"]}
 
 
