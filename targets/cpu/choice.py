@@ -34,7 +34,7 @@ _TIMED_SIZE = 64  # of every dim that depends on the inputs
 def build(target: Target, request: BuildRequest) -> BuildResult:
     """Build the engine that ``options.engine`` asks for.
 
-    ``native``, the default on x86-64: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
+    ``native``, the default: libedgewise, and ONNX Runtime where it does not take the network, with a note that names the node.
     ``auto``: both are built and timed on this machine, and the faster one is kept. Who sets an option of ONNX Runtime's own and
     names no engine gets ONNX Runtime.
 
@@ -63,12 +63,8 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
 
 
 def _default(request: BuildRequest) -> str:
-    """The engine when none is named; what was measured has no say, so that the same network gives the same bundle.
-
-    Beyond x86-64 libedgewise's kernels have run in an emulator alone.
-    """
-    emulated = request.device.facts.get("arch") != "x86_64"
-    return "onnxruntime" if emulated or any(request.options.get(name) is not None for name in ORT_OPTIONS) else "native"
+    """The engine when none is named; what was measured has no say, so that the same network gives the same bundle."""
+    return "onnxruntime" if any(request.options.get(name) is not None for name in ORT_OPTIONS) else "native"
 
 
 def _faster(target: Target, request: BuildRequest, ort_request: BuildRequest) -> BuildResult:

@@ -36,10 +36,10 @@ _NOT_RUN = {
 
 
 class CpuTarget:
-    """libedgewise on x86-64; ONNX Runtime for networks that it does not take, and on 64-bit ARM."""
+    """libedgewise on x86-64 and 64-bit ARM; ONNX Runtime for networks that it does not take."""
 
     name = "cpu"
-    summary = "processors: libedgewise on x86-64, ONNX Runtime on 64-bit ARM"
+    summary = "processors: libedgewise on x86-64 and 64-bit ARM"
     min_opset = 11
     schemes: tuple[str, ...] = (
         "int8", "w8a8", "w4a8", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",

@@ -46,8 +46,9 @@ EW_INLINE void fill_piece(const ConvPiece& piece, const uint8_t* x, int64_t step
 
 template <bool kShifts>
 EW_INLINE const ConvPiece* fill_sixteen(const ConvTile& tile, const ConvPiece* piece, const uint8_t* x, int64_t count, uint8_t* to) {
-    if (piece->lanes == 0xffff && tile.step == 1) {
-        for (int i = 0; i < 4; ++i) Pixels<kShifts>::copy_four(x + piece->from + i * 16, to + i * 16);
+    if (piece->lanes == (1 << count) - 1 && tile.step == 1) {
+        const uint8_t* from = x + piece->from;
+        for (int64_t i = 0; i < count; i += 4) Pixels<kShifts>::copy_four(from + i * 4, to + i * 4);
         return piece + 1;
     }
     const uint32x4_t fill = Pixels<kShifts>::shifted(vdupq_n_u32(tile.fill));

@@ -166,15 +166,11 @@ def test_what_the_native_engine_does_not_take_goes_to_onnx_runtime_with_the_reas
         compile_model(model, Isa.AVX2)
 
 
-def test_other_architectures_get_onnx_runtime_unless_asked(small_graph: SmallGraph, make_bundle: Any) -> None:
-    """libedgewise runs there, by its generic kernels."""
-    kinds = {"default": {}, "asked": {"engine": "native"}}
-    model = small_graph("conv_net")
-    built = {
-        name: make_bundle(TARGET, model, device="raspberrypi5", options=options, name=name)[1].kind
-        for name, options in kinds.items()
-    }
-    assert built == {"default": "onnxruntime", "asked": "native"}
+@pytest.mark.parametrize("device", ["raspberrypi5", "pixel-9"])
+def test_an_engine_for_arm_opens_where_it_is_built(small_graph: SmallGraph, make_bundle: Any, device: str) -> None:
+    bundle, result = make_bundle(TARGET, small_graph("conv_net"), device=device)
+    assert result.kind == "native"
+    assert isinstance(TARGET.executor(bundle), Executor)
 
 
 def test_it_is_the_default_unless_an_option_of_onnx_runtime_is_set(small_graph: SmallGraph, make_bundle: Any) -> None:
