@@ -49,6 +49,7 @@ def _forgotten(file: Path) -> bool:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         os.preadv(handle, [bytearray(1)], 0, os.RWF_NOWAIT)
     except BlockingIOError:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)  # asking may have begun to read ahead
         return True
     except OSError:
         return False
