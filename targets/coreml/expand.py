@@ -15,4 +15,4 @@ def is_defined(domain: str, op: str, opset: int) -> bool:
 
 def expand(model: ir.Model) -> ir.Model:
     """The model with such nodes (``Attention``, ``RotaryEmbedding``, ``AffineGrid``, …) written out; itself when it has none."""
-    return definitions.expand(model, lambda domain, op: (domain, op) in table())
+    return definitions.expand(model, lambda node: (node.domain, node.op_type) in table())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewise.targets.cpu.native.attention import find
 from edgewise.targets.cpu.native.builder import Builder
+from edgewise.targets.cpu.native.constants import evaluated
 from edgewise.targets.cpu.native.context import Context
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.attention import attention
@@ -66,7 +67,8 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
     try:
         ready = prepare(model)
     except Refusal as error:
-        raise NotTakenError("", "", str(error)) from error
+        node = error.node
+        raise NotTakenError(node.name or "" if node else "", op_name(node) if node else "", str(error)) from error
     ctx = Context(Builder(isa), brain=brain)
     ctx.matches = find(ready.graph)
     inside = {node for match in ctx.matches.values() for node in match.nodes}
@@ -83,6 +85,8 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
 
 def _lower(ctx: Context, node: ir.Node) -> None:
     ctx.builder.name = node.name or node.op_type
+    if evaluated(node, ctx):
+        return
     function = lowering(node)
     if function is None:
         raise NotTakenError(node.name or "", op_name(node), "libedgewise has no operator for it")

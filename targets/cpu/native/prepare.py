@@ -10,7 +10,7 @@ from onnxscript import optimizer
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
-from edgewise.targets.definitions import expand
+from edgewise.targets.definitions import DefinitionError, write_out
 from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
@@ -28,11 +28,12 @@ def prepare(model: ir.Model) -> ir.Model:
     """
     opset = model.opset_imports.get("", _FIRST_OPSET)
     ready = model.clone() if opset >= _FIRST_OPSET else _upgraded(model, opset)
-    ready = _expanded(ready)
-    for node, name in zip(ready.graph, node_names(ready.graph), strict=True):
-        node.name = name
+    _name(ready)
     with without_warnings("onnxscript", "onnx_ir"):
         _fold(ready)
+        while _written_out(ready):  # after folding, for what a definition computes of constants is folded as a whole
+            _fold(ready)
+    _name(ready)
     rewrite(ready.graph)
     passes.RemoveUnusedNodesPass()(ready)
     passes.TopologicalSortPass()(ready)
@@ -47,12 +48,16 @@ def _upgraded(model: ir.Model, opset: int) -> ir.Model:
         raise Refusal(f"opset {opset}, which ONNX cannot convert to {_FIRST_OPSET} ({why})") from error
 
 
-def _expanded(model: ir.Model) -> ir.Model:
+def _name(model: ir.Model) -> None:
+    for node, name in zip(model.graph, node_names(model.graph), strict=True):
+        node.name = name
+
+
+def _written_out(model: ir.Model) -> bool:
     try:
-        return expand(model, has_operator)
-    except RuntimeError as error:
-        why = " ".join(str(error).split()).rpartition("failed: ")[2]  # not where ONNX was compiled
-        raise Refusal(f"an operator that ONNX's inliner cannot write out ({why})") from error
+        return write_out(model, has_operator)
+    except DefinitionError as error:
+        raise Refusal(str(error)) from error
 
 
 def _fold(model: ir.Model) -> None:

@@ -54,6 +54,8 @@ _BINARY = [
     "And",
     "Or",
     "Mod",
+    "Sum",
+    "Xor",
 ]
 _REDUCTIONS = [
     "ReduceSum",
@@ -86,6 +88,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Expand": elementwise.expand,
     "Flatten": movement.flatten,
     "Gather": movement.gather,
+    "GatherElements": movement.gather_elements,
     "Gemm": linear.gemm,
     "GlobalAveragePool": spatial.global_pool,
     "GlobalMaxPool": spatial.global_pool,
@@ -98,7 +101,9 @@ LOWERINGS: dict[str, Lowering] = {
     "MaxPool": spatial.pool,
     "Not": elementwise.logical_not,
     "Pad": spatial.pad,
+    "RMSNormalization": norm.layer_normalization,
     "QuantizeLinear": quantized.quantize,
+    "Range": scan.range_,
     "Reshape": movement.reshape,
     "Resize": spatial.resize,
     "Shape": elementwise.shape,
@@ -108,6 +113,7 @@ LOWERINGS: dict[str, Lowering] = {
     "SpaceToDepth": spatial.space_to_depth,
     "Split": movement.split,
     "Squeeze": movement.squeeze,
+    "Tile": movement.tile,
     "TopK": scan.topk,
     "Transpose": movement.transpose,
     "Unsqueeze": movement.unsqueeze,
@@ -117,13 +123,18 @@ LOWERINGS: dict[str, Lowering] = {
 _PRIVATE: dict[str, Lowering] = {"Silu": elementwise.unary}
 
 
-def has_operator(domain: str, op: str) -> bool:
-    """Whether an operator is lowered as it is."""
-    return domain in ("", "ai.onnx") and op in LOWERINGS
+def has_operator(node: ir.Node) -> bool:
+    """Whether a node is lowered as it is; else ONNX's own definition of it may be, if there is one."""
+    outputs = [output for output in node.outputs[1:] if output.uses() or output.is_graph_output()]
+    return _is_listed(node) and not (outputs and node.op_type == "LayerNormalization")
+
+
+def _is_listed(node: ir.Node) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in LOWERINGS
 
 
 def lowering(node: ir.Node) -> Lowering | None:
     """The function for a node, or None when there is none."""
     if node.domain == PRIVATE:
         return _PRIVATE.get(node.op_type)
-    return LOWERINGS[node.op_type] if has_operator(node.domain, node.op_type) else None
+    return LOWERINGS[node.op_type] if _is_listed(node) else None

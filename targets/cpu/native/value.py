@@ -11,11 +11,21 @@ from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.plan import Dim, DType, Tensor, dim
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgewise.targets.cpu.native.coded import Coded
 
 
 class Refusal(Exception):  # noqa: N818
-    """The native engine does not take a node; the text says why. Becomes a note or an error with the node's name."""
+    """The native engine does not take a node; the text says why. Becomes a note or an error with the node's name.
+
+    Attributes:
+        node: where it is not the one that is being lowered.
+    """
+
+    def __init__(self, reason: str, node: ir.Node | None = None) -> None:
+        super().__init__(reason)
+        self.node = node
 
 
 @dataclass(frozen=True)

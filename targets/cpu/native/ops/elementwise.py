@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BINARY = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Equal": "equal", "Less": "less",
-    "Greater": "greater", "LessOrEqual": "lessequal", "GreaterOrEqual": "greaterequal", "And": "and", "Or": "or", "Xor": "xor", "Mod": "mod",
+    "Greater": "greater", "LessOrEqual": "lessequal", "GreaterOrEqual": "greaterequal", "And": "and", "Or": "or", "Xor": "xor", "Mod": "mod", "Sum": "add",
 }  # fmt: skip
 _COMPARISONS = {"equal", "less", "greater", "lessequal", "greaterequal", "and", "or", "xor"}
 _IN_BYTES = {"add", "mul"}
@@ -66,11 +66,9 @@ def logical_not(node: ir.Node, ctx: Context) -> None:
 
 
 def binary(node: ir.Node, ctx: Context) -> None:
-    """A function of two values (Max and Min: of any number)."""
+    """A function of two values (Max, Min and Sum: of any number)."""
     values = [ctx.input(node, index) for index in range(len(node.inputs))]
     name = _BINARY[node.op_type]
-    if name == "mod" and attribute_int(node, "fmod", 0):
-        raise Refusal("Mod with fmod")
     if all(value.sizes is not None for value in values) and name in _ON_SIZES:
         ctx.give(node, _on_sizes(name, values))
         return
@@ -115,11 +113,14 @@ def _pair(node: ir.Node, name: str, a: Value, b: Value, ctx: Context, *, last: b
     if last and name in _IN_BYTES and (in_bytes := _bytes(node, name, a, b, ctx)) is not None:
         return in_bytes
     a, b = (known(ctx.builder.real(value), ctx) for value in (a, b))
+    if name == "pow" and a.dtype is DType.F32 and b.dtype in (DType.S64, DType.S32):
+        b = as_dtype(b, DType.F32, ctx)
     if a.dtype is not b.dtype:
         raise Refusal(f"{numpy_name(a.dtype)} with {numpy_name(b.dtype)}")
     found = broadcast(ctx, [a, b])
     dtype = DType.BOOL if name in _COMPARISONS else a.dtype
-    made = _emitted(ctx, found, name, dtype)
+    fmod = 1 if name == "mod" and attribute_int(node, "fmod", 0) else None
+    made = _emitted(ctx, found, name, dtype, fmod=fmod)
     return Value(found.form, made)
 
 
@@ -132,13 +133,13 @@ def known(value: Value, ctx: Context) -> Value:
     return replace(value, tensor=tensor, sizes=None)
 
 
-def _emitted(ctx: Context, found: Broadcast, name: str, dtype: DType) -> Tensor:
+def _emitted(ctx: Context, found: Broadcast, name: str, dtype: DType, fmod: int | None = None) -> Tensor:
     views = [
         ctx.builder.view(_operand(ctx, value), part, layout=Layout.PLAIN)
         for value, part in zip(found.values, found.parts, strict=True)
     ]
     made = ctx.builder.new(dtype, found.dims)
-    ctx.builder.emit("binary", views, [made], function=name)
+    ctx.builder.emit("binary", views, [made], function=name, fmod=fmod)
     return made
 
 
@@ -264,16 +265,18 @@ def cast(node: ir.Node, ctx: Context) -> None:
     if value.sizes is not None and wanted in (DType.S64, DType.S32):
         ctx.give(node, value)
         return
-    value = ctx.builder.real(known(value, ctx))
+    ctx.give(node, as_dtype(ctx.builder.real(known(value, ctx)), wanted, ctx))
+
+
+def as_dtype(value: Value, wanted: DType, ctx: Context) -> Value:
+    """A real value's elements in another dtype."""
     if value.array is not None:
-        ctx.give(node, constant_value(value.array.astype(numpy_name(wanted))))
-        return
+        return constant_value(value.array.astype(numpy_name(wanted)))
     if value.dtype is wanted:
-        ctx.give(node, value)
-        return
+        return value
     given = tensor_of(value)
     made = ctx.builder.converted("cast", given, wanted, given.dims, Layout.PLAIN)
-    ctx.give(node, replace(value, tensor=made, sizes=None))
+    return replace(value, tensor=made, sizes=None)
 
 
 def shape(node: ir.Node, ctx: Context) -> None:

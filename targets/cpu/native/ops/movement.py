@@ -364,5 +364,28 @@ def _gather_rows(node: ir.Node, value: Value, indices: Value, axis: int, ctx: Co
     ctx.give(node, Value(Form.plain(dims), made, quant=rounding))
 
 
+def gather_elements(node: ir.Node, ctx: Context) -> None:
+    """For each index the element of the same place but on one axis."""
+    builder = ctx.builder
+    value, indices = builder.plain(builder.real(ctx.input(node, 0))), builder.plain(ctx.input(node, 1))
+    axis = value.axis(attribute_int(node, "axis", 0))
+    given, index = builder.view(_tensor(value, ctx), value.dims), builder.view(_tensor(indices, ctx), indices.dims)
+    made = builder.new(given.dtype, indices.dims)
+    builder.emit("gather_elements", [given, index], [made], axis=axis)
+    ctx.give(node, Value(Form.plain(indices.dims), made))
+
+
+def tile(node: ir.Node, ctx: Context) -> None:
+    """Whole values side by side along every axis."""
+    value, counts = ctx.input(node, 0), ctx.input(node, 1).sizes
+    if counts is None:
+        raise Refusal("counts that are not known from the inputs' shapes")
+    value = ctx.builder.plain(ctx.builder.real(value))
+    dims = [size * count for size, count in zip(value.dims, counts, strict=True)]
+    made = ctx.builder.new(value.dtype, dims)
+    ctx.builder.emit("tile", [ctx.builder.view(_tensor(value, ctx), value.dims)], [made])
+    ctx.give(node, Value(Form.plain(dims), made))
+
+
 def _tensor(value: Value, ctx: Context) -> Tensor:
     return ctx.builder.constant(value.array) if value.array is not None else tensor_of(value)

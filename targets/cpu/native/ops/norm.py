@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,12 @@ if TYPE_CHECKING:
 
 
 def layer_normalization(node: ir.Node, ctx: Context) -> None:
-    """Over the last axes. Of one axis that lies as channels before tokens: all tokens at once."""
+    """LayerNormalization and RMSNormalization over the last axes. Of one axis that lies as channels before tokens: all tokens at once."""
     value = ctx.builder.real(ctx.input(node, 0))
     axis = value.axis(attribute_int(node, "axis", -1))
-    gamma = array_of(ctx.input(node, 1)).astype(np.float32).reshape(-1)
-    beta = ctx.optional(node, 2)
-    shift = np.zeros_like(gamma) if beta is None else array_of(beta).astype(np.float32).reshape(-1)
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         raise Refusal("LayerNormalization whose mean is used")
-    operands = [ctx.builder.constant(gamma), ctx.builder.constant(shift)]
+    operands = [_factors(ctx, ctx.optional(node, index), value.dims[axis:]) for index in (1, 2)]
     epsilon = attribute_float(node, "epsilon", 1e-5)
     if axis == value.rank - 1 and value.form.axes[axis]:
         if not _channels_in_one(value, axis):
@@ -47,8 +45,26 @@ def layer_normalization(node: ir.Node, ctx: Context) -> None:
     dims = [product(value.dims[:axis]), product(value.dims[axis:])]
     made = ctx.builder.new(DType.F32, dims)
     given = ctx.builder.view(tensor_of(source), dims)
-    ctx.builder.emit("layernorm", [given, *operands], [made], axis=1, last=1, epsilon=epsilon)
+    ctx.builder.emit(_NORMS[node.op_type], [given, *operands], [made], axis=1, last=1, epsilon=epsilon)
     ctx.give(node, replace(source, tensor=made))
+
+
+_NORMS = {"LayerNormalization": "layernorm", "RMSNormalization": "rmsnorm"}
+
+
+def _factors(ctx: Context, value: Value | None, dims: Sequence[Dim]) -> Tensor | None:
+    """A number for each normalised element, constant or computed."""
+    if value is None:
+        return None
+    count = product(dims)
+    if value.array is not None:
+        array = value.array.astype(np.float32)
+        if count.constant is not None and array.size != count.constant:
+            array = np.broadcast_to(array, [one.constant or 0 for one in dims])
+        return ctx.builder.constant(np.ascontiguousarray(array.reshape(-1)))
+    if product(value.dims) != count:
+        raise Refusal("computed factors that are repeated")
+    return ctx.builder.view(tensor_of(ctx.builder.plain(ctx.builder.real(value))), [count])
 
 
 def _channels_in_one(value: Value, axis: int) -> bool:
@@ -60,7 +76,7 @@ def _channels_in_one(value: Value, axis: int) -> bool:
 
 
 def _over_channels(
-    node: ir.Node, ctx: Context, value: Value, axis: int, operands: list[Tensor], epsilon: float
+    node: ir.Node, ctx: Context, value: Value, axis: int, operands: list[Tensor | None], epsilon: float
 ) -> None:
     """Float32, or bytes in C4 when every reader rounds."""
     numbers, order, memory = value.form.numbers(axis), value.form.order, value.form.memory
@@ -76,13 +92,13 @@ def _over_channels(
     else:
         made, grid = ctx.builder.new(DType.F32, dims), {}
         result = replace(value, tensor=made)
-    last = 1 if dims[2].constant == 1 else None
+    last, name = 1 if dims[2].constant == 1 else None, _NORMS[node.op_type]
     given = ctx.builder.view(tensor_of(value), dims)
     if last and made.layout is Layout.PLAIN:
         given, made_view = ctx.builder.view(given, dims[:2]), ctx.builder.view(made, dims[:2])
-        ctx.builder.emit("layernorm", [given, *operands], [made_view], axis=1, last=1, epsilon=epsilon)
+        ctx.builder.emit(name, [given, *operands], [made_view], axis=1, last=1, epsilon=epsilon)
     else:
-        ctx.builder.emit("layernorm", [given, *operands], [made], axis=1, epsilon=epsilon, **grid)
+        ctx.builder.emit(name, [given, *operands], [made], axis=1, epsilon=epsilon, **grid)
     ctx.give(node, result)
 
 
@@ -228,13 +244,12 @@ def batch_normalization(node: ir.Node, ctx: Context) -> None:
 
 def argmax(node: ir.Node, ctx: Context) -> None:
     """The index of the largest (or smallest) along an axis."""
-    if attribute_int(node, "select_last_index", 0):
-        raise Refusal("select_last_index")
     value = ctx.builder.plain(ctx.builder.real(ctx.input(node, 0)))
     axis = value.axis(attribute_int(node, "axis", 0))
     dims = [product(value.dims[:axis]), value.dims[axis], product(value.dims[axis + 1 :])]
     made = ctx.builder.new(DType.S64, [dims[0], dims[2]])
     function = "max" if node.op_type == "ArgMax" else "min"
-    ctx.builder.emit("argmax", [ctx.builder.view(tensor_of(value), dims)], [made], axis=1, function=function)
+    last = attribute_int(node, "select_last_index", 0) or None
+    ctx.builder.emit("argmax", [ctx.builder.view(tensor_of(value), dims)], [made], axis=1, function=function, last=last)
     kept = [dim(1)] if attribute_int(node, "keepdims", 1) else []
     ctx.give(node, Value(Form.plain([*value.dims[:axis], *kept, *value.dims[axis + 1 :]]), made))
