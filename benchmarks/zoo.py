@@ -110,6 +110,8 @@ def examine(name: str) -> dict[str, Any]:
     row |= {"seconds": round(time.monotonic() - start, 1), "nodes": sum(ops.values()), "ops": dict(sorted(ops.items()))}
     row["fused"] = exported.source.facts.get("fused", {}) | exported.source.facts.get("not_fused", {})
     row["targets"] = support(exported.model)
+    if not row["targets"]["libedgewise"]:
+        row["libedgewise_db"] = native_db(exported.model)
     return row
 
 
@@ -139,6 +141,29 @@ def not_native(model: Any) -> dict[str, int]:
     except NotTakenError as error:
         return {f"{error.op or 'network'} ({error.reason})": 1}
     return {}
+
+
+def native_db(model: Any) -> float:
+    """What libedgewise computes beside ONNX Runtime, in float32: the worst output's ratio of signal to noise, in decibels."""
+    from edgewise.runtime import _native  # type: ignore[attr-defined]
+    from edgewise.runtime.compare import compare_outputs
+    from edgewise.runtime.data import random_data
+    from edgewise.runtime.onnx_runner import OnnxRunner
+    from edgewise.targets.cpu.native.compile import compile_model
+    from edgewise.targets.cpu.native.engine_file import encode
+    from edgewise.targets.cpu.native.plan import Isa
+    from edgewise.targets.nodes import tensor_spec
+
+    plan = compile_model(model, Isa.GENERIC).plan
+    specs = [tensor_spec(value) for value in model.graph.inputs]
+    inputs = dict(next(iter(random_data(specs, 1, seed=SEED))).inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "n.engine"
+        path.write_bytes(encode(plan))
+        context = _native.Context(_native.Engine(str(path)), threads=1)
+        made = context.run([inputs[tensor.name] for tensor in plan.inputs])
+    found = {tensor.name: array for tensor, array in zip(plan.outputs, made, strict=True)}
+    return round(min(parity.sqnr_db for parity in compare_outputs([OnnxRunner(model).run(inputs)], [found])), 1)
 
 
 def examine_built(name: str, target_name: str) -> dict[str, Any]:

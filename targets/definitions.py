@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -24,7 +25,7 @@ def is_defined(domain: str, op: str, opset: int) -> bool:
 
 def _versions(domain: str, op: str, opset: int) -> list[int]:
     try:
-        schema = onnx.defs.get_schema(op, opset, domain)
+        schema: Any = onnx.defs.get_schema(op, opset, domain)
     except onnx.defs.SchemaError:
         return []
     listed = [*schema.function_opset_versions, *schema.context_dependent_function_opset_versions]
@@ -83,10 +84,10 @@ def _found(model: ir.Model, own: Owns) -> list[ir.Node]:
 def _definition(node: ir.Node, opsets: dict[str, int], name: str) -> ir.Function:
     """What ONNX has for this node: its attributes and the types of its inputs decide."""
     opset = opsets.get(node.domain, 1)
-    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
     for key, attribute in schema.attributes.items():  # a definition may refer to one that the node does not give
         if key not in node.attributes and attribute.default_value.name:
-            node.attributes[key] = ir.from_proto(attribute.default_value)
+            node.attributes[key] = ir.serde.deserialize_attribute(attribute.default_value)
     version, proto = max(_versions(node.domain, node.op_type, opset)), onnx.FunctionProto()
     try:
         if schema.has_function:
@@ -103,7 +104,7 @@ def _definition(node: ir.Node, opsets: dict[str, int], name: str) -> ir.Function
     for key in [key for key, attribute in node.attributes.items() if attribute.type.name == "GRAPH"]:
         del node.attributes[key]  # it is in the definition already
     _adopt(proto, opsets)
-    return ir.from_proto(proto)
+    return ir.serde.deserialize_function(proto)
 
 
 def _fit_outputs(function: onnx.FunctionProto, node: ir.Node) -> None:

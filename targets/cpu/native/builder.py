@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ class Builder:
     fixed: set[Storage] = field(default_factory=set)
     _made: dict[Any, Tensor] = field(default_factory=dict)
     _constants: dict[tuple[int, tuple[Dim, ...]], Tensor] = field(default_factory=dict)
+    _arrays: dict[Any, np.ndarray] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)
 
     def emit(
@@ -66,14 +68,20 @@ class Builder:
         return self._made[key]
 
     def constant(self, array: np.ndarray, dims: Sequence[Dim] | None = None, dtype: DType | None = None) -> Tensor:
-        """A constant tensor; the same array gives the same tensor."""
+        """A constant tensor; the same array, or one of the same bytes, gives the same tensor."""
         shape = tuple(dims) if dims is not None else tuple(dim(int(size)) for size in array.shape)
+        array = self._first_equal(array)
         key = (id(array), shape)
         if key not in self._constants:
             self._kept.append(array)  # its id stays taken
             data = np.ascontiguousarray(array)
             self._constants[key] = Tensor(self.name, dtype or dtype_of(data), shape, data=data)
         return self._constants[key]
+
+    def _first_equal(self, array: np.ndarray) -> np.ndarray:
+        """The first array of the same bytes: the steps of an unrolled loop pack the same weights again and again."""
+        key = (blake2b(np.ascontiguousarray(array).tobytes()).digest(), array.dtype.str, array.shape)
+        return self._arrays.setdefault(key, array)
 
     def relocate(self, storage: Storage, new: Storage, offset: Dim) -> None:
         """Everything that lies in one storage lies in another from now on, from an offset on."""

@@ -123,10 +123,8 @@ def _output(ctx: Context, value: ir.Value) -> Tensor:
     builder = ctx.builder
     builder.name = name = value.name or ""
     found = ctx.get(value)
-    if found.raw:
-        raise NotTakenError("", "", f"output {name!r} is integers that stand for real numbers")
     try:
-        found = builder.plain(known(builder.real(found), ctx))
+        found = builder.plain(builder.bytes_of(found) if found.raw else known(builder.real(found), ctx))
     except Refusal as error:
         raise NotTakenError("", "", f"output {name!r}: {error}") from error
     tensor = builder.view(found.tensor, found.dims) if found.tensor is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _computed(node: ir.Node, given: list[np.ndarray | None]) -> list[np.ndarray]
 
     proto = ir.to_proto(node)
     feeds = {
-        value.name: array
+        str(value.name): array
         for value, array in zip(node.inputs, given, strict=True)
         if value is not None and array is not None
     }
@@ -77,7 +77,7 @@ def _computed(node: ir.Node, given: list[np.ndarray | None]) -> list[np.ndarray]
     opset = onnx.helper.make_opsetid("", node.version or onnx.defs.onnx_opset_version())
     try:
         with np.errstate(all="ignore"):
-            found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+            found: Any = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
     except _FAILURES:
         return None
     return found if all(isinstance(array, np.ndarray | np.generic) for array in found) else None

@@ -10,6 +10,7 @@ from onnxscript import optimizer
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
+from edgewise.targets.cpu.native.written.rules import write_rules_out
 from edgewise.targets.definitions import DefinitionError, write_out
 from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
@@ -50,10 +51,12 @@ def _upgraded(model: ir.Model, opset: int) -> ir.Model:
 
 def _name(model: ir.Model) -> None:
     for node, name in zip(model.graph, node_names(model.graph), strict=True):
-        node.name = name
+        node.name, node.version = name, model.opset_imports.get(node.domain)
 
 
 def _written_out(model: ir.Model) -> bool:
+    if write_rules_out(model):
+        return True
     try:
         return write_out(model, has_operator)
     except DefinitionError as error:

@@ -120,7 +120,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Upsample": spatial.resize,
     "Where": elementwise.where,
 }
-_PRIVATE: dict[str, Lowering] = {"Silu": elementwise.unary}
+_PRIVATE: dict[str, Lowering] = {"Scatter": movement.scatter, "Silu": elementwise.unary}
 
 
 def has_operator(node: ir.Node) -> bool:

@@ -129,6 +129,28 @@ def test_wild_indices_stay_inside(run_op: Any) -> None:
     assert np.isin(run_op("gather_elements", [x, wild], [("int64", (3, 4))], {"axis": 1})[0], x).all()
 
 
+REDUCTIONS = {"none": None, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "int64", "int32"])
+def test_scatter(run_op: Any, reduction: str, dtype: str) -> None:
+    x, updates = values((5, 3), dtype), values((4, 3), dtype, 1)
+    indices, want = np.array([4, 0, -5, 4]), x.copy()
+    function = REDUCTIONS[reduction]
+    for index, update in zip(indices, updates, strict=True):
+        want[index] = update if function is None else function(want[index], update)
+    check(run_op, "scatter", [x, indices, updates], want, reduction=reduction)
+
+
+def test_scatter_of_wild_indices_stays_inside(run_op: Any) -> None:
+    x, updates = values((5, 3), "uint8"), values((3, 3), "uint8", 1)
+    indices = np.array([2**62, -(2**63), -6], np.int64)
+    got = run_op("scatter", [x, indices, updates], [("uint8", (5, 3))], {})[0]
+    np.testing.assert_array_equal(got[1:4], x[1:4])
+    np.testing.assert_array_equal(got[[0, 4]], updates[[2, 0]])
+
+
 @pytest.mark.parametrize("mode", ["dcr", "crd"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_depth_to_space(run_op: Any, mode: str, dtype: str) -> None:
@@ -219,6 +241,12 @@ HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("gather_elements", [F, np.zeros((3, 3), np.int64)], ("float32", (3, 3)), {"axis": 1}),
     ("gather_elements", [F, L], ("float32", (2, 3)), {"axis": 2**33}),
     ("gather_elements", [F, L], ("float32", (3, 2)), {"axis": 0}),
+    ("scatter", [F, np.zeros(2, np.int64), F], ("float32", (2, 4)), {}),
+    ("scatter", [F, np.zeros(3, np.int64), F], ("float32", (2, 3)), {}),
+    ("scatter", [F, np.zeros(2, np.float32), F], ("float32", (2, 3)), {}),
+    ("scatter", [F, np.zeros(2, np.int64), F], ("float32", (2, 3)), {"reduction": "mean"}),
+    ("scatter", [np.zeros((0, 3), np.float32), np.zeros(2, np.int64), F], ("float32", (0, 3)), {}),
+    ("scatter", [B, np.zeros(2, np.int64), B], ("bool", (2, 3)), {"reduction": "add"}),
     ("depth_to_space", [np.zeros((1, 4, 2, 2), np.float32)], ("float32", (1, 1, 4, 5)), {"block": 2}),
     ("depth_to_space", [np.zeros((1, 4, 2, 2), np.float32)], ("float32", (1, 1, 4, 4)), {"block": 0}),
     ("depth_to_space", [np.zeros((0, 4, 2, 2), np.float32)], ("float32", (0, 1, 4, 4)), {"block": 2**40}),

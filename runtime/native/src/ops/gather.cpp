@@ -1,7 +1,10 @@
-// gather: y = the entries of x that `indices` (s64 or s32) name along axis. gather_elements: the same for each element.
+// gather: y = the entries of x that `indices` (s64 or s32) name along axis. gather_elements: the same for each element. scatter: y = x
+// [rows, inner] with the rows that `indices` name replaced by those of a third input, one after the other; with a reduction (add, mul,
+// min, max) what is there already counts too.
 // An index that is out of range is brought into it: what a run reads cannot be checked before, and must stay inside.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "checks.h"
 
@@ -90,9 +93,66 @@ private:
     int32_t axis_ = 0;
 };
 
+enum class Fold { kNone, kAdd, kMul, kMin, kMax };
+
+// Integers wrap around.
+template <typename T>
+void fold(Fold kind, T* y, const T* update, int64_t count) {
+    using U = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::common_type<T>>::type;
+    for (int64_t i = 0; i < count; ++i) {
+        const T a = y[i], b = update[i];
+        if (kind == Fold::kAdd) y[i] = static_cast<T>(static_cast<U>(a) + static_cast<U>(b));
+        if (kind == Fold::kMul) y[i] = static_cast<T>(static_cast<U>(a) * static_cast<U>(b));
+        if (kind == Fold::kMin) y[i] = std::min(a, b);
+        if (kind == Fold::kMax) y[i] = std::max(a, b);
+    }
+}
+
+class Scatter final : public Operator {
+public:
+    Status prepare(Setup& setup) override {
+        EW_TRY(check_operands(setup, 3, 3));
+        const Tensor &x = *setup.input(0), &indices = *setup.input(1), &updates = *setup.input(2), &y = *setup.outputs[0];
+        if (!is_plain(x) || !is_plain(y) || !is_plain(updates) || x.dtype != y.dtype || x.dtype != updates.dtype || !are_indices(indices)) {
+            return setup.refuse("wants plain tensors and s64 or s32 indices");
+        }
+        if (x.rank != 2 || !same_dims(x, y)) return setup.refuse("wants rows, and as many in y");
+        int64_t wanted;
+        if (__builtin_mul_overflow(indices.count(), x.dims[1], &wanted) || wanted != updates.count()) return setup.refuse("has updates of another size");
+        if (x.dims[0] == 0 && wanted > 0) return setup.refuse("has nothing to replace");
+        const auto name = setup.attributes.text("reduction", "none");
+        constexpr const char* kNames[] = {"none", "add", "mul", "min", "max"};
+        const auto* found = std::find(std::begin(kNames), std::end(kNames), name);
+        if (found == std::end(kNames)) return setup.refuse("has no such reduction");
+        kind_ = static_cast<Fold>(found - kNames);
+        const bool number = x.dtype == EW_F32 || x.dtype == EW_S64 || x.dtype == EW_S32;
+        return kind_ == Fold::kNone || number ? Status{} : setup.refuse("reduces float32, s64 and s32");
+    }
+
+    // Indices may name a row twice, and then the order counts: one thread.
+    void run(const Run& run) override {
+        const Tensor &x = *run.inputs[0], &indices = *run.inputs[1], &updates = *run.inputs[2];
+        uint8_t* y = run.outputs[0]->data;
+        const int64_t inner = x.dims[1], bytes = inner * static_cast<int64_t>(size_of(x.dtype)), count = updates.count() == 0 ? 0 : indices.count();
+        if (x.count() > 0) std::memcpy(y, x.data, static_cast<size_t>(x.count()) * size_of(x.dtype));
+        for (int64_t i = 0; i < count; ++i) {
+            uint8_t* to = y + index_at(indices, i, x.dims[0]) * bytes;
+            const uint8_t* from = updates.data + i * bytes;
+            if (kind_ == Fold::kNone) std::memcpy(to, from, static_cast<size_t>(bytes));
+            else if (x.dtype == EW_F32) fold(kind_, reinterpret_cast<float*>(to), reinterpret_cast<const float*>(from), inner);
+            else if (x.dtype == EW_S64) fold(kind_, reinterpret_cast<int64_t*>(to), reinterpret_cast<const int64_t*>(from), inner);
+            else fold(kind_, reinterpret_cast<int32_t*>(to), reinterpret_cast<const int32_t*>(from), inner);
+        }
+    }
+
+private:
+    Fold kind_ = Fold::kNone;
+};
+
 }  // namespace
 
 Operator* make_gather() { return new (std::nothrow) Gather; }
 Operator* make_gather_elements() { return new (std::nothrow) GatherElements; }
+Operator* make_scatter() { return new (std::nothrow) Scatter; }
 
 }  // namespace ew

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewise.targets.cpu.native.builder import lane_in, tensor_of
-from edgewise.targets.cpu.native.context import Context, attribute_int, attribute_ints, is_op
+from edgewise.targets.cpu.native.context import Context, attribute_int, attribute_ints, attribute_text, is_op
 from edgewise.targets.cpu.native.form import Form, quotient
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
@@ -373,6 +373,16 @@ def gather_elements(node: ir.Node, ctx: Context) -> None:
     made = builder.new(given.dtype, indices.dims)
     builder.emit("gather_elements", [given, index], [made], axis=axis)
     ctx.give(node, Value(Form.plain(indices.dims), made))
+
+
+def scatter(node: ir.Node, ctx: Context) -> None:
+    """Rows [rows, inner] replaced by others where indices say so (``written/indexing.py`` makes these nodes)."""
+    builder = ctx.builder
+    rows, indices, updates = (builder.plain(builder.real(ctx.input(node, index))) for index in range(3))
+    given = [builder.view(_tensor(one, ctx), one.dims) for one in (rows, indices, updates)]
+    made = builder.new(given[0].dtype, rows.dims)
+    builder.emit("scatter", given, [made], reduction=attribute_text(node, "reduction", "none"))
+    ctx.give(node, Value(Form.plain(rows.dims), made))
 
 
 def tile(node: ir.Node, ctx: Context) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgewise.targets.cpu.native.coded import coded
 from edgewise.targets.cpu.native.context import Context, attribute_int, constant_array, quant_of
-from edgewise.targets.cpu.native.value import IntegerWeights, Quant, Refusal, Value, constant_value
+from edgewise.targets.cpu.native.value import IntegerWeights, Quant, Refusal, Value, constant_value, numpy_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,9 +41,12 @@ def dequantize(node: ir.Node, ctx: Context) -> None:
     if value.array is not None:
         ctx.give(node, _weights(node, value.array))
         return
-    if not value.raw or value.quant != quant_of(node):
-        raise Refusal("DequantizeLinear of integers that no QuantizeLinear of the same scale made")
-    ctx.give(node, replace(value, raw=False))
+    quant = quant_of(node)
+    if not value.raw or value.quant != quant:  # the network's own integers, or ones that meant something else before
+        value = ctx.builder.bytes_of(value) if value.quant is not None else value
+        if value.dtype is not quant.dtype:
+            raise Refusal(f"DequantizeLinear of {numpy_name(value.dtype)} by a grid of {numpy_name(quant.dtype)}")
+    ctx.give(node, replace(value, quant=quant, raw=False))
 
 
 def _weights(node: ir.Node, integers: np.ndarray) -> Value:

@@ -222,7 +222,26 @@ def concat(node: ir.Node, ctx: Context) -> None:
     rounding = rounding_after(node.outputs[0])
     values = _on_one_grid(ctx, values, None if rounding is None else rounding)
     values = [value for value in values if value.dims[axis].constant != 0]
-    ctx.give(node, joined(ctx, values, axis))
+    try:
+        made = joined(ctx, values, axis)
+    except Refusal:  # axes that have no factors in common, or of size 1 only
+        made = _joined_rows(ctx, values, axis)
+    ctx.give(node, made)
+
+
+def _joined_rows(ctx: Context, values: list[Value], axis: int) -> Value:
+    """All of them row by row as ONNX has them, and so the result."""
+    plain = [ctx.builder.plain(ctx.builder.real(value)) for value in values]
+    parts = [
+        ctx.builder.view(tensor_of(one), [product(one.dims[:axis]), one.dims[axis], product(one.dims[axis + 1 :])])
+        for one in plain
+    ]
+    length = dim(0)
+    for one in plain:
+        length = length + one.dims[axis]
+    made = ctx.builder.new(parts[0].dtype, [parts[0].dims[0], length, parts[0].dims[2]])
+    ctx.builder.emit("concat", parts, [made], axis=1)
+    return Value(Form.plain([*plain[0].dims[:axis], length, *plain[0].dims[axis + 1 :]]), made)
 
 
 def _on_one_grid(ctx: Context, values: list[Value], wanted: Quant | None) -> list[Value]:

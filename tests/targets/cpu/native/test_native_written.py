@@ -1,0 +1,153 @@
+"""Operators that are written out by others, beside ONNX Runtime; ONNX's node tests (test_native_node_tests.py) have the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import parser
+
+from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
+from edgewise.targets.cpu.native.plan import Isa
+
+pytestmark = pytest.mark.usefixtures("libedgewise")
+HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
+
+
+def model_of(text: str, **constants: np.ndarray) -> ir.Model:
+    """From ONNX's text form, with constants by name."""
+    proto = parser.parse_model(f"{HEAD}\n{text}")
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    return ir.from_proto(proto)
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+Check = Callable[..., None]
+
+
+@pytest.fixture
+def check(run_native: Any, run_onnx: Any) -> Check:
+    """``check(model, inputs)``: libedgewise computes what ONNX Runtime does."""
+
+    def run(model: ir.Model, inputs: dict[str, np.ndarray], atol: float = 1e-5) -> None:
+        for found, wanted in zip(run_native(model, inputs), run_onnx(model, inputs), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=atol)
+
+    return run
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_cache_grows_by_tokens(check: Check, tokens: int) -> None:
+    model = model_of(
+        f"""g (float[1,2,5,4] past, float[1,2,{tokens},4] new) => (float[1,2,{5 + tokens},4] y) {{
+        y = Concat<axis = 2>(past, new)
+    }}"""
+    )
+    check(model, {"past": random(1, 2, 5, 4), "new": random(1, 2, tokens, 4, seed=1)})
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_choice_that_is_computed(check: Check, condition: bool) -> None:
+    model = model_of(
+        """g (bool c, float[3] x) => (float[3] y) {
+        y = If<then_branch = a () => (float[3] p) { p = Neg(x) }, else_branch = b () => (float[3] q) { q = Exp(x) }>(c)
+    }"""
+    )
+    check(model, {"c": np.array(condition), "x": random(3)})
+
+
+def test_a_loop_that_ends_early(check: Check) -> None:
+    model = model_of(
+        """g (float[2] x) => (float[2] y) {
+        y = Loop<body = b (int64 i, bool before, float[2] s) => (bool after, float[2] t) {
+            t = Add(s, s)
+            total = ReduceSum<keepdims = 0>(t)
+            after = Less(total, limit)
+        }>(trips, always, x)
+    }""",
+        trips=np.int64(6).reshape(()),
+        always=np.bool_(True).reshape(()),
+        limit=np.float32(10).reshape(()),
+    )
+    check(model, {"x": np.array([1, 1], np.float32)})
+    check(model, {"x": np.array([0.01, 0.01], np.float32)})
+
+
+def test_a_number_of_runs_that_is_computed_is_refused() -> None:
+    model = model_of(
+        """g (int64 n, float[2] x) => (float[2] y) {
+        y = Loop<body = b (int64 i, bool before, float[2] s) => (bool after, float[2] t) {
+            t = Add(s, s)
+            after = Identity(before)
+        }>(n, , x)
+    }"""
+    )
+    with pytest.raises(NotTakenError, match="a number of runs that is not known"):
+        compile_model(model, Isa.GENERIC)
+
+
+def test_the_steps_of_an_lstm_share_their_weights(check: Check) -> None:
+    sizes: dict[int, int] = {}
+    for steps in (2, 12):
+        model = model_of(
+            f"""g (float[{steps},1,8] x) => (float[{steps},1,1,16] y, float[1,1,16] h) {{
+            y, h = LSTM<hidden_size = 16>(x, w, r, b)
+        }}""",
+            w=random(1, 64, 8),
+            r=random(1, 64, 16, seed=1),
+            b=random(1, 128, seed=2),
+        )
+        check(model, {"x": random(steps, 1, 8, seed=3)})
+        plan = compile_model(model, Isa.GENERIC).plan
+        constants = {
+            id(one.data): one.data.nbytes for op in plan.ops for one in op.inputs if one and one.data is not None
+        }
+        sizes[steps] = sum(constants.values())
+    assert sizes[12] == sizes[2]
+
+
+def test_integers_come_in_and_go_out(check: Check) -> None:
+    model = model_of(
+        """g (uint8[1,8,4,4] x) => (uint8[1,4,4,4] y) {
+        a = DequantizeLinear(x, s, z)
+        w = DequantizeLinear<axis = 0>(k, ks)
+        b = Conv(a, w)
+        y = QuantizeLinear(b, t, z)
+    }""",
+        s=np.float32(0.05).reshape(()),
+        z=np.uint8(120).reshape(()),
+        t=np.float32(0.1).reshape(()),
+        k=np.random.default_rng(0).integers(-50, 50, (4, 8, 1, 1)).astype(np.int8),
+        ks=np.full(4, 0.01, np.float32),
+    )
+    check(model, {"x": np.random.default_rng(1).integers(0, 255, (1, 8, 4, 4)).astype(np.uint8)}, atol=1)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "min", "max"])
+def test_rows_are_replaced_and_reduced(check: Check, reduction: str) -> None:
+    model = model_of(
+        f"""g (float[5,3] x, int64[4,1] i, float[4,3] u) => (float[5,3] y) {{
+        y = ScatterND<reduction = "{reduction}">(x, i, u)
+    }}"""
+    )
+    rows = [[0], [4], [-3], [1]] if reduction == "none" else [[0], [4], [-1], [0]]
+    check(model, {"x": random(5, 3), "i": np.array(rows, np.int64), "u": random(4, 3, seed=1)})
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
+@pytest.mark.parametrize("corners", [0, 1])
+def test_pixels_between_pixels(check: Check, padding: str, mode: str, corners: int) -> None:
+    model = model_of(
+        f"""g (float[2,3,5,4] x, float[2,6,7,2] grid) => (float[2,3,6,7] y) {{
+        y = GridSample<mode = "{mode}", padding_mode = "{padding}", align_corners = {corners}>(x, grid)
+    }}"""
+    )
+    check(model, {"x": random(2, 3, 5, 4), "grid": random(2, 6, 7, 2, seed=1)}, atol=1e-4)
