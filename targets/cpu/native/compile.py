@@ -70,7 +70,7 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
         node = error.node
         raise NotTakenError(node.name or "" if node else "", op_name(node) if node else "", str(error)) from error
     ctx = Context(Builder(isa), brain=brain)
-    ctx.matches = find(ready.graph)
+    ctx.matches = {node: match for node, match in find(ready.graph).items() if _has_heads(match.query)}
     inside = {node for match in ctx.matches.values() for node in match.nodes}
     inputs = [_input(ctx, value) for value in ready.graph.inputs]
     for node in ready.graph:
@@ -81,6 +81,11 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
     tensors = inner_tensors(ctx)
     compute_in_place(plan, ctx.builder.tensors)
     return Compiled(plan, ctx.macs, tensors)
+
+
+def _has_heads(query: ir.Value) -> bool:
+    """Whether the operator takes queries of so many axes; others stay products and a Softmax."""
+    return query.shape is None or len(query.shape) in (3, 4)
 
 
 def _lower(ctx: Context, node: ir.Node) -> None:
