@@ -212,6 +212,19 @@ def cum_prod(node: ir.Node, write: Writer) -> list[ir.Value]:
     return [write("Concat", *made, axis=axis)]
 
 
+def softmax_of_one(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """1 for whatever number there is, its logarithm 0; of several numbers the engine has an operator."""
+    x = need(node, 0)
+    flat = (node.version or 13) < 13  # over all axes from the first one on
+    if x.shape is None:
+        return None
+    axis = attribute_int(node, "axis", 1 if flat else -1) % len(x.shape)
+    if any(size != 1 for size in x.shape[axis : None if flat else axis + 1]):
+        return None
+    zero = write("Sub", x, x)  # what is no number stays none
+    return [write("Add", zero, 1.0) if node.op_type == "Softmax" else zero]
+
+
 def swish(node: ir.Node, write: Writer) -> list[ir.Value]:
     """X · sigmoid(alpha · x)."""
     x, alpha = need(node, 0), attribute_float(node, "alpha", 1.0)
@@ -221,6 +234,6 @@ def swish(node: ir.Node, write: Writer) -> list[ir.Value]:
 RULES = {
     "Acos": _of_one(_acos), "Acosh": _of_one(_acosh), "Asin": _of_one(_asin), "Asinh": _of_one(_asinh), "Atan": _of_one(_atan),
     "Atanh": _of_one(_atanh), "Cosh": _of_one(_cosh), "CumProd": cum_prod, "EyeLike": eye_like, "GlobalLpPool": global_lp_pool,
-    "Hardmax": hardmax, "IsInf": is_inf, "IsNaN": _of_one(_is_nan), "LRN": lrn, "LpNormalization": lp_normalization, "LpPool": lp_pool,
-    "Mean": mean, "ReduceLogSumExp": reduce_log_sum_exp, "Sinh": _of_one(_sinh), "Swish": swish, "Tan": _of_one(_tan), "Trilu": trilu,
+    "Hardmax": hardmax, "IsInf": is_inf, "IsNaN": _of_one(_is_nan), "LRN": lrn, "LogSoftmax": softmax_of_one, "LpNormalization": lp_normalization, "LpPool": lp_pool,
+    "Mean": mean, "ReduceLogSumExp": reduce_log_sum_exp, "Sinh": _of_one(_sinh), "Softmax": softmax_of_one, "Swish": swish, "Tan": _of_one(_tan), "Trilu": trilu,
 }  # fmt: skip

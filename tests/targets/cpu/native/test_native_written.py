@@ -53,6 +53,12 @@ def test_a_cache_grows_by_tokens(check: Check, tokens: int) -> None:
     check(model, {"past": random(1, 2, 5, 4), "new": random(1, 2, tokens, 4, seed=1)})
 
 
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_softmax_of_one_number(check: Check, operator: str) -> None:
+    model = model_of(f"""g (float[2,1,5] x) => (float[2,1,5] y) {{ y = {operator}<axis = 1>(x) }}""")
+    check(model, {"x": random(2, 1, 5)})
+
+
 @pytest.mark.parametrize("condition", [True, False])
 def test_a_choice_that_is_computed(check: Check, condition: bool) -> None:
     model = model_of(
