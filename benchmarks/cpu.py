@@ -238,7 +238,8 @@ def one(engine: str, path: Path, size: int, threads: int, seconds: float) -> dic
 def weights_and_arena_bytes(path: Path, threads: int) -> int:
     from edgewise.runtime import _native  # type: ignore[attr-defined]
 
-    return sum(_native.Context(_native.Engine(str(path)), threads=threads).memory())
+    memory = _native.Context(_native.Engine(str(path)), threads=threads).memory()
+    return int(memory["weights_bytes"] + memory["arena_bytes"])
 
 
 def high_water_bytes() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgewise.targets import definitions
+from edgewise.targets.definitions import onnx_functions as definitions
 from edgewise.targets.coreml.table import table
 
 

@@ -69,8 +69,9 @@ typedef struct ew_profile_entry {
 } ew_profile_entry;
 
 typedef struct ew_memory {
-    uint64_t weights_bytes; /* mapped from the file, shared by all contexts */
-    uint64_t arena_bytes;   /* activations and scratch of this context */
+    uint64_t weights_bytes;     /* mapped from the file, shared by all contexts */
+    uint64_t arena_bytes;       /* activations and scratch of this context */
+    uint64_t least_arena_bytes; /* that any placement needs: the most that is alive at one operator, its scratch included */
 } ew_memory;
 
 EW_API const char* ew_version(void);

@@ -148,11 +148,15 @@ public:
         return all;
     }
 
-    // (weights_bytes, arena_bytes)
-    nb::tuple memory() {
+    // By the names of ew_memory.
+    nb::dict memory() {
         ew_memory memory;
         check(ew_memory_use(context_, &memory));
-        return nb::make_tuple(memory.weights_bytes, memory.arena_bytes);
+        nb::dict all;
+        all["weights_bytes"] = memory.weights_bytes;
+        all["arena_bytes"] = memory.arena_bytes;
+        all["least_arena_bytes"] = memory.least_arena_bytes;
+        return all;
     }
 
 private:

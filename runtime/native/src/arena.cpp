@@ -78,4 +78,16 @@ uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uin
     return total;
 }
 
+uint64_t most_alive(const std::vector<Lifetime>& storages, int steps) {
+    std::vector<int64_t> changes(static_cast<size_t>(steps) + 3);  // by moment, the one after the last included
+    for (const Lifetime& life : storages) {
+        if (life.bytes == 0) continue;
+        const int64_t bytes = static_cast<int64_t>(rounded(life.bytes));
+        changes[static_cast<size_t>(life.first + 1)] += bytes, changes[static_cast<size_t>(life.last + 2)] -= bytes;
+    }
+    int64_t alive = 0, most = 0;
+    for (int64_t change : changes) most = std::max(most, alive += change);
+    return static_cast<uint64_t>(most);
+}
+
 }  // namespace ew

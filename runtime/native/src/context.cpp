@@ -182,7 +182,6 @@ bool Context::Step::gives_nothing() const {
 }
 
 Status Context::prepare_steps() {
-    scratch_bytes_ = 0;
     for (size_t i = 0; i < steps_.size(); ++i) {
         for (Attribute& attribute : attributes_[i].entries) {
             for (size_t d = 0; d < attribute.expressions.size(); ++d) attribute.integers[d] = values_[attribute.expressions[d]];
@@ -195,7 +194,7 @@ Status Context::prepare_steps() {
         step.idle = step.gives_nothing();
         profile_[i].kernel = setup.kernel;
         if (setup.scratch_bytes > static_cast<uint64_t>(kMost)) return setup.refuse("needs too much memory");
-        scratch_bytes_ = std::max(scratch_bytes_, setup.scratch_bytes);
+        step.scratch_bytes = setup.scratch_bytes;
     }
     return {};
 }
@@ -222,12 +221,14 @@ std::vector<Lifetime> Context::lifetimes() const {
     for (const auto* ports : {&plan_.inputs, &plan_.outputs}) {
         for (uint32_t port : *ports) touch(port, -1), touch(port, steps);
     }
+    for (int i = 0; i < steps; ++i) lives.push_back({steps_[static_cast<size_t>(i)].scratch_bytes, i, i});
     return lives;
 }
 
 Status Context::place_memory() {
-    const uint64_t storages = place(lifetimes(), static_cast<int>(steps_.size()), &offsets_);
-    const uint64_t total = storages + scratch_bytes_;
+    const std::vector<Lifetime> lives = lifetimes();
+    const int steps = static_cast<int>(steps_.size());
+    const uint64_t total = place(lives, steps, &offsets_);
     if (total > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations are too large for any memory");
     std::fill(written_.begin(), written_.end(), false);
     arena_.reset();
@@ -236,7 +237,8 @@ Status Context::place_memory() {
         return Status::fail(EW_OUT_OF_MEMORY, "no memory for %llu bytes of activations", static_cast<unsigned long long>(total));
     }
     arena_bytes_ = static_cast<size_t>(total);
-    scratch_offset_ = static_cast<size_t>(storages);
+    least_arena_bytes_ = most_alive(lives, steps);
+    for (size_t i = 0; i < steps_.size(); ++i) steps_[i].scratch_offset = static_cast<size_t>(offsets_[plan_.storages.size() + i]);
     set_pointers();
     return {};
 }
@@ -331,7 +333,7 @@ Status Context::run() {
         Step& step = steps_[i];
         const uint64_t begin = options_.profile ? now_ns() : 0;
         // A dim of 0 leaves the others unbounded by memory: loops over them would take as long as a file says.
-        if (!step.idle) step.op->run({step.inputs.data(), step.outputs.data(), arena_.get() + scratch_offset_, *pool_});
+        if (!step.idle) step.op->run({step.inputs.data(), step.outputs.data(), arena_.get() + step.scratch_offset, *pool_});
         if (options_.profile) {
             profile_[i].total_ns += now_ns() - begin;
             ++profile_[i].runs;
@@ -354,7 +356,7 @@ void Context::tell(size_t step) const {
 
 Status Context::memory_use(ew_memory* memory) {
     EW_TRY(bind_shapes());
-    *memory = {plan_.weights_bytes, arena_bytes_};
+    *memory = {plan_.weights_bytes, arena_bytes_, least_arena_bytes_};
     return {};
 }
 

@@ -53,6 +53,8 @@ private:
         std::vector<Tensor*> inputs;
         std::vector<Tensor*> outputs;
         bool idle = false;  // with the present shapes every output is empty
+        uint64_t scratch_bytes = 0;
+        size_t scratch_offset = 0;  // in the arena
 
         bool gives_nothing() const;
     };
@@ -65,7 +67,7 @@ private:
     Status place_tensor(const PlanTensor& from, Tensor* tensor);
     Status check_port_storages() const;
     Status prepare_steps();
-    std::vector<Lifetime> lifetimes() const;
+    std::vector<Lifetime> lifetimes() const;  // of what offsets_ places
     Status place_memory();
     void set_pointers();
     Status check_inputs() const;
@@ -81,13 +83,12 @@ private:
     std::vector<Tensor> tensors_;
     std::vector<Attributes> attributes_;  // with the present values of dims
     std::vector<Step> steps_;
-    std::vector<uint64_t> offsets_;    // of the storages in the arena
+    std::vector<uint64_t> offsets_;    // of the storages in the arena, then of each step's scratch
     std::vector<Bound> bound_;         // per storage
     std::vector<bool> written_;        // per input: it has data in the arena
     AlignedBytes arena_;
     size_t arena_bytes_ = 0;
-    uint64_t scratch_bytes_ = 0;         // of the operator that needs most; they lie behind the storages
-    size_t scratch_offset_ = 0;
+    uint64_t least_arena_bytes_ = 0;
     bool ready_ = false;               // shapes are bound and memory is placed
     std::vector<ew_profile_entry> profile_;
     ew_observer observer_ = nullptr;

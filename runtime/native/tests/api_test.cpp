@@ -260,6 +260,7 @@ void threads_and_lifetimes() {
     ew_memory memory;
     CHECK_STATUS(ew_memory_use(one.context, &memory), EW_OK);
     CHECK(memory.arena_bytes >= 3 * 800000 && memory.weights_bytes == 0);
+    CHECK(memory.least_arena_bytes >= 3 * 800000 && memory.least_arena_bytes <= memory.arena_bytes);
 
     // A context outlives its engine's handle; many contexts, more threads than cores.
     Opened other(sum_engine(), 5);

@@ -11,7 +11,7 @@ from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
 from edgewise.targets.cpu.native.written.rules import write_rules_out
-from edgewise.targets.definitions import DefinitionError, write_out
+from edgewise.targets.definitions.onnx_functions import DefinitionError, write_out
 from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 

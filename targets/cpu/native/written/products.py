@@ -32,7 +32,7 @@ def gemm(node: ir.Node, write: Writer) -> list[ir.Value] | None:
     """Where the weights are computed, or there are factors: a product, its factor, its sum."""
     a, b, c = need(node, 0), need(node, 1), given(node, 2)
     alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
-    known = constant_array(b) is not None and (c is None or (constant_array(c) is not None and rank_of(c) == 1))
+    known = _known(b) and (c is None or (_known(c) and rank_of(c) == 1))
     if known and alpha == 1 and not attribute_int(node, "transA", 0):
         return None
     a = write("Transpose", a, perm=[1, 0]) if attribute_int(node, "transA", 0) else a
@@ -42,6 +42,14 @@ def gemm(node: ir.Node, write: Writer) -> list[ir.Value] | None:
     if c is not None:
         made = write("Add", made, c if beta == 1 else write("Mul", c, beta))
     return [made]
+
+
+def _known(value: ir.Value) -> bool:
+    """Whether it is a constant, or integers that are one and stand for numbers."""
+    maker = value.producer()
+    if maker is not None and maker.op_type == "DequantizeLinear" and maker.inputs[0] is not None:
+        value = maker.inputs[0]
+    return constant_array(value) is not None
 
 
 # -- Einsum
