@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgewise.targets.definitions import onnx_functions as definitions
 from edgewise.targets.coreml.table import table
+from edgewise.targets.definitions import onnx_functions as definitions
 
 
 def is_defined(domain: str, op: str, opset: int) -> bool:
