@@ -15,6 +15,7 @@ from edgewise.runtime.engines import (
     Engine,
     LayerTime,
     PhasedEngine,
+    PlannedEngine,
     RunOptions,
     TensorEngine,
     TracedEngine,
@@ -105,6 +106,17 @@ class Model:
     def phase_times(self) -> dict[str, float]:
         """Median milliseconds of copying to the GPU, computing and copying back; empty for engines without such parts."""
         return self._engine.phase_times() if isinstance(self._engine, PhasedEngine) else {}
+
+    def memory(self) -> dict[str, int]:
+        """What an engine of libedgewise takes, for the shapes of the last run or the only ones that there are; empty for other engines.
+
+        ``weights_bytes`` are mapped from the file, ``arena_bytes`` are activations and scratch, ``least_arena_bytes`` what no
+        placement of them could do without: the most that is alive at one operator.
+
+        Raises:
+            RunError: a dim is free, and nothing has run yet.
+        """
+        return self._engine.memory() if isinstance(self._engine, PlannedEngine) else {}
 
     def layer_times(self) -> list[LayerTime]:
         """What each layer took in the runs so far; needs ``per_layer=True``, else empty. May end the recording."""

@@ -70,6 +70,14 @@ class PhasedEngine(Protocol):
 
 
 @runtime_checkable
+class PlannedEngine(Protocol):
+    """An engine that knows what memory it takes before it runs."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes by what they are for."""
+
+
+@runtime_checkable
 class TracedEngine(Protocol):
     """An engine that also gives out what it computes on the way, under the network's own names."""
 

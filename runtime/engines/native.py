@@ -130,6 +130,13 @@ class NativeEngine:
             for index, (name, op, kernel, _, _) in enumerate(self._context.profile())
         ]
 
+    def memory(self) -> dict[str, int]:
+        """As ``ew_memory`` in edgewise.h."""
+        try:
+            return dict(self._context.memory())
+        except self._failure as error:
+            self._refuse("what memory the engine takes is not known", error)
+
     def facts(self) -> dict[str, str]:
         """Library, its version, unit, instruction sets that it uses here, and the kernels that were picked."""
         kernels = sorted({kernel for _, _, kernel, _, _ in self._context.profile() if kernel})

@@ -67,6 +67,23 @@ def test_inspect_a_bundle(built: Path, cli: Any) -> None:
         assert words in text
 
 
+@pytest.mark.parametrize("dim", [3, "batch"])
+def test_inspect_tells_what_memory_libedgewise_takes(dim: int | str, tmp_path: Path, cli: Any) -> None:
+    pytest.importorskip("edgewise.runtime._native")
+    path = wide(tmp_path / "net.onnx", dim)
+    assert cli("build", path, "-o", tmp_path / "net.edge", "--target", "cpu", "--engine", "native").code == 0
+    memory = cli("inspect", tmp_path / "net.edge", "--json").json["memory"]
+    text = cli("inspect", tmp_path / "net.edge").out
+    if dim == 3:
+        assert memory["weights_bytes"] >= 4 * (64 * 32 + 32 * 16)
+        # While a layer is computed its input and output are there; the network's own are there all the time.
+        assert 4 * 3 * (64 + 32 + 16) <= memory["least_arena_bytes"] <= memory["arena_bytes"]
+        assert "above the most that is alive at once" in text
+    else:
+        assert list(memory) == ["not_known"]
+        assert "not known" in text
+
+
 def test_inspect_tells_refused_nodes_with_reasons(tmp_path: Path, cli: Any) -> None:
     node = helper.make_node("Frobnicate", ["x"], ["y"], name="odd_one", domain="example.org")
     spec = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]

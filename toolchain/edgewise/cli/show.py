@@ -323,11 +323,27 @@ def _engine(result: Result) -> list[tuple[str, Any]]:
 
 def _bundle(console: Console, result: Result) -> None:
     facts(
-        console, [*_engine(result), ("engine's size", size(result["size_bytes"])), ("source", _flat(result["source"]))]
+        console,
+        [
+            *_engine(result),
+            ("engine's size", size(result["size_bytes"])),
+            ("memory", _memory(result["memory"])),
+            ("source", _flat(result["source"])),
+        ],
     )
     _parity(console, result["parity"] or {})
     facts(console, [(f"engine: {name}", text) for name, text in told_proof(result["engine"].get("proof", {}))])
     _warnings(console, result["engine"].get("notes", []))
+
+
+def _memory(memory: Result | None) -> str | None:
+    if not memory:
+        return None
+    if "not_known" in memory:
+        return f"not known: {memory['not_known']}"
+    arena, least = memory["arena_bytes"], memory["least_arena_bytes"]
+    above = f", {percent(arena / least - 1)} above the most that is alive at once" if least else ""
+    return f"{size(memory['weights_bytes'])} of weights, {size(arena)} of activations{above}"
 
 
 def _parity(console: Console, parity: Result) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import ToolchainError
-from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.bundle import Bundle, open_bundle
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.model import load
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
 from edgewise.stages.build import support_entry, support_of
@@ -53,7 +55,8 @@ def inspect(
 
     Returns:
         ``schema_version, kind, inputs, outputs, network`` (ops by count, parameters, macs and what was assumed for them,
-        weight_dtypes), ``sparsity`` (``layers``: density and pattern of each one's weights), ``targets`` (taken, total, refused with reasons). Of a bundle: its manifest.
+        weight_dtypes), ``sparsity`` (``layers``: density and pattern of each one's weights), ``targets`` (taken, total, refused with reasons).
+        Of a bundle: its manifest, and ``memory``: what an engine of libedgewise takes here (``Model.memory``).
 
     Raises:
         RunError, ExportError: it cannot be read.
@@ -114,4 +117,15 @@ def _of_bundle(path: str | Path) -> dict[str, Any]:
     bundle = open_bundle(path)
     told = {key: bundle.manifest.get(key) for key in _FROM_MANIFEST}
     head = {"schema_version": SCHEMA_VERSION, "source_path": str(path), "kind": "bundle"}
-    return {**head, **told, "size_bytes": bundle.size_bytes, "files": bundle.manifest["files"]}
+    sizes = {"size_bytes": bundle.size_bytes, "memory": _memory(bundle)}
+    return {**head, **told, **sizes, "files": bundle.manifest["files"]}
+
+
+def _memory(bundle: Bundle) -> dict[str, Any] | None:
+    """What its engine takes here, or why that is not known; None for engines that do not say."""
+    if bundle.manifest["engine"]["kind"] != "native":
+        return None
+    try:
+        return dict(load(bundle.path, threads=1).memory())
+    except RunError as error:
+        return {"not_known": str(error.found)}
