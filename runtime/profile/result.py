@@ -40,6 +40,7 @@ def make_profile(measured: dict[str, Any], threads: int, energy: dict[str, Any] 
         "input_shapes": measured["input_shapes"],
         "load_ms": measured["load_ms"],
         "first_run_ms": measured["first_run_ms"],
+        "cold": None,
         "warmup_ms": measured["warmup_ms"],
         "latency_ms": summarize(runs_ms),
         "series": measured.get("series") or None,
