@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgewise.targets.cpu.native.attention import find
+from edgewise.targets.cpu.native.attention import Attention, find
 from edgewise.targets.cpu.native.builder import Builder
 from edgewise.targets.cpu.native.constants import evaluated
 from edgewise.targets.cpu.native.context import Context
@@ -70,7 +70,7 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
         node = error.node
         raise NotTakenError(node.name or "" if node else "", op_name(node) if node else "", str(error)) from error
     ctx = Context(Builder(isa), brain=brain)
-    ctx.matches = {node: match for node, match in find(ready.graph).items() if _has_heads(match.query)}
+    ctx.matches = {node: match for node, match in find(ready.graph).items() if _fits(match)}
     inside = {node for match in ctx.matches.values() for node in match.nodes}
     inputs = [_input(ctx, value) for value in ready.graph.inputs]
     for node in ready.graph:
@@ -83,9 +83,11 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
     return Compiled(plan, ctx.macs, tensors)
 
 
-def _has_heads(query: ir.Value) -> bool:
-    """Whether the operator takes queries of so many axes; others stay products and a Softmax."""
-    return query.shape is None or len(query.shape) in (3, 4)
+def _fits(match: Attention) -> bool:
+    """Whether the operator takes it: of so many axes, and as many heads everywhere. Others stay products and a Softmax."""
+    shapes = [value.shape for value in (match.query, match.key, match.value)]
+    known = [shape for shape in shapes if shape is not None]
+    return all(len(shape) in (3, 4) and shape[:-2] == known[0][:-2] for shape in known)
 
 
 def _lower(ctx: Context, node: ir.Node) -> None:

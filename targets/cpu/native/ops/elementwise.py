@@ -240,7 +240,8 @@ def _per_channel(ctx: Context, leader: Value, other: Value) -> tuple[Tensor, Qua
     if other.lane is not None and other.lane != other.form.numbers(1)[0]:
         return None
     layout = Layout.PLAIN if other.lane is None else Layout.C4
-    return ctx.builder.view(tensor_of(other), [other.dims[0], other.dims[1], dim(1)], layout=layout), other.quant
+    # Images may count as channels (channel_dims): for both, or for none.
+    return ctx.builder.view(tensor_of(other), [*channel_dims(leader)[:2], dim(1)], layout=layout), other.quant
 
 
 def where(node: ir.Node, ctx: Context) -> None:

@@ -121,9 +121,25 @@ def tensor_scatter(node: ir.Node, write: Writer) -> list[ir.Value]:
     return [write("Where", inside, moved, past)]
 
 
+def pad(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """Negative numbers cut off; then what is positive is added."""
+    pads = constant(node, 1)
+    if pads is None or np.all(pads >= 0) or attribute_text(node, "mode", "constant") != "constant":
+        return None
+    x, given_axes = need(node, 0), constant(node, 3)
+    axes = np.arange(rank_of(x)) if given_axes is None else given_axes
+    begins, ends = np.split(pads.astype(np.int64), 2)
+    last = np.where(ends < 0, ends, np.iinfo(np.int64).max)
+    cut = write("Slice", x, np.maximum(-begins, 0), last, axes)
+    if np.all(pads <= 0):
+        return [cut]
+    return [write("Pad", cut, np.maximum(pads, 0), node.inputs[2] if len(node.inputs) > 2 else None, axes)]
+
+
 RULES = {
     "GatherND": gather_nd,
     "OneHot": one_hot,
+    "Pad": pad,
     "ReverseSequence": reverse_sequence,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,

@@ -77,6 +77,21 @@ def test_a_fused_residual_is_rounded_as_onnx_says(
     assert min(row.equal for row in found["whole"]) > GOAL
 
 
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("channels", [8, 6])
+def test_a_gate_for_each_channel_of_several_images(
+    images: int, channels: int, graph_maker: Any, script: Any, sample: Callable[..., Any]
+) -> None:
+    g = graph_maker(channels)
+    x = g.add("Relu", [g.add("Conv", ["x", g.weights("u", channels, 4, 3, 3)], "a", pads=[1] * 4)], "b")
+    gate = g.add("Conv", [g.add("GlobalAveragePool", [x], "p"), g.weights("v", channels, channels, 1, 1)], "c")
+    x = g.add("Mul", [x, g.add("Sigmoid", [gate], "s")], "m")
+    g.add("Conv", [x, g.weights("w", 8, channels, 1, 1)], "y")
+    model = int8(g.model({"x": [images, 4, 6, 6]}, {"y": [images, 8, 6, 6]}))
+    found = script.agreement(model, sample(model))
+    assert script.share(found["alone"]) == script.share(found["outputs"]) == 1
+
+
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_digits_networks_agree_tensor_by_tensor(name: str, script: Any, sample: Callable[..., Any]) -> None:
     model = digits(name)

@@ -53,6 +53,26 @@ def test_a_cache_grows_by_tokens(check: Check, tokens: int) -> None:
     check(model, {"past": random(1, 2, 5, 4), "new": random(1, 2, tokens, 4, seed=1)})
 
 
+@pytest.mark.parametrize("pads", [[0, -1, 0, -2], [-1, 2, 3, -2], [0, 0, -1, 1]])
+def test_padding_that_cuts_off(check: Check, pads: list[int]) -> None:
+    rows, columns = 4 + pads[0] + pads[2], 6 + pads[1] + pads[3]
+    model = model_of(
+        f"""g (float[4,6] x) => (float[{rows},{columns}] y) {{ y = Pad(x, pads, fill) }}""",
+        pads=np.array(pads),
+        fill=np.array(2.5, np.float32),
+    )
+    check(model, {"x": random(4, 6)})
+
+
+def test_keys_that_several_heads_share(check: Check) -> None:
+    model = model_of("""g (float[1,4,5,8] q, float[1,1,8,7] k, float[1,1,7,8] v) => (float[1,4,5,8] y) {
+        scores = MatMul(q, k)
+        weights = Softmax<axis = -1>(scores)
+        y = MatMul(weights, v)
+    }""")
+    check(model, {"q": random(1, 4, 5, 8), "k": random(1, 1, 8, 7, seed=1), "v": random(1, 1, 7, 8, seed=2)})
+
+
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
 def test_softmax_of_one_number(check: Check, operator: str) -> None:
     model = model_of(f"""g (float[2,1,5] x) => (float[2,1,5] y) {{ y = {operator}<axis = 1>(x) }}""")
