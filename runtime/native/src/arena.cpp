@@ -10,7 +10,7 @@ namespace {
 
 // Looking for neighbours costs at most this many looks. A file would have to be made for it to need more, and then the storages
 // that are left share no memory.
-constexpr uint64_t kMostLooks = uint64_t{1} << 27;
+constexpr uint64_t kMostLooks = uint64_t{1} << 25;
 
 uint64_t rounded(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -45,12 +45,8 @@ private:
     std::vector<std::vector<size_t>> covers_;  // by node: leaves are [moments_, 2 * moments_)
 };
 
-}  // namespace
-
-uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
-    std::vector<size_t> order(storages.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return storages[a].bytes > storages[b].bytes; });
+// Each at the lowest offset where it fits, in this order.
+uint64_t place_in(const std::vector<size_t>& order, const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
     offsets->assign(storages.size(), 0);
     Timeline timeline(steps);
     std::vector<size_t> taken;
@@ -76,6 +72,30 @@ uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uin
         if (total > static_cast<uint64_t>(kMost)) break;
     }
     return total;
+}
+
+}  // namespace
+
+uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
+    const auto length = [&](size_t one) { return int64_t{storages[one].last} - storages[one].first; };
+    const auto larger = [&](size_t a, size_t b) { return storages[a].bytes > storages[b].bytes; };
+    const auto longer = [&](size_t a, size_t b) { return length(a) != length(b) ? length(a) > length(b) : larger(a, b); };
+    const auto earlier = [&](size_t a, size_t b) {
+        return storages[a].first != storages[b].first ? storages[a].first < storages[b].first : larger(a, b);
+    };
+    std::vector<size_t> order(storages.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), larger);
+    uint64_t best = place_in(order, storages, steps, offsets);
+    std::vector<uint64_t> tried;
+    const auto attempt = [&](const auto& before) {
+        std::stable_sort(order.begin(), order.end(), before);
+        const uint64_t total = place_in(order, storages, steps, &tried);
+        if (total < best) best = total, offsets->swap(tried);
+    };
+    attempt(longer);
+    attempt(earlier);
+    return best;
 }
 
 uint64_t most_alive(const std::vector<Lifetime>& storages, int steps) {

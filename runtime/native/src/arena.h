@@ -13,8 +13,8 @@ struct Lifetime {
     int last;        // the step that reads it last, at most `steps`
 };
 
-// Greedy by size, each at the lowest offset where it fits (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-// Inference", 2020). Offsets are multiples of 64. Returns the size of the block; more than 2^46 means that it is too large, and
+// Greedy, each at the lowest offset where it fits: by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+// Inference", 2020), by length of life, and by its beginning; the smallest of the three blocks wins. Offsets are multiples of 64. Returns the size of the block; more than 2^46 means that it is too large, and
 // then the offsets are worth nothing. `steps` is how many steps there are: lifetimes lie in [-1, steps].
 uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets);
 
