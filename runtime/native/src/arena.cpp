@@ -1,7 +1,6 @@
 #include "arena.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "tensor.h"
 
@@ -45,13 +44,25 @@ private:
     std::vector<std::vector<size_t>> covers_;  // by node: leaves are [moments_, 2 * moments_)
 };
 
+// What storages are sorted by.
+struct Key {
+    int64_t first, second;
+    size_t one;  // its index: of equals the earlier one comes first
+
+    bool operator<(const Key& other) const {
+        if (first != other.first) return first < other.first;
+        return second != other.second ? second < other.second : one < other.one;
+    }
+};
+
 // Each at the lowest offset where it fits, in this order.
-uint64_t place_in(const std::vector<size_t>& order, const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
+uint64_t place_in(const std::vector<Key>& order, const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
     offsets->assign(storages.size(), 0);
     Timeline timeline(steps);
     std::vector<size_t> taken;
     uint64_t total = 0, looks = 0;
-    for (size_t one : order) {
+    for (const Key& key : order) {
+        const size_t one = key.one;
         const Lifetime& life = storages[one];
         if (life.bytes == 0) continue;
         const uint64_t bytes = rounded(life.bytes);
@@ -77,24 +88,19 @@ uint64_t place_in(const std::vector<size_t>& order, const std::vector<Lifetime>&
 }  // namespace
 
 uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
-    const auto length = [&](size_t one) { return int64_t{storages[one].last} - storages[one].first; };
-    const auto larger = [&](size_t a, size_t b) { return storages[a].bytes > storages[b].bytes; };
-    const auto longer = [&](size_t a, size_t b) { return length(a) != length(b) ? length(a) > length(b) : larger(a, b); };
-    const auto earlier = [&](size_t a, size_t b) {
-        return storages[a].first != storages[b].first ? storages[a].first < storages[b].first : larger(a, b);
-    };
-    std::vector<size_t> order(storages.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), larger);
-    uint64_t best = place_in(order, storages, steps, offsets);
+    uint64_t best = UINT64_MAX;
     std::vector<uint64_t> tried;
-    const auto attempt = [&](const auto& before) {
-        std::stable_sort(order.begin(), order.end(), before);
-        const uint64_t total = place_in(order, storages, steps, &tried);
+    std::vector<Key> keys(storages.size());
+    for (int order = 0; order < 3; ++order) {
+        for (size_t one = 0; one < storages.size(); ++one) {
+            const Lifetime& life = storages[one];
+            const int64_t first = order == 0 ? 0 : order == 1 ? int64_t{life.first} - life.last : life.first;
+            keys[one] = {first, -static_cast<int64_t>(life.bytes), one};
+        }
+        std::sort(keys.begin(), keys.end());
+        const uint64_t total = place_in(keys, storages, steps, &tried);
         if (total < best) best = total, offsets->swap(tried);
-    };
-    attempt(longer);
-    attempt(earlier);
+    }
     return best;
 }
 
