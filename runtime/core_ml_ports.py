@@ -39,7 +39,7 @@ class Port:
         """
         if self.image is not None:
             return _picture(array, self.image)
-        if array.dtype.kind == "f":
+        if array.dtype.kind not in "iub":
             narrow = array if array.dtype == np.float16 else array.astype(np.float32)
             return narrow.reshape(1) if self.scalar else narrow
         limits = np.iinfo(np.int32)
@@ -63,9 +63,13 @@ class Port:
             )  # fmt: skip
         array = np.asarray(value)
         # Other widths and no booleans; another kind stays what it is, for the caller to refuse.
-        if self.dtype == "bool" or array.dtype.kind == np.dtype(self.dtype).kind:
+        if self.dtype == "bool" or _same_kind(array.dtype, np.dtype(self.dtype)):
             array = array.astype(self.dtype)
         return array.reshape(()) if self.scalar else array
+
+
+def _same_kind(first: np.dtype[Any], second: np.dtype[Any]) -> bool:
+    return first.kind == second.kind or {first.kind, second.kind} <= {"i", "u"}
 
 
 def function_settings(bundle: Bundle, function: str) -> tuple[dict[str, Any], str]:

@@ -18,6 +18,7 @@ from edgewise.targets.coreml.names import Namer
 from edgewise.targets.coreml.options import Options
 from edgewise.targets.coreml.prepare import nodes_of, opset_of
 from edgewise.targets.coreml.table import table
+from edgewise.targets.coreml.widen import NOTES
 
 
 @dataclass
@@ -69,7 +70,7 @@ def convert(ready: ir.Model, options: Options, interface: Interface, progress: P
         function.set_outputs(outputs)
     program = Program()
     program.add_function("main", function)
-    notes = list(interface.notes)
+    notes = [*interface.notes, *ready.meta.get(NOTES, [])]
     if values.clamped:
         notes.append(
             f"{len(values.clamped)} constants at the border of float32 (masks) became ±65504, the border of float16"

@@ -22,8 +22,9 @@ from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import BYTES
 from edgewise.targets.coreml.states import State, find_states, read_states, write_states
 from edgewise.targets.coreml.states import placeholders as state_placeholders
+from edgewise.targets.coreml.widen import ORIGINAL
 
-_MIL = {"float32": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
+_MIL = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
 
 
 @dataclass
@@ -56,7 +57,13 @@ class Interface:
             raise _bad_port(kind, name, refusal)
         # An output that is an input as well needs a name of its own.
         coreml = self.namer(name) if is_input or not value.is_graph_input() else self.namer.fresh(f"{name}_out")
-        return Port(name, coreml, dtype_name(value) or "", not value.shape, self.images.get(name) if is_input else None)
+        return Port(
+            name,
+            coreml,
+            value.meta.get(ORIGINAL) or dtype_name(value) or "",
+            not value.shape,
+            self.images.get(name) if is_input else None,
+        )
 
     def settings(self) -> dict[str, list[dict[str, Any]]]:
         """The ports as the engine's settings have them; ``runtime/core_ml_ports.py`` reads them."""
@@ -119,8 +126,8 @@ class Interface:
         read_states(function, self.states, values)
         for value, port in zip(self._given, self.inputs, strict=True):
             var = function.inputs[port.coreml]
-            if port.dtype in ("bool", *BYTES):
-                var = mb.cast(x=var, dtype=port.dtype)
+            if (kind := dtype_name(value)) in ("bool", *BYTES):
+                var = mb.cast(x=var, dtype=kind)
             if port.scalar:
                 var = mb.squeeze(x=var)
             if port.image is not None:
@@ -152,7 +159,7 @@ def _output(values: Values, value: ir.Value, port: Port) -> Any:
     if isinstance(held, Tall):
         raise _bad_port("output", port.name, Refusal("rank above 5", "rank up to 5", "Reshape it inside the model"))
     var = values.var(value)
-    if port.dtype in ("bool", *BYTES):
+    if dtype_name(value) in ("bool", *BYTES):
         var = values.mb.cast(x=var, dtype="int32")
     if port.scalar:
         var = values.mb.expand_dims(x=var, axes=[0])

@@ -13,6 +13,7 @@ from edgewise.targets.coreml.control import OPERATORS, write_out
 from edgewise.targets.coreml.expand import expand
 from edgewise.targets.coreml.fusions.attention import fuse_attention
 from edgewise.targets.coreml.node import constant
+from edgewise.targets.coreml.widen import widen
 from edgewise.targets.loggers import without_warnings
 from edgewise.targets.nodes import node_names
 
@@ -26,6 +27,7 @@ def prepare(model: ir.Model, ios: int, dims: Mapping[str, int] | None = None) ->
     """A copy of the model with functions inlined and constants folded.
 
     Symbolic dims are fixed where ``dims`` says so; what is one operation in this version of Core ML (``ios``) is fused.
+    Dtypes that Core ML does not compute in are those that it does.
     ``DequantizeLinear`` of constants stays: these are the weights in integers.
 
     Raises:
@@ -46,6 +48,7 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     ready = _folded(expand(ready))
     while _has_control(ready) and write_out(ready):
         ready = _folded(expand(ready))
+    widen(ready, ios)
     if ios >= _FIRST_WITH_ATTENTION:
         fuse_attention(ready)
         passes.RemoveUnusedNodesPass()(ready)

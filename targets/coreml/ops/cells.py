@@ -1,80 +1,80 @@
-"""GRU and RNN, step by step: MIL's own have one form of the gates and float32 alone."""
+"""GRU and RNN, and LSTM where MIL's own cannot, step by step: MIL's GRU and RNN have one form of the gates and float32 alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.ops.sequences import (
+    check_sequences,
+    initial,
+    joined,
+    states_of,
+    steps_and_batch,
+    steps_first,
+    ways,
+)
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
-_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-_DEFAULTS = {"GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _MOST_STEPS = 256
 
-Step = Callable[[Any], Any]
+State = tuple[Any, ...]
 
 
-def _check(node: NodeView) -> Refusal | None:
-    names = [item.decode() if isinstance(item, bytes) else item for item in node.attribute("activations", ())]
-    usual = _DEFAULTS[node.node.op_type]
-    if names and names != usual * (len(names) // len(usual)):
-        return Refusal(", ".join(names), ", ".join(usual), "Use the default ones", "attribute activations")
-    for name in ("layout", "clip"):
-        if node.attribute(name, 0):
-            return Refusal(f"{name} {node.attribute(name)}", f"{name} 0", f"Export without {name}", f"attribute {name}")
-    if node.given(4):
-        return Refusal("sequence_lens", "whole sequences", "Export without lengths", "input sequence_lens")
-    steps, batch = node.dims(0)[0], node.dims(0)[1]
+def check_steps(node: NodeView) -> Refusal | None:
+    """A length that is known, and not so long that the program grows without bounds."""
+    steps = steps_and_batch(node)[0]
     if steps is None or steps > _MOST_STEPS:
         return Refusal(
             f"{steps or 'an unknown number of'} steps", f"up to {_MOST_STEPS}, for they are written out",
             "Export with a fixed length", "input X",
         )  # fmt: skip
-    if batch is None and not node.given(5):
-        return Refusal("a batch known at run time only, and no initial state", "a fixed batch", "Export with one")
     return None
 
 
-def _recurrent(b: Building) -> Any:
-    """Y [steps, directions, batch, hidden] and Y_h [directions, batch, hidden]."""
-    backwards = _DIRECTIONS[b.text("direction", "forward")]
-    ways = [_one_way(b, place, back) for place, back in enumerate(backwards)]
-    outputs = []
-    for axis, parts in ((1, [way[0] for way in ways]), (0, [way[1] for way in ways])):
-        spread = [b.mb.expand_dims(x=part, axes=[axis]) for part in parts]
-        outputs.append(spread[0] if len(spread) == 1 else b.mb.concat(values=spread, axis=axis))
-    return outputs[: len(b.node.outputs)]
+def _check(node: NodeView) -> Refusal | None:
+    return check_sequences(node) or check_steps(node)
 
 
-def _one_way(b: Building, place: int, back: bool) -> tuple[Any, Any]:
+def stepwise(b: Building) -> list[Any]:
+    """ONNX's outputs: Y, Y_h and, of LSTM, Y_c."""
+    x = steps_first(b)
+    return joined(b, [_one_way(b, x, place, back) for place, back in enumerate(ways(b))])
+
+
+def _one_way(b: Building, x: Any, place: int, back: bool) -> tuple[Any, ...]:
     weight, gates = b.known(1)[place], b.known(1).shape[1]
     bias = b.known(3)[place] if b.given(3) else np.zeros(2 * gates, weight.dtype)
-    inputs = b.mb.linear(x=b.x(), weight=b.array(weight), bias=b.array(bias[:gates]))
-    h, steps = _initial(b, place), []
-    count = int(b.dims(0)[0] or 0)
+    inputs = b.mb.linear(x=x, weight=b.array(weight), bias=b.array(bias[:gates]))
+    state: State = tuple(initial(b, index, place) for index in states_of(b))
+    holes = b.known(7)[place] if b.node.op_type == "LSTM" and b.given(7) else None
+    count, steps = int(steps_and_batch(b)[0] or 0), []
     for step in reversed(range(count)) if back else range(count):
         row = b.mb.slice_by_index(x=inputs, begin=[step, 0, 0], end=[step + 1, 0, 0], begin_mask=[False, True, True],
                                   end_mask=[False, True, True], squeeze_mask=[True, False, False])  # fmt: skip
-        h = _CELLS[b.node.op_type](b, row, h, b.known(2)[place], bias[gates:])
-        steps.append(h)
-    return b.mb.stack(values=steps[::-1] if back else steps, axis=0), h
+        fresh = _CELLS[b.node.op_type](b, row, state, b.known(2)[place], bias[gates:], holes)
+        state, y = _within(b, step, state, fresh)
+        steps.append(y)
+    return b.mb.stack(values=steps[::-1] if back else steps, axis=0), *state
 
 
-def _initial(b: Building, place: int) -> Any:
-    if not b.given(5):
-        return b.array(np.zeros((int(b.dims(0)[1] or 1), b.integer("hidden_size")), b.dtype(0)))
-    part = b.mb.slice_by_size(x=b.x(5), begin=[place, 0, 0], size=[1, -1, -1])
-    return b.mb.squeeze(x=part, axes=[0])
+def _within(b: Building, step: int, state: State, fresh: State) -> tuple[State, Any]:
+    """The state after a step and its output; beyond a sequence's own length the state stays and the output is 0."""
+    if not b.given(4):
+        return fresh, fresh[0]
+    runs = b.mb.expand_dims(x=b.mb.greater(x=b.x(4), y=np.int32(step)), axes=[1])
+    kept = tuple(b.mb.select(cond=runs, a=new, b=old) for new, old in zip(fresh, state, strict=True))
+    number = b.mb.cast(x=runs, dtype="fp16" if b.dtype(0) == "float16" else "fp32")
+    return kept, b.mb.mul(x=fresh[0], y=number)
 
 
-def _gru(b: Building, row: Any, h: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+def _gru(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, _: np.ndarray | None) -> State:
     """Gates in ONNX's order: update, reset, hidden."""
-    hidden = b.integer("hidden_size")
+    (h,), hidden = state, b.integer("hidden_size")
     update, reset, new = (_columns(b, row, gate, hidden) for gate in range(3))
     if b.integer("linear_before_reset"):
         recurrent = b.mb.linear(x=h, weight=b.array(weight), bias=b.array(bias))
@@ -88,11 +88,28 @@ def _gru(b: Building, row: Any, h: Any, weight: np.ndarray, bias: np.ndarray) ->
         kept = b.mb.mul(x=r, y=h)
         inner = b.mb.linear(x=kept, weight=b.array(weight[2 * hidden :]), bias=b.array(bias[2 * hidden :]))
     fresh = b.mb.tanh(x=b.mb.add(x=new, y=inner))
-    return b.mb.add(x=fresh, y=b.mb.mul(x=z, y=b.mb.sub(x=h, y=fresh)))
+    return (b.mb.add(x=fresh, y=b.mb.mul(x=z, y=b.mb.sub(x=h, y=fresh))),)
 
 
-def _rnn(b: Building, row: Any, h: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
-    return b.mb.tanh(x=b.mb.add(x=row, y=b.mb.linear(x=h, weight=b.array(weight), bias=b.array(bias))))
+def _rnn(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, _: np.ndarray | None) -> State:
+    return (b.mb.tanh(x=b.mb.add(x=row, y=b.mb.linear(x=state[0], weight=b.array(weight), bias=b.array(bias)))),)
+
+
+def _lstm(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, holes: np.ndarray | None) -> State:
+    """Gates in ONNX's order: input, output, forget, cell; ``holes``: what each of the first three sees of the cell."""
+    h, c = state
+    hidden = b.integer("hidden_size")
+    whole = b.mb.add(x=row, y=b.mb.linear(x=h, weight=b.array(weight), bias=b.array(bias)))
+    taken, out, forget, new = (_columns(b, whole, gate, hidden) for gate in range(4))
+    peeps = None if holes is None else [b.array(part) for part in np.split(holes, 3)]
+    seen = [None, None, None] if peeps is None else peeps
+    taken, forget = _gate(b, taken, c, seen[0]), _gate(b, forget, c, seen[2])
+    c = b.mb.add(x=b.mb.mul(x=forget, y=c), y=b.mb.mul(x=taken, y=b.mb.tanh(x=new)))
+    return b.mb.mul(x=_gate(b, out, c, seen[1]), y=b.mb.tanh(x=c)), c
+
+
+def _gate(b: Building, x: Any, cell: Any, hole: Any) -> Any:
+    return b.mb.sigmoid(x=x if hole is None else b.mb.add(x=x, y=b.mb.mul(x=cell, y=hole)))
 
 
 def _columns(b: Building, x: Any, gate: int, hidden: int) -> Any:
@@ -100,16 +117,11 @@ def _columns(b: Building, x: Any, gate: int, hidden: int) -> Any:
                                end_mask=[True, False])  # fmt: skip
 
 
-_CELLS = {"GRU": _gru, "RNN": _rnn}
+_CELLS = {"GRU": _gru, "RNN": _rnn, "LSTM": _lstm}
 
 ROWS = tuple(
     Row(
-        name,
-        _recurrent,
-        _check,
-        static=(1, 2, 3),
-        dtypes=FLOATS,
-        note="default activations, whole sequences of fixed length",
+        name, stepwise, _check, static=(1, 2, 3), dtypes=FLOATS | {"int32"}, note="default activations, sequences of a fixed length"
     )
-    for name in _CELLS
-)
+    for name in ("GRU", "RNN")
+)  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView, is_weight
-from edgewise.targets.coreml.ops.windows import check_window, window
+from edgewise.targets.coreml.ops.windows import Window, check_window, window
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
@@ -36,16 +37,35 @@ def _computed_weights(expected: str, fix: str) -> Refusal:
 
 def _check_transposed(node: NodeView) -> Refusal | None:
     refusal = _check_conv(node)
-    if refusal is None and node.integers("output_shape"):
-        return Refusal(
-            "output_shape",
-            "pads and output_padding",
-            "Export with pads in place of output_shape",
-            "attribute output_shape",
-        )
-    if refusal is None and node.text("auto_pad", "NOTSET") != "NOTSET":
-        return Refusal(node.text("auto_pad"), "explicit pads", "Export with explicit pads", "attribute auto_pad")
+    if refusal is None and _follows_size(node) and None in node.dims(0)[2:]:
+        return Refusal("pads that follow from sizes known at run time only", "fixed spatial sizes, or explicit pads",
+                       "Export with fixed height and width", "attribute auto_pad")  # fmt: skip
     return refusal
+
+
+def _follows_size(node: NodeView) -> bool:
+    return bool(node.integers("output_shape")) or node.text("auto_pad", "NOTSET").startswith("SAME")
+
+
+def _crops(node: NodeView, kernel: tuple[int, ...]) -> tuple[Window, list[int]]:
+    """The window, whose pads are what is cropped, and what is added at the end of each axis (``output_padding``).
+
+    ``output_shape`` and ``auto_pad`` say how large the output is; the pads follow from that (ONNX, ConvTranspose).
+    """
+    place, count = window(node, kernel), len(kernel)
+    extra = node.integers("output_padding", [0] * count)
+    if not _follows_size(node):
+        return place, extra
+    sizes = [int(dim or 0) for dim in node.dims(0)[2:]]
+    wanted = node.integers("output_shape")[-count:] or [size * s for size, s in zip(sizes, place.strides, strict=True)]
+    whole = [
+        s * (size - 1) + more + r for size, s, more, r in zip(sizes, place.strides, extra, place.reach, strict=True)
+    ]
+    total = [max(0, have - want) for have, want in zip(whole, wanted, strict=True)]
+    small, large = tuple(pad // 2 for pad in total), tuple(pad - pad // 2 for pad in total)
+    upper = node.text("auto_pad", "NOTSET") == "SAME_UPPER"
+    missing = [more + max(0, want - have) for more, have, want in zip(extra, whole, wanted, strict=True)]
+    return replace(place, before=small if upper else large, after=large if upper else small), missing
 
 
 def _bias(b: Building, channels: int) -> Any:
@@ -70,8 +90,7 @@ def _conv(b: Building) -> Any:
 def _conv_transpose(b: Building) -> Any:
     """``output_padding`` asks for more at the end: fewer elements are cropped there, and what lies beyond all windows is bias."""
     weight = b.dims(1)
-    place = window(b, tuple(int(dim or 0) for dim in weight[2:]))
-    extra = b.integers("output_padding", [0] * len(place.kernel))
+    place, extra = _crops(b, tuple(int(dim or 0) for dim in weight[2:]))
     after = [max(0, crop - more) for crop, more in zip(place.after, extra, strict=True)]
     beyond = [max(0, more - crop) for crop, more in zip(place.after, extra, strict=True)]
     groups = b.integer("group", 1)
@@ -96,8 +115,5 @@ def _conv_transpose(b: Building) -> Any:
 
 ROWS = (
     Row("Conv", _conv, _check_conv, dtypes=FLOATS),
-    Row(
-        "ConvTranspose", _conv_transpose, _check_transposed, dtypes=FLOATS,
-        note="explicit pads; output_padding taken, output_shape not",
-    ),
-)  # fmt: skip
+    Row("ConvTranspose", _conv_transpose, _check_transposed, dtypes=FLOATS),
+)

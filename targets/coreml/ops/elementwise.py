@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from edgewise.targets.coreml.building import Building
-from edgewise.targets.coreml.node import NodeView
-from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import ANY, FLOATS, NUMBERS, Row
 
 Build = Callable[[Building], Any]
@@ -109,12 +107,6 @@ def _is_nan(b: Building) -> Any:
     return b.mb.not_equal(x=b.x(), y=b.x())
 
 
-def _check_mod(node: NodeView) -> Refusal | None:
-    if node.integer("fmod") == 0 and node.dtype(0) not in ("int32", "int64"):
-        return Refusal("fmod 0 on floats", "fmod 1 for floats", "Set fmod to 1", "attribute fmod")
-    return None
-
-
 def _logical(b: Building) -> Any:
     operation = {"And": "logical_and", "Or": "logical_or", "Xor": "logical_xor"}[b.node.op_type]
     return getattr(b.mb, operation)(x=b.x(0), y=b.x(1))
@@ -127,7 +119,7 @@ ROWS = (
     Row("Sub", binary("sub"), dtypes=NUMBERS, elementwise=True),
     Row("Mul", binary("mul"), dtypes=NUMBERS, elementwise=True),
     Row("Div", _div, dtypes=NUMBERS, elementwise=True),
-    Row("Mod", _mod, _check_mod, dtypes=NUMBERS, elementwise=True),
+    Row("Mod", _mod, dtypes=NUMBERS, elementwise=True),
     Row("Pow", _pow, dtypes=NUMBERS),
     Row("Max", _variadic("maximum"), dtypes=NUMBERS, elementwise=True),
     Row("Min", _variadic("minimum"), dtypes=NUMBERS, elementwise=True),

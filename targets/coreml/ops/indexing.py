@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ def _positive(b: Building, index: int, axes: list[int]) -> Any:
 def _gather(b: Building) -> Any:
     axis = b.axis(0)
     known = b.const(1)
+    if len(b.dims(0)) > MAX_RANK:
+        return _tall_data(b, axis)
     if known is not None and known.ndim == 0 and b.dims(0)[axis] is not None:
         return _one(b, axis, int(known) % int(b.dims(0)[axis] or 1))
     if len(b.out_shape() or ()) > MAX_RANK:
@@ -50,18 +53,33 @@ def _gather(b: Building) -> Any:
 
 def _tall(b: Building, axis: int) -> Any:
     """Indices of several axes as one: the output has more axes than Core ML, but its elements are in the same order."""
-    known = b.const(1)
+    return Tall(b.mb.gather(x=b.x(), indices=_flat_indices(b, axis), axis=axis), b.out_shape() or ())
+
+
+def _flat_indices(b: Building, axis: int) -> Any:
     flat = _positive(b, 1, [axis])
-    flat = flat.reshape(-1) if known is not None and isinstance(flat, np.ndarray) else b.mb.reshape(x=flat, shape=[-1])
-    return Tall(b.mb.gather(x=b.x(), indices=flat, axis=axis), b.out_shape() or ())
+    return flat.reshape(-1) if isinstance(flat, np.ndarray) else b.mb.reshape(x=flat, shape=[-1])
+
+
+def _tall_data(b: Building, axis: int) -> Any:
+    """The axes before and after the one that is indexed are seen as one each."""
+    dims, out = b.dims(0), b.out_shape() or ()
+    shape = [
+        -1 if None in part else prod(int(dim or 1) for dim in part)
+        for part in (dims[:axis], dims[axis : axis + 1], dims[axis + 1 :])
+    ]
+    y = b.mb.gather(x=b.mb.reshape(x=b.x(), shape=shape), indices=_flat_indices(b, axis), axis=1)
+    if len(out) > MAX_RANK:
+        return Tall(y, out)
+    return b.mb.reshape(x=y, shape=[-1 if dim is None else dim for dim in out])
 
 
 def _check_gather(node: NodeView) -> Refusal | None:
-    if (node.rank(0) or 0) > MAX_RANK:
-        return Refusal(
-            f"data of rank {node.rank(0)}", f"rank up to {MAX_RANK}", "Reshape to fewer axes first", "input data"
-        )
-    if len(node.out_shape() or ()) > MAX_RANK and node.dtype(0) == "bool":
+    is_tall = max(node.rank(0) or 0, len(node.out_shape() or ())) > MAX_RANK
+    if is_tall and node.dims(0).count(None) > 1:
+        return Refusal(f"data of rank {node.rank(0)} with several sizes known at run time only", "one of them",
+                       "Reshape to fewer axes first", "input data")  # fmt: skip
+    if is_tall and node.dtype(0) == "bool":
         return Refusal("booleans and a rank above 5", "numbers", "Cast to int32 first", "input data")
     return _check_known(node)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sampling:
-    """How ``Resize`` samples (the names and values of its attributes)."""
+    """How ``Resize`` samples (the names and values of its attributes); ``crop``: what part of the axis, from where to where."""
 
     mode: str
     coordinates: str
@@ -18,11 +18,17 @@ class Sampling:
     cubic_a: float
     exclude_outside: bool
     antialias: bool
+    crop: tuple[float, float] | None = None
 
 
 def positions(how: Sampling, size: int, wanted: int, scale: float) -> np.ndarray:
     """Where each output element lies on the input's axis (float64 [wanted])."""
     place = np.arange(wanted, dtype=np.float64)
+    if how.coordinates == "tf_crop_and_resize":
+        start, end = how.crop or (0.0, 1.0)
+        if wanted == 1:
+            return np.full(1, 0.5 * (start + end) * (size - 1))
+        return start * (size - 1) + place * (end - start) * (size - 1) / (wanted - 1)
     if how.coordinates == "asymmetric":
         return place / scale
     if how.coordinates == "align_corners":

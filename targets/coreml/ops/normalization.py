@@ -22,12 +22,16 @@ def _constants(node: NodeView, *indices: int) -> Refusal | None:
 
 
 def _check_batch_norm(node: NodeView) -> Refusal | None:
-    if node.integer("training_mode") or any(node.used(index) for index in range(1, len(node.node.outputs))):
-        return Refusal("training mode", "inference", "Export the model in eval mode", "attribute training_mode")
+    if node.integer("training_mode"):
+        return None
+    if any(node.used(index) for index in range(1, len(node.node.outputs))):
+        return Refusal("the statistics in use", "the first output alone", "Export the model in eval mode", "outputs")
     return _constants(node, 1, 2, 3, 4)
 
 
 def _batch_norm(b: Building) -> Any:
+    if b.integer("training_mode"):
+        return _trained_batch_norm(b)
     gamma, beta, mean, variance = (b.known(index) for index in range(1, 5))
     epsilon = b.real("epsilon", 1e-5)
     if b.rank(0) in (3, 4, 5):
@@ -41,33 +45,63 @@ def _batch_norm(b: Building) -> Any:
     return b.mb.add(x=y, y=b.array(shift.astype(gamma.dtype)))
 
 
+def _trained_batch_norm(b: Building) -> list[Any]:
+    """Normalized by the batch's own statistics; beside it the running ones, which take in a part of them."""
+    axes = [axis for axis in range(len(b.dims(0))) if axis != 1]
+    mean, variance = _moments(b, axes)
+    inverse = b.mb.rsqrt(x=variance, epsilon=b.like(b.real("epsilon", 1e-5)))
+    y = _per_channel(b, b.mb.mul(x=b.mb.sub(x=b.x(), y=mean), y=inverse), _parameter(b, 1), _parameter(b, 2))
+    part = b.real("momentum", 0.9)
+    running = []
+    for index, fresh in ((3, mean), (4, variance)):
+        kept = b.mb.mul(x=b.x(index), y=b.like(part))
+        added = b.mb.mul(x=b.mb.reshape(x=fresh, shape=[-1]), y=b.like(1 - part))
+        running.append(b.mb.add(x=kept, y=added))
+    return [y, *running][: len(b.node.outputs)]
+
+
+def _moments(b: Building, axes: list[int]) -> tuple[Any, Any]:
+    """Mean and variance along axes, which stay with one element."""
+    mean = b.mb.reduce_mean(x=b.x(), axes=axes, keep_dims=True)
+    return mean, b.mb.reduce_mean(x=b.mb.square(x=b.mb.sub(x=b.x(), y=mean)), axes=axes, keep_dims=True)
+
+
 def _instance_norm(b: Building) -> Any:
-    gamma, beta = (b.known(index) for index in (1, 2))
+    gamma, beta = b.const(1), b.const(2)
     epsilon = b.real("epsilon", 1e-5)
-    if b.rank(0) in (3, 4):
+    if gamma is not None and beta is not None and b.rank(0) in (3, 4):
         return b.mb.instance_norm(x=b.x(), gamma=b.array(gamma), beta=b.array(beta), epsilon=b.like(epsilon))
-    return _per_channel(b, _standardized(b, b.x(), list(range(2, len(b.dims(0)))), epsilon), gamma, beta)
+    y = _standardized(b, b.x(), list(range(2, len(b.dims(0)))), epsilon)
+    return _per_channel(b, y, _parameter(b, 1), _parameter(b, 2))
 
 
 def _standardized(b: Building, x: Any, axes: list[int], epsilon: float) -> Any:
     return b.mb.layer_norm(x=x, axes=axes, epsilon=b.like(epsilon))
 
 
-def _per_channel(b: Building, y: Any, gamma: np.ndarray, beta: np.ndarray) -> Any:
+def _parameter(b: Building, index: int) -> Any:
+    """A number per channel, computed or constant, as [1, channels, 1, …]."""
+    known = b.const(index)
     shape = (1, -1) + (1,) * (len(b.dims(0)) - 2)
-    y = b.mb.mul(x=y, y=b.array(gamma.reshape(shape)))
-    return b.mb.add(x=y, y=b.array(beta.reshape(shape)))
+    return b.mb.reshape(x=b.x(index), shape=list(shape)) if known is None else b.array(known.reshape(shape))
 
 
-def _check_layer_norm(node: NodeView) -> Refusal | None:
-    if any(node.used(index) for index in range(1, len(node.node.outputs))):
-        return Refusal("the outputs Mean or InvStdDev in use", "the first output alone", "Export for inference")
-    return None
+def _per_channel(b: Building, y: Any, gamma: Any, beta: Any) -> Any:
+    return b.mb.add(x=b.mb.mul(x=y, y=gamma), y=beta)
 
 
 def _layer_norm(b: Building) -> Any:
-    """Constant parameters of the normalized axes go into MIL's operation; other ones follow it."""
+    """What is normalized; the mean and the inverse deviation beside it where somebody reads them."""
     axes = list(range(b.axis(-1), len(b.dims(0))))
+    y = _normalized(b, axes)
+    if not (b.used(1) or b.used(2)):
+        return y
+    mean, variance = _moments(b, axes)
+    return [y, mean, b.mb.rsqrt(x=variance, epsilon=b.like(b.real("epsilon", 1e-5)))]
+
+
+def _normalized(b: Building, axes: list[int]) -> Any:
+    """Constant parameters of the normalized axes go into MIL's operation; other ones follow it."""
     shape = tuple(b.dims(0)[axis] for axis in axes)
     gamma, beta = b.const(1), b.const(2)
     shift_fits = not b.given(2) or (beta is not None and beta.shape == shape)
@@ -84,7 +118,7 @@ def _check_group_norm(node: NodeView) -> Refusal | None:
     shape = node.dims(0)
     if None in shape[1:]:
         return Refusal("sizes known at run time only", "fixed channels and spatial sizes", "Export with fixed shapes")
-    return _constants(node, 1, 2)
+    return None
 
 
 def _group_norm(b: Building) -> Any:
@@ -94,8 +128,19 @@ def _group_norm(b: Building) -> Any:
     rows = b.mb.reshape(x=b.x(), shape=[-1, groups, int(np.prod([dim or 1 for dim in shape[1:]])) // groups])
     y = _standardized(b, rows, [2], b.real("epsilon", 1e-5))
     y = b.mb.reshape(x=y, shape=[-1, *(int(dim or 1) for dim in shape[1:])])
-    parameters = [b.known(index) for index in (1, 2)]
-    return _per_channel(b, y, *(np.repeat(array, channels // array.size) for array in parameters))
+    return _per_channel(b, y, *(_of_groups(b, index, groups, channels) for index in (1, 2)))
+
+
+def _of_groups(b: Building, index: int, groups: int, channels: int) -> Any:
+    """The parameter of each channel; until opset 20 there is one per group."""
+    if b.dims(index) == (channels,):
+        return _parameter(b, index)
+    shape = (1, channels) + (1,) * (len(b.dims(0)) - 2)
+    known = b.const(index)
+    if known is not None:
+        return b.array(np.repeat(known, channels // known.size).reshape(shape))
+    rows = b.mb.tile(x=b.mb.reshape(x=b.x(index), shape=[groups, 1]), reps=[1, channels // groups])
+    return b.mb.reshape(x=rows, shape=list(shape))
 
 
 def _rms_norm(b: Building) -> Any:
@@ -129,8 +174,8 @@ def _lp_norm(b: Building) -> Any:
 
 ROWS = (
     Row("BatchNormalization", _batch_norm, _check_batch_norm, dtypes=FLOATS),
-    Row("InstanceNormalization", _instance_norm, lambda node: _constants(node, 1, 2), dtypes=FLOATS),
-    Row("LayerNormalization", _layer_norm, _check_layer_norm, dtypes=FLOATS),
+    Row("InstanceNormalization", _instance_norm, dtypes=FLOATS),
+    Row("LayerNormalization", _layer_norm, dtypes=FLOATS),
     Row("GroupNormalization", _group_norm, _check_group_norm, dtypes=FLOATS),
     Row("RMSNormalization", _rms_norm, dtypes=FLOATS),
     Row("LRN", _lrn, _check_lrn, dtypes=FLOATS, note="odd size"),

@@ -33,6 +33,8 @@ def _pad(b: Building) -> Any:
     if not any(max(pair) for pair in pads):
         return b.same(b.mb.identity(x=x))
     mode = b.text("mode", "constant")
+    if mode == "constant" and _is_computed(b):
+        return b.same(_around(b, x, pads))
     if mode == "constant":
         value = _value(b)
         if b.is_float():
@@ -42,6 +44,17 @@ def _pad(b: Building) -> Any:
     if mode in _MIL_MODES and b.is_float() and not any(max(pair) for pair in pads[:-2]) and _fits(b, pads, mode):
         return b.mb.pad(x=x, pad=[pad for pair in pads[-2:] for pad in pair], mode=_MIL_MODES[mode])
     return b.same(_indexed(b, x, pads, mode))
+
+
+def _is_computed(node: NodeView) -> bool:
+    return node.given(2) and node.param(2, "value") is None
+
+
+def _around(b: Building, x: Any, pads: list[tuple[int, int]]) -> Any:
+    """A number that is known at run time only stands where a constant mask has room for it."""
+    outside = np.pad(np.zeros([int(dim) for dim in x.shape], bool), pads, constant_values=True)
+    wide = _indexed(b, x, pads, "edge")
+    return b.mb.select(cond=b.array(outside), a=b.mb.reshape(x=b.number(2), shape=[1] * outside.ndim), b=wide)
 
 
 def _value(b: Building) -> float:
@@ -89,9 +102,9 @@ def _check(node: NodeView) -> Refusal | None:
     mode = node.text("mode", "constant")
     if mode not in ("constant", "reflect", "edge", "wrap"):
         return Refusal(f"mode {mode!r}", "constant, reflect, edge or wrap", "Use one of them", "attribute mode")
-    value = node.param(2, "value")
-    if node.given(2) and value is None:
-        return Refusal("a value computed at run time", "a constant", "Make it constant", "input constant_value")
+    if _is_computed(node) and None in node.dims(0):
+        return Refusal("a value and sizes known at run time only", "one of them fixed", "Make it constant",
+                       "input constant_value")  # fmt: skip
     padded = [dim for dim, pair in zip(node.dims(0), _pads(node), strict=True) if any(pair)]
     floats = (node.dtype(0) or "").startswith("float")
     if None in padded and not (mode == "constant" and floats):

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
+from edgewise.targets.coreml.ops.pool_taps import check_taps, max_of_taps, mean_of_taps
 from edgewise.targets.coreml.ops.windows import Window, check_window, window
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
@@ -16,16 +17,19 @@ def _check(node: NodeView) -> Refusal | None:
     refusal = check_window(node)
     if refusal is not None:
         return refusal
-    if any(dilation > 1 for dilation in node.integers("dilations")):
-        return Refusal("dilations above 1", "dilations of 1", "Slice the input with steps first", "attribute dilations")
-    if node.used(1):
-        return Refusal("the output Indices in use", "the pooled values alone", "Drop what reads it", "output Indices")
+    if is_written_out(node):
+        return check_taps(node)
     if node.integer("ceil_mode") and None in node.dims(0)[2:]:
         return Refusal(
             "ceil_mode on sizes known at run time only", "fixed spatial sizes", "Export with fixed height and width",
             "attribute ceil_mode",
         )  # fmt: skip
     return None
+
+
+def is_written_out(node: NodeView) -> bool:
+    """Whether MIL's pools cannot do it: dilations, and the places of the greatest."""
+    return node.used(1) or any(dilation > 1 for dilation in node.integers("dilations"))
 
 
 def _ceil_pads(b: Building, place: Window) -> tuple[int, ...]:
@@ -35,7 +39,7 @@ def _ceil_pads(b: Building, place: Window) -> tuple[int, ...]:
     """
     extra = []
     sizes = [int(dim or 0) for dim in b.dims(0)[2:]]
-    for size, k, s, before, after in zip(sizes, place.kernel, place.strides, place.before, place.after, strict=True):
+    for size, k, s, before, after in zip(sizes, place.reach, place.strides, place.before, place.after, strict=True):
         count = -(-(size + before + after - k) // s) + 1
         if (count - 1) * s >= size + before:
             count -= 1
@@ -55,6 +59,9 @@ def _wider(place: Window, extra: tuple[int, ...]) -> Window:
 
 def _max_pool(b: Building) -> Any:
     place = _wider(*_placed(b))
+    if is_written_out(b):
+        greatest = max_of_taps(b, place)
+        return greatest if b.used(1) else greatest[0]
     return b.mb.max_pool(
         x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), pad_type="custom", pad=place.pads()
     )
@@ -63,6 +70,8 @@ def _max_pool(b: Building) -> Any:
 def _average_pool(b: Building) -> Any:
     """Padding of ``ceil_mode`` is never counted; padding of ``pads`` is when ``count_include_pad`` says so."""
     place, extra = _placed(b)
+    if is_written_out(b):
+        return mean_of_taps(b, _wider(place, extra), place if b.integer("count_include_pad") else None)
     counted = bool(b.integer("count_include_pad")) and any(place.pads())
     x = b.x()
     if counted and any(extra):
@@ -90,8 +99,8 @@ def _global(mean: bool) -> Any:
 
 
 ROWS = (
-    Row("MaxPool", _max_pool, _check, dtypes=FLOATS, note="no dilations, no Indices"),
-    Row("AveragePool", _average_pool, _check, dtypes=FLOATS, note="no dilations"),
+    Row("MaxPool", _max_pool, _check, dtypes=FLOATS, note="dilations and Indices: fixed shapes"),
+    Row("AveragePool", _average_pool, _check, dtypes=FLOATS, note="dilations: fixed shapes"),
     Row("GlobalAveragePool", _global(mean=True), dtypes=FLOATS),
     Row("GlobalMaxPool", _global(mean=False), dtypes=FLOATS),
 )

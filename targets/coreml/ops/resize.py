@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
-from edgewise.targets.coreml.ops.interpolation import Sampling, nearest_index, weights
+from edgewise.targets.coreml.ops.interpolation import Sampling, nearest_index, positions, weights
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
 _COORDINATES = (
     *("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"),
-    *("align_corners", "asymmetric"),
+    *("align_corners", "asymmetric", "tf_crop_and_resize"),
 )
 _SAMPLING_MODES = {
     "half_pixel": "UNALIGN_CORNERS",
@@ -61,9 +62,13 @@ def _factors(node: NodeView) -> dict[int, tuple[int | None, float | None]]:
     """Per axis that changes: its new size (None: known at run time) and ONNX's scale (None: new size over old)."""
     scales, sizes = _target(node)
     factors: dict[int, tuple[int | None, float | None]] = {}
+    shared = _shared_scale(node)
     for place, axis in enumerate(_axes(node)):
         size = node.dims(0)[axis]
-        if sizes is not None:
+        if _crop(node, axis) is not None or shared is not None:
+            wanted = (node.out_shape() or ())[axis]
+            factors[axis] = (wanted, shared if scales is None else float(scales[place]))
+        elif sizes is not None:
             wanted = int(sizes[place])
             if wanted != size:
                 factors[axis] = (wanted, None)
@@ -71,6 +76,24 @@ def _factors(node: NodeView) -> dict[int, tuple[int | None, float | None]]:
             wanted_there = None if size is None else (node.out_shape() or ())[axis]
             factors[axis] = (wanted_there, float(scales[place]))
     return factors
+
+
+def _shared_scale(node: NodeView) -> float | None:
+    """The one scale of all axes with which none becomes larger (``not_larger``) or smaller than its size; None: each has its own."""
+    policy, sizes = node.text("keep_aspect_ratio_policy", "stretch"), _target(node)[1]
+    if policy == "stretch" or sizes is None:
+        return None
+    ratios = [int(want) / int(node.dims(0)[axis] or 1) for want, axis in zip(sizes, _axes(node), strict=True)]
+    return min(ratios) if policy == "not_larger" else max(ratios)
+
+
+def _crop(node: NodeView, axis: int) -> tuple[float, float] | None:
+    """From where to where ``tf_crop_and_resize`` samples an axis, as parts of its length; None: all of it."""
+    if node.text("coordinate_transformation_mode") != "tf_crop_and_resize":
+        return None
+    roi, axes = node.known(1).reshape(-1), _axes(node)
+    start, end = (float(roi[place]) for place in (axes.index(axis), len(axes) + axes.index(axis)))
+    return None if (start, end) == (0, 1) and node.dims(0)[axis] == (node.out_shape() or ())[axis] else (start, end)
 
 
 def _check(node: NodeView) -> Refusal | None:
@@ -84,10 +107,9 @@ def _check(node: NodeView) -> Refusal | None:
         return Refusal(
             how.coordinates, ", ".join(_COORDINATES), "Use one of them", "attribute coordinate_transformation_mode"
         )
-    if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return Refusal(
-            "keep_aspect_ratio_policy", "stretch", "Give the final sizes", "attribute keep_aspect_ratio_policy"
-        )
+    if (how.coordinates == "tf_crop_and_resize" or _shared_scale(node)) and None in node.dims(0):
+        return Refusal("sizes known at run time only", "fixed ones where an image is cropped or keeps its aspect",
+                       "Export with fixed shapes", "input X")  # fmt: skip
     if how.coordinates == "align_corners" and any(
         size and wanted and scale and abs(scale * size - wanted) > 1e-4
         for axis, (wanted, scale) in _factors(node).items()
@@ -126,8 +148,26 @@ def _build(b: Building) -> Any:
     x = b.x()
     for axis, (wanted, scale) in factors.items():
         size = int(b.dims(0)[axis] or 1)
-        x = _along(b, x, axis, how, size, int(wanted or 1), scale or int(wanted or 1) / size)
-    return x
+        own = replace(how, crop=_crop(b, axis))
+        x = _along(b, x, axis, own, size, int(wanted or 1), scale or int(wanted or 1) / size)
+    return _extrapolated(b, x, how, factors)
+
+
+def _extrapolated(b: Building, x: Any, how: Sampling, factors: dict[int, tuple[int | None, float | None]]) -> Any:
+    """What a crop takes from beyond the image is one number."""
+    inside: Any = np.ones((1,) * len(b.dims(0)), bool)
+    for axis, (wanted, scale) in factors.items():
+        crop, size = _crop(b, axis), int(b.dims(0)[axis] or 1)
+        if crop is not None:
+            place = positions(replace(how, crop=crop), size, int(wanted or 1), scale or 1)
+            shape = [1] * len(b.dims(0))
+            shape[axis] = -1
+            inside = inside & ((place >= 0) & (place <= size - 1)).reshape(shape)
+    if inside.all():
+        return x
+    number = b.real("extrapolation_value")
+    kept = b.mb.mul(x=x, y=b.array(inside.astype(b.dtype(0))))
+    return b.mb.add(x=kept, y=b.array((~inside * number).astype(b.dtype(0))))
 
 
 def _upsampled(node: NodeView, how: Sampling) -> tuple[int, int] | None:
@@ -184,6 +224,6 @@ def _along(b: Building, x: Any, axis: int, how: Sampling, size: int, wanted: int
 
 
 ROWS = (
-    Row("Resize", _build, _check, static=(1, 2, 3), dtypes=FLOATS, note="constant scales or sizes; all modes but tf_crop_and_resize"),
+    Row("Resize", _build, _check, static=(1, 2, 3), dtypes=FLOATS, note="constant scales or sizes; align_corners: sizes, or scales that give whole ones"),
     Row("Upsample", _build, _check, static=(1,), dtypes=FLOATS),
 )  # fmt: skip

@@ -117,9 +117,17 @@ def _identity(b: Building) -> Any:
 
 
 def _check_dropout(node: NodeView) -> Refusal | None:
-    if node.used(1):
-        return Refusal("the output mask in use", "the first output alone", "Export for inference", "output mask")
+    training, ratio = node.param(2, "training_mode"), node.param(1, "ratio")
+    if training is not None and bool(np.ravel(training)[0]) and (ratio is None or float(np.ravel(ratio)[0]) > 0):
+        return Refusal("training mode", "inference", "Export the model in eval mode", "input training_mode")
+    if node.used(1) and None in node.dims(0):
+        return Refusal("a mask of sizes known at run time only", "fixed shapes", "Drop what reads it", "output mask")
     return None
+
+
+def _dropout(b: Building) -> Any:
+    y = b.mb.identity(x=b.x())
+    return [y, b.mb.const(val=np.ones([int(dim or 0) for dim in b.dims(0)], bool))] if b.used(1) else y
 
 
 def _depth_to_space(b: Building) -> Any:
@@ -151,7 +159,7 @@ ROWS = (
     Row("Squeeze", _squeeze, _check_squeeze, static=(1,), dtypes=_BYTES, high_rank=True),
     Row("Unsqueeze", _unsqueeze, static=(1,), dtypes=_BYTES, high_rank=True),
     Row("Identity", _identity, dtypes=_BYTES, high_rank=True),
-    Row("Dropout", _identity, _check_dropout),
+    Row("Dropout", _dropout, _check_dropout, static=(1, 2)),
     Row("DepthToSpace", _depth_to_space, dtypes=_FLOATS),
     Row("SpaceToDepth", _space_to_depth, _check_space, dtypes=_FLOATS),
 )  # fmt: skip

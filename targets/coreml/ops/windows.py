@@ -20,6 +20,11 @@ class Window:
     before: tuple[int, ...]
     after: tuple[int, ...]
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How many elements a window spans."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
     def pads(self) -> list[int]:
         """MIL's order: before and after of each axis in turn."""
         return [pad for pair in zip(self.before, self.after, strict=True) for pad in pair]
