@@ -34,7 +34,7 @@ from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
-from edgewise.quantize.sensitivity import sensitivities
+from edgewise.quantize.sensitivity import MEASURES, sensitivities
 from edgewise.quantize.spec import FLOAT, QuantSpec, check_spec
 from edgewise.quantize.walking import Arrays, kept_samples
 from edgewise.runtime.progress import Progress, silent
@@ -60,6 +60,7 @@ def quantize(
     correct_biases: bool = False,
     shift_biases: bool = False,
     analyze: bool = False,
+    sensitivity: str = "sqnr",
     progress: Progress = silent,
 ) -> Rewritten:
     """Quantize a float network after training, to int8 weights and 8-bit activations with QDQ as the target wants it.
@@ -79,6 +80,7 @@ def quantize(
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
+        sensitivity: how that is found, one of ``MEASURES``: measured, or foretold by the Fisher information of the outputs.
         progress: told how far the work is.
 
     Returns:
@@ -91,6 +93,7 @@ def quantize(
     check_spec(spec)
     find_observer(method)
     rounding = find_rounding(rounding, spec)
+    _check_measure(sensitivity)
     asked, samples = samples, samples if samples is not None else usual_samples(rounding, spec)
     _check_data(data, samples, allow_random)
     if spec.float_dtype != FLOAT:
@@ -144,7 +147,7 @@ def quantize(
     report["biases_shifted"] = shift.shifted
     report["biases_corrected"] = correct.corrected
     if analyze:
-        report["sensitivity"] = sensitivities(reference, plan, kept, progress)
+        report["sensitivity"] = sensitivities(reference, plan, kept, progress, measure=sensitivity)
     return Rewritten(model, report | {"method": method, "samples": used})
 
 
@@ -174,6 +177,17 @@ def find_rounding(name: str, spec: QuantSpec) -> str:
             fix="Choose one of these",
         )
     return "gptq" if name == "auto" and spec.bits < 7 else name
+
+
+def _check_measure(name: str) -> None:
+    if name not in MEASURES:
+        raise QuantizeError(
+            "unknown measure of sensitivity",
+            where=f"sensitivity {name!r}",
+            found=repr(name),
+            expected=f"one of {', '.join(MEASURES)}",
+            fix="Choose one of these",
+        )
 
 
 def usual_samples(rounding: str, spec: QuantSpec) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,21 @@ from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.walking import Arrays
 from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
 
 JUDGED = 16  # samples
+MEASURES = ("sqnr", "fisher")
 
 
 def sensitivities(
-    reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent
+    reference: ir.Model,
+    plan: Plan,
+    samples: Sequence[Arrays],
+    progress: Progress = silent,
+    *,
+    measure: str = "sqnr",
 ) -> list[dict[str, Any]]:
     """Per layer the signal-to-noise ratio of the network's outputs when that layer alone is quantized, the worst first.
 
@@ -29,16 +37,21 @@ def sensitivities(
         plan: the plan, carried out: it knows the layers' integers and scales.
         samples: inputs by name; the first 16 are used.
         progress: told how far it is.
+        measure: ``sqnr`` runs the network once for each layer; ``fisher`` foretells the ratio from the Fisher information
+            of the outputs, in a few passes for all layers (``fisher.py``, extra ``[export]``).
 
     Returns:
-        ``name``, ``op``, ``sqnr_db`` (of the worst output; None when nothing changes), ``weight_bits``, ``weights``.
+        ``name``, ``op``, ``sqnr_db`` (of the worst output, for ``fisher`` of all together; None when nothing changes),
+        ``weight_bits``, ``weights``.
+
+    Raises:
+        QuantizeError: ``fisher``, and an operator has no gradient here.
     """
     judged = samples[:JUDGED]
-    wanted = _outputs(reference, judged)
+    find = _foretold if measure == "fisher" else _measured
+    ratios = find(reference, plan, judged, progress)
     rows = []
-    for number, layer in enumerate(plan.layers.values(), start=1):
-        parities = compare_outputs(wanted, _outputs(_alone(reference, layer, plan), judged))
-        worst = min(parity.sqnr_db for parity in parities)
+    for layer, worst in zip(plan.layers.values(), ratios, strict=True):
         stored = plan.stored.get(layer.node)
         rows.append(
             {
@@ -49,8 +62,24 @@ def sensitivities(
                 "weights": int(stored.integers().size) if stored else 0,
             }
         )
-        progress("analyze", number, len(plan.layers))
     return sorted(rows, key=lambda row: np.inf if row["sqnr_db"] is None else row["sqnr_db"])
+
+
+def _measured(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:
+    wanted = _outputs(reference, judged)
+    for number, layer in enumerate(plan.layers.values(), start=1):
+        parities = compare_outputs(wanted, _outputs(_alone(reference, layer, plan), judged))
+        yield min(parity.sqnr_db for parity in parities)
+        progress("analyze", number, len(plan.layers))
+
+
+def _foretold(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:
+    with needs("export"):
+        from edgewise.quantize.fisher import fisher_noise
+    noise = fisher_noise(reference, plan, judged, progress)
+    for layer in plan.layers.values():
+        own = noise[str(layer.node.name)]
+        yield -10 * math.log10(own) if own > 0 else math.inf
 
 
 def _outputs(model: ir.Model, samples: Sequence[Arrays]) -> list[Arrays]:

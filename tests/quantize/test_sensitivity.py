@@ -100,3 +100,32 @@ def test_what_cannot_be_held_is_an_error(net: ir.Model, normal: Make) -> None:
 
     with pytest.raises(QuantizeError, match="cannot quantize within the allowed drop"):
         quantize_within(net, QuantSpec(), normal(4, (4, 16)), metric, max_drop=0.5, **options())
+
+
+def test_the_fisher_information_foretells_what_is_measured(graph: Make, normal: Make) -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    arrays = {name: (rng.normal(size=(16, 16)) / 4).astype(np.float32) for name in "wmv"}
+    arrays["m"][:, 0] *= 20
+    net = graph(NET, arrays | {"u": rng.normal(size=(16, 4)).astype(np.float32)})
+    spec, data = QuantSpec(per_channel=False), normal(16, (4, 16))
+    measured, foretold = (
+        {row["name"]: row["sqnr_db"] for row in quantize(net, spec, data, analyze=True, sensitivity=how, **options()).report["sensitivity"]}
+        for how in ("sqnr", "fisher")
+    )  # fmt: skip
+    assert next(iter(measured)) == next(iter(foretold)) == "MatMul_2"
+    for name, ratio in measured.items():
+        assert abs(ratio - foretold[name]) < 2, name
+
+
+def test_the_fisher_information_needs_gradients(graph: Make, normal: Make) -> None:
+    pytest.importorskip("torch")
+    model = graph(
+        "(float[4,16] x, float[16,16] w) => (float[4,16] y) { a = MatMul(x, w)  y = Sin(a) }",
+        {"w": np.eye(16, dtype=np.float32)},
+    )
+    with pytest.raises(QuantizeError, match="cannot weigh the layers by the Fisher information") as error:
+        quantize(model, QuantSpec(), normal(8, (4, 16)), analyze=True, sensitivity="fisher")
+    assert "Sin has no gradient here" in str(error.value)
+    with pytest.raises(QuantizeError, match="unknown measure of sensitivity"):
+        quantize(model, QuantSpec(), normal(8, (4, 16)), analyze=True, sensitivity="hessian")

@@ -58,6 +58,7 @@ class QuantizeSettings:
     keep_float: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
     analyze: bool = False
+    sensitivity: str = "sqnr"
     correct_biases: bool = False
     search_scales: bool = False
     shift_biases: bool = False

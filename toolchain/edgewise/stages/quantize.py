@@ -57,6 +57,7 @@ def quantize_stage(
         wide=settings.wide,
         rounding=settings.rounding,
         analyze=settings.analyze,
+        sensitivity=settings.sensitivity,
         correct_biases=settings.correct_biases,
         search_scales=settings.search_scales,
         shift_biases=settings.shift_biases,
