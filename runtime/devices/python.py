@@ -21,20 +21,33 @@ _RUNTIME = Path(__file__).resolve().parents[1]
 _LEAST = (3, 11)
 _STAMP = (1980, 1, 1, 0, 0, 0)  # the same files make the same zip, which is sent once
 _TAIL_LINES = 2
+# The version, then what is not installed. The modules are not imported: some take seconds.
+_ASK = "import sys; from importlib.util import find_spec; print(*sys.version_info[:2], *(m for m in ('numpy', *sys.argv[1:]) if not find_spec(m)))"
 
 
 def run_there(
-    device: Shell, bundle: Bundle, order: Order, variants: Sequence[dict[str, Any]], progress: Progress
+    device: Shell,
+    bundle: Bundle,
+    order: Order,
+    variants: Sequence[dict[str, Any]],
+    progress: Progress,
+    *,
+    modules: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Carry out an order there, see :mod:`edgewise.runtime.devices.there`; ``variants``: other engine settings to measure.
 
-    The Python is ``runner`` of devices.toml, else ``python3``; it needs numpy and what the bundle's engine needs.
+    The Python is ``runner`` of devices.toml, else ``python3``; it needs numpy and ``modules``, which the bundle's engine imports.
 
     Raises:
         DeviceError: no Python that can do it, the device vanishes, or the engine fails there.
     """
-    python = list(device.runner) or ["python3"]
-    _check_python(device, python)
+    if order.concurrency:
+        raise DeviceError(
+            "cannot run several contexts at once there", where=device.where, found=f"an engine of kind {bundle.manifest['engine']['kind']!r}",
+            expected="an engine of libedgewise", fix="Leave --concurrency-sweep out, or build with --target cpu --engine native",
+        )  # fmt: skip
+    python = python_of(device)
+    _check_python(device, python, modules)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as name:
         folder = Path(name)
         runtime = device.push(_zip(folder / "runtime.zip", _runtime_files()), progress=progress)
@@ -45,28 +58,51 @@ def run_there(
             samples = device.push(folder / "samples.npz", progress=progress)
     own = {key: value for key, value in asdict(order).items() if key != "samples"}
     told = {**own, "path": sent, "function": "", "samples": samples, "variants": list(variants)}
-    command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there", json.dumps(told)]
+    command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there"]
+    cold = _carry_out(device, [*command, json.dumps(told)], progress)["cold"] if order.cold else None
+    return _carry_out(device, [*command, json.dumps({**told, "cold": False})], progress) | {"cold": cold}
+
+
+def _carry_out(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:
+    """What a process there brings back."""
     answer, finished = converse(device, command, progress)
     if "error" in answer:
         raise DeviceError(**answer["error"] | {"where": f"{device.where}, {answer['error']['where']}"})
     if "result" not in answer:
-        raise _crashed(device, python, finished)
+        raise _crashed(device, python_of(device), finished)
     result: dict[str, Any] = answer["result"]
     return result
 
 
-def _check_python(device: Shell, python: list[str]) -> None:
-    finished = device.run([*python, "-c", "import sys; print(*sys.version_info[:2]); import numpy"])
-    version = tuple(int(part) for part in finished.text.split() if part.isdigit())
-    if finished.status == 0 and version >= _LEAST:
-        return
-    said = " ".join(finished.stderr.split()[-12:]) or f"exit status {finished.status}"
-    raise DeviceError(
-        "the device has no Python that can run the bundle", where=f"{device.where}, {' '.join(python)}",
-        found=f"Python {'.'.join(map(str, version))}" if finished.status == 0 else said,
-        expected=f"Python {'.'.join(map(str, _LEAST))} or later with numpy and the engine's library",
-        fix="Install it there, or name another Python as `runner` in devices.toml (docs/devices.md)",
-    )  # fmt: skip
+def python_of(device: Shell) -> list[str]:
+    """How Python is started there: ``runner`` of devices.toml, else ``python3``."""
+    return list(device.runner) or ["python3"]
+
+
+def lacks(device: Shell, python: list[str], modules: Sequence[str]) -> str:
+    """What the Python there lacks to run a bundle: empty for nothing, else in words.
+
+    Raises:
+        DeviceError: the device vanishes.
+    """
+    finished = device.run([*python, "-c", _ASK, *modules])
+    version = tuple(int(part) for part in finished.text.split()[:2] if part.isdigit())
+    if finished.status != 0:
+        return " ".join(finished.stderr.split()[-12:]) or f"exit status {finished.status}"
+    if version < _LEAST:
+        return f"Python {'.'.join(map(str, version))}"
+    missing = finished.text.split()[2:]
+    return f"a Python without {', '.join(missing)}" if missing else ""
+
+
+def _check_python(device: Shell, python: list[str], modules: Sequence[str]) -> None:
+    if missing := lacks(device, python, modules):
+        wanted = " and ".join(["numpy", *modules]) if modules else "numpy and the engine's library"
+        raise DeviceError(
+            "the device has no Python that can run the bundle", where=f"{device.where}, {' '.join(python)}", found=missing,
+            expected=f"Python {'.'.join(map(str, _LEAST))} or later with {wanted}",
+            fix="Install it there, or name another Python as `runner` in devices.toml (docs/devices.md)",
+        )  # fmt: skip
 
 
 def _crashed(device: Shell, python: list[str], finished: Finished) -> DeviceError:

@@ -72,8 +72,9 @@ def profile_remote(
         "reached": address.text,
         "triple": measured["triple"],
         "variants": _summarized(measured.get("variants", [])),
+        "cold": measured.get("cold"),
     }
-    return make_profile(measured, order.threads, energy) | where, parities
+    return make_profile(measured, order.threads, energy, bundle) | where, parities
 
 
 def _summarized(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:

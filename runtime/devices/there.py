@@ -1,7 +1,7 @@
 """The side of a device that has Python: ``python3 -m edgewise.runtime.devices.there ORDER``, JSON lines on stdout.
 
 Only the runtime is there, and what its engine needs: numpy and the engine's library. An order is that of the worker
-(:mod:`edgewise.runtime.profile.worker`) with ``check_only``, and ``variants``: engine settings to measure beside the bundle's own.
+(:mod:`edgewise.runtime.profile.worker`) with ``check_only``, ``cold`` (that start alone) and ``variants``: engine settings to measure beside the bundle's own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgewise.runtime.compare import sums_of
 from edgewise.runtime.engines import RunOptions, open_engine
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.model import Model, load
+from edgewise.runtime.profile.cold import cold_start
 from edgewise.runtime.profile.samples import samples_of
 from edgewise.runtime.profile.timing import measure
 from edgewise.runtime.profile.worker import Tell, answer, work
@@ -31,6 +32,8 @@ def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     Raises:
         EdgewiseError: the bundle cannot be loaded or run.
     """
+    if order["cold"]:
+        return {"cold": cold_start(order, tell)}
     measured = {} if order["check_only"] else work(order, tell)
     tell({"progress": ["check", 0, None]})
     model = load(order["path"], threads=order["threads"])

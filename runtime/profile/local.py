@@ -16,10 +16,12 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from edgewise.runtime.bundle import save_reference
+from edgewise.runtime.bundle import open_bundle, save_reference
 from edgewise.runtime.energy import Account, Source, energy_of, find_source
 from edgewise.runtime.errors import RunError
+from edgewise.runtime.profile.agent_here import concurrency_here, run_agent
 from edgewise.runtime.profile.result import make_profile
+from edgewise.runtime.profile.roofline import find_peak
 from edgewise.runtime.profile.timing import DEFAULT_MIN_TIME_S
 from edgewise.runtime.progress import Progress, silent
 
@@ -38,6 +40,7 @@ def profile(
     duration_s: float = 0.0,
     per_layer: bool = False,
     cold: bool = False,
+    concurrency: Sequence[int] = (),
     samples: Sequence[dict[str, np.ndarray]] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -53,6 +56,7 @@ def profile(
         duration_s: above 0: sustained, for so long; the profile then has a point about every second.
         per_layer: run a second time with the engine's own record per layer.
         cold: start once with the bundle's files out of the page cache, in a process of its own: ``cold`` in the result.
+        concurrency: run so many contexts of the engine at once, one number after the other: ``concurrency_sweep`` in the result.
         samples: inputs to run in turn; None: those in the bundle, or random ones.
         progress: told what is being done.
 
@@ -77,7 +81,12 @@ def profile(
         }
         started = send_off({**order, "cold": True}, progress) if cold else None
         measured, energy = _with_energy(order, find_source(), progress)
-    return {**make_profile(measured, threads, energy), "cold": started}
+    if measured["layers"] and "arena_bytes" in measured:
+        measured["peak"] = find_peak(measured, threads, run_agent, progress)
+    if concurrency:
+        progress("run several contexts at once", 0, None)
+        measured["concurrency"] = concurrency_here(path, concurrency, threads, samples)
+    return {**make_profile(measured, threads, energy, open_bundle(path)), "cold": started}
 
 
 def _with_energy(order: dict[str, Any], source: Source | str, progress: Progress) -> tuple[dict[str, Any], Any]:

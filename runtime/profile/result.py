@@ -9,21 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.profile.interval import median_interval
 from edgewise.runtime.profile.judge import Evidence, judge
 from edgewise.runtime.profile.machine import Glance
+from edgewise.runtime.profile.roofline import roofed
 
 SCHEMA_VERSION = 1
 
 
-def make_profile(measured: dict[str, Any], threads: int, energy: dict[str, Any] | str) -> dict[str, Any]:
+def make_profile(
+    measured: dict[str, Any], threads: int, energy: dict[str, Any] | str, bundle: Bundle | None = None
+) -> dict[str, Any]:
     """The profile that docs/runtime.md describes, out of what the worker or the agent brings back.
 
-    ``energy`` is what :func:`edgewise.runtime.energy.energy_of` gives: a table, or the reason why there is none.
+    ``energy`` is what :func:`edgewise.runtime.energy.energy_of` gives: a table, or the reason why there is none. ``bundle`` tells what each
+    layer reads and writes, for its roof.
     """
     runs_ms, layers = measured["runs_ms"], measured["layers"]
     glances = [Glance(**moment) for moment in measured["glances"]]
-    engine, mode = measured["engine"], measured["governor"]
+    engine, mode, peak = measured["engine"], measured["governor"], measured.get("peak")
     clocks = [glance.clock_mhz for glance in glances]
     evidence = Evidence(
         runs_ms, measured["stable"], glances, measured["own_cpu_s"], measured["resolution_ms"], mode, layers or [], engine["unit"]
@@ -48,7 +53,9 @@ def make_profile(measured: dict[str, Any], threads: int, energy: dict[str, Any] 
         "memory_before_load_bytes": measured["memory_before_load_bytes"],
         "energy": None if isinstance(energy, str) else energy,
         "energy_reason": energy if isinstance(energy, str) else None,
-        "layers": None if layers is None else [_layer(layer, layers) for layer in layers],
+        "layers": None if layers is None else roofed([_layer(layer, layers) for layer in layers], peak, bundle),
+        "peak": peak,
+        "concurrency_sweep": measured.get("concurrency") or None,
         "glances": [asdict(glance) for glance in glances],
         "warnings": judge(evidence),
     }

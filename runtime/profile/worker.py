@@ -85,6 +85,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         "engine": model.facts(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "input_shapes": {name: list(array.shape) for name, array in samples[0].items()},
+        **_memory(model),
         "layers": _layers(order, samples, tell) if order["per_layer"] else None,
     }
 
@@ -102,6 +103,11 @@ def _measure(
         glance=look,
         tell=lambda task, done, total: tell({"progress": [task, done, total]}),
     )
+
+
+def _memory(model: Model) -> dict[str, int]:
+    """Weights and arena, as the agent tells them, of an engine that knows."""
+    return {key: value for key, value in model.memory().items() if key in ("weights_bytes", "arena_bytes")}
 
 
 def _point(point: Point) -> dict[str, Any]:

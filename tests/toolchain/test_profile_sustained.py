@@ -54,9 +54,3 @@ def test_whether_files_left_the_page_cache_is_what_the_system_says(
     assert drop_page_cache(tmp_path) == "kept: the file system holds on to a"
     monkeypatch.delattr(os, "posix_fadvise")
     assert drop_page_cache(tmp_path) == "kept: this system has no posix_fadvise"
-
-
-def test_a_cold_start_elsewhere_is_refused(cli: Any, built: Path) -> None:
-    done = cli("profile", built, "--cold", "--device", "ssh://nobody@127.0.0.1:1")
-    assert done.code == 2
-    assert "cannot measure a cold start on another device" in done.err

@@ -97,7 +97,8 @@ class VerifySettings:
 class ProfileSettings:
     """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median.
 
-    ``duration_s`` above 0: sustained, for so many seconds. ``cold``: a start with the page cache dropped too, on this machine.
+    ``duration_s`` above 0: sustained, for so many seconds. ``cold``: a start with the page cache dropped too.
+    ``concurrency``: numbers of contexts to run at once.
     """
 
     device: str = "local"
@@ -109,6 +110,7 @@ class ProfileSettings:
     max_latency_ms: float | None = None
     duration_s: float = 0.0
     cold: bool = False
+    concurrency: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

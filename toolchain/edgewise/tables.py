@@ -68,7 +68,8 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     plain = next(option for option in options if option is not type(None))
     base = typing.get_origin(plain) or plain
     if base is tuple:
-        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        kind = typing.get_args(plain)[0]
+        if isinstance(value, (list, tuple)) and all(type(item) is kind for item in value):
             return tuple(value)
     elif base is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -88,7 +89,12 @@ def write_table(settings: Any) -> dict[str, Any]:
 
 def _expected(hint: Any) -> str:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return " or ".join(_NAMES.get(typing.get_origin(option) or option, "null") for option in options)
+    return " or ".join(
+        "a list of whole numbers"
+        if option == tuple[int, ...]
+        else _NAMES.get(typing.get_origin(option) or option, "null")
+        for option in options
+    )
 
 
 def _wrong(where: str, value: Any, expected: str) -> ToolchainError:

@@ -22,6 +22,8 @@ class Order:
 
     Attributes:
         check_only: outputs alone, no measurement.
+        cold: time a start with the bundle's files out of the page cache as well.
+        concurrency: numbers of contexts to run at once.
         samples: inputs and the outputs that are wanted for them (or none); None: those in the bundle, or random inputs.
     """
 
@@ -32,6 +34,8 @@ class Order:
     duration_s: float = 0.0
     per_layer: bool = False
     check_only: bool = False
+    cold: bool = False
+    concurrency: tuple[int, ...] = ()
     samples: tuple[Sequence[Arrays], Sequence[Arrays]] | None = None
 
 
@@ -45,7 +49,7 @@ class Runner(Protocol):
 
         Returns:
             What ``edgewise.runtime.profile.worker`` brings back, with ``sums`` (``edgewise.runtime.compare.parity_of_sums``)
-            and ``samples``.
+            and ``samples``; ``cold`` and ``concurrency`` where the order asks for them; ``peak`` where the layers' roof is known.
 
         Raises:
             DeviceError: the device cannot run it, or vanishes.

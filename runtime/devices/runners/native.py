@@ -17,6 +17,7 @@ from edgewise.runtime.devices.reference import write_plain_reference
 from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.devices.shell import Finished, Shell, cannot_start
 from edgewise.runtime.engines import model_file
+from edgewise.runtime.profile.roofline import find_peak
 from edgewise.runtime.progress import Progress
 
 # By ew_status, and the agent's own (runtime/native/bench/failure.h): what was expected, and what the user can do.
@@ -36,16 +37,29 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
     engine = device.push(model_file(bundle), progress=progress)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         plain = Path(folder) / "reference.bin"
-        write_plain_reference(plain, *(order.samples or _samples(bundle)))
+        write_plain_reference(plain, *(order.samples or samples_in(bundle)))
         reference = device.push(plain, progress=progress)
-    measured = _run(device, [*device.runner, agent, engine, reference, *_options(order)], progress)
+    start = [*device.runner, agent]
+    cold = _cold(device, [*start, engine, reference], order, progress) if order.cold else None
+    measured = _run(device, [*start, engine, reference, *_options(order)], progress)
     macs = bundle.manifest["engine"].get("settings", {}).get("macs") or {}
     for layer in measured["layers"] or []:
         layer["macs"] = macs.get(layer["name"])
-    return measured | {"versions": {"agent": measured["engine"]["version"]}, "triple": triple}
+    if measured["layers"]:
+        measured["peak"] = find_peak(
+            measured, order.threads, lambda words: _run(device, [*start, *words], progress), progress
+        )
+    return measured | {"versions": {"agent": measured["engine"]["version"]}, "triple": triple, "cold": cold}
 
 
-def _samples(bundle: Bundle) -> tuple[list[Any], list[Any]]:
+def _cold(device: Shell, command: list[str], order: Order, progress: Progress) -> dict[str, Any]:
+    """In a process of its own, before anything else has read the engine's file."""
+    progress("start cold", 0, None)
+    return _run(device, [*command, "--threads", str(order.threads), "--cold"], progress)
+
+
+def samples_in(bundle: Bundle) -> tuple[list[Any], list[Any]]:
+    """The bundle's samples with their outputs; without them a random input, and no outputs."""
     if REFERENCE in bundle.manifest["files"] and (own := bundle.reference())[0]:
         return own
     return [sample.inputs for sample in random_data(bundle.inputs, 1)], []
@@ -56,6 +70,7 @@ def _options(order: Order) -> list[str]:
     words += [] if order.runs is None else ["--runs", str(order.runs)]
     words += [] if order.warmup is None else ["--warmup", str(order.warmup)]
     words += ["--per-layer"] if order.per_layer else []
+    words += ["--concurrency", ",".join(map(str, order.concurrency))] if order.concurrency else []
     return words + (["--check-only"] if order.check_only else [])
 
 

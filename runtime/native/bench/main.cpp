@@ -6,8 +6,11 @@
 #include <cstring>
 #include <new>
 
+#include "cold.h"
+#include "concurrent.h"
 #include "machine.h"
 #include "measure.h"
+#include "peak.h"
 #include "serve.h"
 #include "session.h"
 
@@ -15,15 +18,19 @@ namespace bench {
 namespace {
 
 constexpr int kMostLayerRuns = 50;
+constexpr int64_t kMostContexts = 256;
+constexpr double kMostLevelS = 1, kMostThreads = 1024, kLeastPeakBytes = 1 << 16, kMostPeakBytes = 1 << 30;
 
 const char kUsageText[] =
-    "edgewise-bench ENGINE REFERENCE [--threads N] [--runs N] [--warmup N] [--min-time S] [--duration S] [--per-layer] [--check-only]";
+    "edgewise-bench ENGINE REFERENCE [--threads N] [--runs N] [--warmup N] [--min-time S] [--duration S] [--per-layer] [--check-only]"
+    " [--cold] [--concurrency N,N,...]; or: --machine; --peak THREADS BYTES";
 
 struct Order {
     const char *engine = nullptr, *reference = nullptr;
     ew_options options{};
     Plan plan;
-    bool per_layer = false, check_only = false;
+    bool per_layer = false, check_only = false, cold = false;
+    std::vector<int64_t> concurrency;
 };
 
 Failure usage(const std::string& found) { return {kUsage, kUsageText, found}; }
@@ -34,8 +41,23 @@ bool number(const char* text, double least, double most, double* value) {
     return end != text && *end == '\0' && *value >= least && *value <= most;
 }
 
+// Numbers of contexts, with commas between.
+Failure set_concurrency(Order* order, const char* text) {
+    const std::string all = text ? text : "";
+    for (size_t from = 0, to = 0; to != std::string::npos; from = to + 1) {
+        to = all.find(',', from);
+        double value = 0;
+        if (!number(all.substr(from, to - from).c_str(), 1, kMostContexts, &value) || value != std::floor(value)) {
+            return usage("--concurrency " + all);
+        }
+        order->concurrency.push_back(static_cast<int64_t>(value));
+    }
+    return {};
+}
+
 Failure set_option(Order* order, const std::string& name, const char* text) {
     double value = 0;
+    if (name == "--concurrency") return set_concurrency(order, text);
     const bool whole = name != "--min-time" && name != "--duration";
     if (!text || !number(text, name == "--runs" ? 1 : 0, 1e9, &value) || (whole && value != std::floor(value))) {
         return usage(name + (text ? std::string(" ") + text : " without a value"));
@@ -48,6 +70,13 @@ Failure set_option(Order* order, const std::string& name, const char* text) {
     return {};
 }
 
+bool takes_value(const std::string& name) {
+    for (const char* one : {"--threads", "--runs", "--warmup", "--min-time", "--duration", "--concurrency"}) {
+        if (name == one) return true;
+    }
+    return false;
+}
+
 Failure parse(int count, char** arguments, Order* order) {
     for (int i = 1; i < count; ++i) {
         const std::string name = arguments[i];
@@ -55,7 +84,9 @@ Failure parse(int count, char** arguments, Order* order) {
             order->per_layer = true;
         } else if (name == "--check-only") {
             order->check_only = true;
-        } else if (name == "--threads" || name == "--runs" || name == "--warmup" || name == "--min-time" || name == "--duration") {
+        } else if (name == "--cold") {
+            order->cold = true;
+        } else if (takes_value(name)) {
             if (Failure failure = set_option(order, name, i + 1 < count ? arguments[i + 1] : nullptr)) return failure;
             ++i;
         } else if (name.compare(0, 1, "-") == 0 || order->reference) {
@@ -100,9 +131,39 @@ Failure write_layers(const Order& order, const std::vector<Sample>& samples, Jso
     return {};
 }
 
+// Starts with the engine's file out of the page cache, and no more.
+Failure start_cold(const Order& order, const std::vector<Sample>& samples, Json* json) {
+    const std::string page_cache = drop_page_cache(order.engine);
+    Session session;
+    const double start = now_s();
+    if (Failure failure = session.open(order.engine, order.options)) return failure;
+    const double loaded = now_s();
+    if (Failure failure = session.feed(&samples)) return failure;
+    const double first = now_s();
+    if (Failure failure = session.run()) return failure;
+    json->number("first_run_ms", (now_s() - first) * 1e3).number("load_ms", (loaded - start) * 1e3);
+    json->text("page_cache", page_cache);
+    return {};
+}
+
+// Several contexts at once, each on one thread unless so many were asked for.
+Failure write_concurrency(const Order& order, const Session& session, Json* json) {
+    ew_options options = order.options;
+    if (options.threads == 0) options.threads = 1;
+    std::vector<Level> levels;
+    for (const int64_t contexts : order.concurrency) {
+        levels.emplace_back();
+        const double seconds = std::min(order.plan.min_time_s, kMostLevelS);
+        if (Failure failure = run_at_once(session, options, contexts, seconds, &levels.back())) return failure;
+    }
+    write(json, levels);
+    return {};
+}
+
 Failure work(const Order& order, Json* json) {
     std::vector<Sample> samples;
     if (Failure failure = read_reference(order.reference, &samples)) return failure;
+    if (order.cold) return start_cold(order, samples, json);
     const double before_bytes = peak_memory_bytes();
     Session session;
     Timings timings;
@@ -126,6 +187,7 @@ Failure work(const Order& order, Json* json) {
     json->number("memory_before_load_bytes", before_bytes).number("peak_memory_bytes", peak_memory_bytes());
     if (Failure failure = session.describe(json)) return failure;
     describe(json);
+    if (Failure failure = write_concurrency(order, session, json)) return failure;
     return write_layers(order, samples, json);
 }
 
@@ -152,6 +214,17 @@ int answer(int count, char** arguments) {
     return std::fflush(stdout) == 0 && !failure ? 0 : 1;
 }
 
+// What needs no engine: the machine and a glance at it; with threads, its peaks.
+int tell(int threads, size_t bytes) {
+    Json json;
+    json.open().open("result");
+    describe(&json);
+    threads == 0 ? write(&json, {glance()}) : write_peaks(&json, threads, bytes);
+    json.close().close();
+    std::printf("%s\n", json.str().c_str());
+    return std::fflush(stdout) == 0 ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace bench
 
@@ -161,5 +234,11 @@ int main(int count, char** arguments) {
         return 0;
     }
     if (count == 2 && std::strcmp(arguments[1], "--serve") == 0) return bench::serve();
+    if (count == 2 && std::strcmp(arguments[1], "--machine") == 0) return bench::tell(0, 0);
+    double threads = 0, bytes = 0;
+    if (count == 4 && std::strcmp(arguments[1], "--peak") == 0 && bench::number(arguments[2], 1, bench::kMostThreads, &threads) &&
+        bench::number(arguments[3], bench::kLeastPeakBytes, bench::kMostPeakBytes, &bytes)) {
+        return bench::tell(static_cast<int>(threads), static_cast<size_t>(bytes));
+    }
     return bench::answer(count, arguments);
 }

@@ -42,7 +42,7 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
         kind="native",
         files=[FILE],
         versions={"libedgewise format": str(FORMAT_VERSION)},
-        layers=[{"name": op.name, "op": op.op, "precision": precision(op), "unit": "cpu"} for op in compiled.plan.ops],
+        layers=[_layer(op) for op in compiled.plan.ops],
         settings={"model": FILE, "macs": _known_macs(compiled), "tensors": compiled.tensors},
         notes=_notes(compiled),
     )
@@ -88,6 +88,15 @@ def _try(plan: Plan, request: BuildRequest) -> None:
                 context.run([sample.inputs[spec.name] for spec in specs])
         except native.NativeError as error:
             raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
+
+
+def _layer(op: Op) -> dict[str, Any]:
+    """Of the manifest; ``bytes`` of all that it reads and writes, where that does not depend on the inputs' shapes."""
+    told: dict[str, Any] = {"name": op.name, "op": op.op, "precision": precision(op), "unit": "cpu"}
+    operands = {id(tensor): tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None}
+    sizes = [tensor.size_bytes.constant if tensor.data is None else tensor.data.nbytes for tensor in operands.values()]
+    known = [size for size in sizes if size is not None]
+    return {**told, "bytes": sum(known)} if len(known) == len(sizes) else told
 
 
 def _known_macs(compiled: Compiled) -> dict[str, int]:

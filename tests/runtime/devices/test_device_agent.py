@@ -129,3 +129,22 @@ def test_a_bad_engine_and_bad_options_are_refused(bench: Bench, tmp_path: Path) 
     assert bench("--runs", "0")["error"] == bench("--runs", "0.0")["error"] | {"found": "--runs 0"}
     assert bench("--threads", "1.5")["error"]["status"] == 64
     assert "--fast" in bench("--fast")["error"]["found"]
+
+
+def test_bad_numbers_of_contexts_and_peaks_are_refused(bench: Bench, agent: Path) -> None:
+    for text in ("0", "1,", "1,x", "1000"):
+        assert "--concurrency" in bench("--concurrency", text)["error"]["found"], text
+    done = subprocess.run([agent, "--peak", "0", "65536"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and json.loads(done.stdout)["error"]["status"] == 64
+
+
+@pytest.mark.parametrize("level", ["generic", "avx2", "avx512", "avx512vnni", "avx512bf16"])
+def test_peaks_of_every_level_that_is_here(agent: Path, level: str) -> None:
+    if level not in subprocess.run([agent, "--version"], capture_output=True, text=True, check=True).stdout.split():
+        pytest.skip(f"this processor has no {level}")
+    command = ["env", f"EDGEWISE_ISA={level}", agent, "--peak", "1", "65536"]
+    peak = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["result"]
+    assert peak["isas"].split()[-1] == level
+    assert 0.1 < peak["f32_gmacs_per_s"] < 1000 and 0.1 < peak["int8_gmacs_per_s"] < 5000
+    assert (peak["bf16_gmacs_per_s"] is not None) == (level == "avx512bf16")
+    assert 0.1 < peak["memory_gb_per_s"] < 2000

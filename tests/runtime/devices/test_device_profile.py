@@ -121,3 +121,38 @@ def test_a_bundle_of_another_engine_is_refused(sshd: Any, native_bundle: Any) ->
 def test_what_cannot_be_compared_elsewhere_is_refused(sshd: Any, native_bundle: Any) -> None:
     with pytest.raises(edgewise.EdgewiseError, match="cannot compare that on another device"):
         edgewise.verify(native_bundle(), device=sshd.address(), per_layer=True)
+
+
+def test_cold_starts_several_contexts_and_the_roof_of_a_device(
+    sshd: Any, native_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle, tasks = native_bundle(), []
+    options: dict[str, Any] = {"threads": 1, "runs": 5, "per_layer": True}
+
+    def tell(task: str, done: int, total: int | None) -> None:
+        tasks.append(task)
+
+    there = edgewise.profile(
+        bundle, device=sshd.address(), cold=True, concurrency_sweep=[1, 3], progress=tell, **options
+    )
+    assert there["cold"]["load_ms"] > 0 and there["cold"]["first_run_ms"] > 0
+    assert there["cold"]["page_cache"].startswith(("dropped for the engine's file", "kept: "))
+    assert [level["contexts"] for level in there["concurrency_sweep"]] == [1, 3]
+    for level in there["concurrency_sweep"]:
+        # So many at once, each one after the other: throughput times mean latency is their number (Little's law), less what threads wait.
+        assert 0 < level["throughput_per_s"] * level["median_ms"] / 1e3 < 1.5 * level["contexts"]
+        assert level["median_ms"] <= level["p90_ms"] <= level["p99_ms"] and level["runs"] >= 3 * level["contexts"]
+    assert "measure the processor's peaks" in tasks
+    peak = there["peak"]
+    assert peak["threads"] == 1 and peak["f32_gmacs_per_s"] > 0.1 and peak["memory_gb_per_s"] > 0.1
+    conv = next(layer for layer in there["layers"] if layer["op"] == "conv")
+    assert conv["of_attainable"] == pytest.approx(conv["gmacs_per_s"] / conv["attainable_gmacs_per_s"])
+    assert 0 < conv["attainable_gmacs_per_s"] <= peak["f32_gmacs_per_s"] and conv["bound"] in ("compute", "memory")
+    # The same processor: what was kept for the device serves here too.
+    tasks.clear()
+    here = edgewise.profile(bundle, progress=tell, concurrency_sweep=[2], **options)
+    assert here["peak"] == peak and "measure the processor's peaks" not in tasks
+    assert here["concurrency_sweep"][0]["contexts"] == 2 and here["concurrency_sweep"][0]["throughput_per_s"] > 0
+    with pytest.raises(edgewise.EdgewiseError, match="cannot run several contexts at once"):
+        edgewise.profile(native_bundle(kind="null"), runs=2, concurrency_sweep=[2])

@@ -37,8 +37,14 @@ ThreadSweep = Annotated[
     typer.Option("--thread-sweep", metavar="N,N,…", help="Measure with each of these numbers of threads too."),
 ]
 
-Cold = Annotated[
-    bool, typer.Option("--cold", help="Also time a start with the bundle's files out of the page cache (this machine).")
+Cold = Annotated[bool, typer.Option("--cold", help="Also time a start with the bundle's files out of the page cache.")]
+ConcurrencySweep = Annotated[
+    str | None,
+    typer.Option(
+        "--concurrency-sweep",
+        metavar="N,N,…",
+        help="Run so many contexts of the engine at once: throughput and latency.",
+    ),
 ]
 
 
@@ -56,6 +62,7 @@ def run(
     duration: Duration = 0.0,
     thread_sweep: ThreadSweep = None,
     cold: Cold = False,
+    concurrency_sweep: ConcurrencySweep = None,
     output: o.ResultFile = None,
     as_json: o.Json = False,
 ) -> None:
@@ -72,17 +79,20 @@ def run(
             "duration": duration or None,
             "thread_sweep": thread_sweep,
             "cold": cold,
+            "concurrency_sweep": concurrency_sweep,
         }
         pair = partial(profile_two, bundle, other, threads=threads, rounds=runs, alone=options)
         perform(lambda progress: keep(pair(progress=progress), output), show_pair, as_json=as_json)
         return
 
     counts = whole_numbers(thread_sweep, "--thread-sweep")
+    contexts = whole_numbers(concurrency_sweep, "--concurrency-sweep")
 
     def verb(progress: Progress) -> dict[str, Any]:
         result = profile(
             bundle, device=device, function=function, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
-            max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, cold=cold, progress=progress,
+            max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, cold=cold, concurrency_sweep=contexts,
+            progress=progress,
         )  # fmt: skip
         return keep(result, output)
 

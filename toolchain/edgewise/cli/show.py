@@ -115,7 +115,14 @@ def show_profile(result: Result, console: Console) -> None:
         ],
     )
     rows = [
-        (e["name"], e["op"], e["unit"], milliseconds(e["median_ms"]), percent(e.get("share")))
+        (
+            e["name"],
+            e["op"],
+            e["unit"],
+            milliseconds(e["median_ms"]),
+            percent(e.get("share")),
+            percent(e.get("of_attainable")),
+        )
         for e in sorted(result.get("layers") or [], key=lambda entry: -entry["median_ms"])[:_MOST_ROWS]
     ]
     table(
@@ -127,7 +134,18 @@ def show_profile(result: Result, console: Console) -> None:
     )
     counts = [(entry["threads"], milliseconds(entry["median_ms"])) for entry in result.get("thread_sweep", [])]
     table(console, "By number of threads", ("threads", "median"), counts, right=1)
-    table(console, f"Slowest layers (up to {_MOST_ROWS})", ("layer", "op", "unit", "time", "share"), rows, right=2)
+    levels = [
+        (e["contexts"], f"{e['throughput_per_s']:.1f} / s", milliseconds(e["median_ms"]), milliseconds(e["p99_ms"]))
+        for e in result.get("concurrency_sweep") or []
+    ]
+    table(console, "By number of contexts at once", ("contexts", "throughput", "median", "p99"), levels, right=3)
+    table(
+        console,
+        f"Slowest layers (up to {_MOST_ROWS})",
+        ("layer", "op", "unit", "time", "share", "of attainable"),
+        rows,
+        right=3,
+    )
     _warnings(console, result["warnings"])
 
 

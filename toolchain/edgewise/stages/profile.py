@@ -40,6 +40,7 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         duration_s=settings.duration_s,
         per_layer=settings.per_layer,
         cold=settings.cold,
+        concurrency=settings.concurrency,
         progress=progress,
     )
     return {**result, "bundle": identify(path)}
@@ -55,14 +56,10 @@ def _elsewhere(path: Path, settings: ProfileSettings, address: Address, progress
             "cannot measure a function on another device", where=f"--device {settings.device}, --function {settings.function}",
             found="an engine with several functions", expected="the network itself", fix="Leave --function out, or measure on the device",
         )  # fmt: skip
-    if settings.cold:
-        raise ToolchainError(
-            "cannot measure a cold start on another device", where=f"--device {settings.device}, --cold", found="a device that is reached from here",
-            expected="this machine", fix="Leave --cold out: load and first run there are of files that were just sent",
-        )  # fmt: skip
     check_numbers(settings.threads, settings.runs, settings.warmup, DEFAULT_MIN_TIME_S, settings.duration_s)
     order = Order(
-        threads=settings.threads, runs=settings.runs, warmup=settings.warmup, duration_s=settings.duration_s, per_layer=settings.per_layer
+        threads=settings.threads, runs=settings.runs, warmup=settings.warmup, duration_s=settings.duration_s, per_layer=settings.per_layer,
+        cold=settings.cold, concurrency=settings.concurrency,
     )  # fmt: skip
     result, parities = profile_remote(path, address, order, progress)
     threshold = source_threshold(VerifySettings(), provenance_of(open_bundle(path).manifest))

@@ -29,6 +29,7 @@ def profile(
     duration_s: float = 0.0,
     thread_sweep: Sequence[int] = (),
     cold: bool = False,
+    concurrency_sweep: Sequence[int] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure a bundle on this machine or another device.
@@ -45,6 +46,8 @@ def profile(
         duration_s: above 0: sustained, for so many seconds; ``series`` then has a point about every second.
         thread_sweep: measure with each of these numbers of threads too: ``thread_sweep`` in the result has their medians.
         cold: time a start with the bundle's files out of the page cache as well: ``cold`` in the result.
+        concurrency_sweep: run so many contexts of the engine at once, with the weights shared: ``concurrency_sweep`` in the result has
+            throughput and latency of each number; of ``threads`` threads each, 0 meaning one. For bundles of libedgewise.
         progress: told how far the work is.
 
     Returns:
@@ -55,7 +58,9 @@ def profile(
         DeviceError: the device cannot be reached, or cannot run it.
         GateError: the median is above the limit, or the outputs on another device do not agree with the reference.
     """
-    settings = ProfileSettings(device, function, threads, per_layer, runs, warmup, max_latency_ms, duration_s, cold)
+    settings = ProfileSettings(
+        device, function, threads, per_layer, runs, warmup, max_latency_ms, duration_s, cold, tuple(concurrency_sweep)
+    )
     result = profile_stage(Path(bundle), settings, progress=progress)
     if thread_sweep:
         result["thread_sweep"] = [_with_threads(Path(bundle), settings, count, progress) for count in thread_sweep]
@@ -65,9 +70,9 @@ def profile(
 def _with_threads(bundle: Path, settings: ProfileSettings, count: int, progress: Progress) -> dict[str, Any]:
     """The median with so many threads, and its interval."""
     progress(f"measure with {count} threads", 0, None)
-    told = profile_stage(bundle, replace(settings, threads=count, per_layer=False, duration_s=0.0, cold=False))[
-        "latency_ms"
-    ]
+    told = profile_stage(
+        bundle, replace(settings, threads=count, per_layer=False, duration_s=0.0, cold=False, concurrency=())
+    )["latency_ms"]
     return {"threads": count, "median_ms": told["median"], "median_interval_ms": told["median_interval"]}
 
 

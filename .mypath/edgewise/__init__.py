@@ -1,1 +1,0 @@
-../../toolchain/edgewise/__init__.py

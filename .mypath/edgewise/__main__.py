@@ -1,1 +1,0 @@
-../../toolchain/edgewise/__main__.py

@@ -1,1 +1,0 @@
-../../toolchain/edgewise/callable_package.py

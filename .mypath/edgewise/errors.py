@@ -1,1 +1,0 @@
-../../toolchain/edgewise/errors.py

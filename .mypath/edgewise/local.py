@@ -1,1 +1,0 @@
-../../toolchain/edgewise/local.py

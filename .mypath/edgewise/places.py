@@ -1,1 +1,0 @@
-../../toolchain/edgewise/places.py

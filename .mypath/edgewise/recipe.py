@@ -1,1 +1,0 @@
-../../toolchain/edgewise/recipe.py

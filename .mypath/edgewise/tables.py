@@ -1,1 +1,0 @@
-../../toolchain/edgewise/tables.py
