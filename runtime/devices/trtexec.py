@@ -70,7 +70,7 @@ def run_trtexec(
                 sample, ["--iterations=1", "--duration=0", "--warmUp=0", f"--exportOutput={place}/{_OUTPUTS}"], progress
             )
             outputs.append(_outputs(run.told(_OUTPUTS), bundle))
-        sums = sums_of(references, outputs) if references else []
+        sums = sums_of([dict(each) for each in references], outputs) if references else []
         checked = {"engine": run.facts(), "samples": len(inputs), "sums": sums, "triple": triple}
         if order.check_only:
             return checked
