@@ -19,11 +19,12 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
     """Run the passes and save ``model.mlpackage``; its bytes depend on the program alone.
 
     Raises:
-        TargetError: a pass failed.
+        TargetError: a pass failed, or ``keep_float32`` names what is not there.
     """
     import coremltools as ct
 
     package = folder / PACKAGE
+    precision = _precision(ct, options, converted.names)
     try:
         model = ct.convert(
             converted.program,
@@ -32,7 +33,7 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
             inputs=converted.input_types,
             minimum_deployment_target=ct.target[f"iOS{options.ios}"],
             pass_pipeline=_pipeline(ct),
-            compute_precision=_precision(ct, options, converted.names),
+            compute_precision=precision,
             classifier_config=config(ct, converted.labels, converted.probabilities) if converted.labels else None,
             skip_model_load=True,
         )

@@ -49,6 +49,11 @@ class Interface:
         wide = [port.name for port in self.inputs + self.outputs if port.dtype == "int64"]
         if wide:
             self.notes.append(f"int64 is int32 in Core ML: {', '.join(wide)}")
+        renamed = [
+            f"{port.name!r} is {port.coreml!r}" for port in self.inputs + self.outputs if port.name != port.coreml
+        ]
+        if renamed:
+            self.notes.append(f"names that Core ML does not allow: {', '.join(renamed)}")
 
     def _port(self, value: ir.Value, kind: str) -> Port:
         name, is_input = value.name or "", kind == "input"

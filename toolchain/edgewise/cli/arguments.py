@@ -12,10 +12,10 @@ from edgewise.runtime.storage import whole_file
 
 
 def pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as a table; values are read as JSON where they are JSON, and are texts otherwise.
+    """``KEY=VALUE`` texts as a table; values are read as JSON where they are JSON, lists and tables as a recipe has them, and are texts otherwise.
 
     Raises:
-        ToolchainError: a text without ``=``.
+        ToolchainError: a text without ``=``, or a list or table that does not end.
     """
     made: dict[str, Any] = {}
     for text in texts or ():
@@ -30,8 +30,24 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
         try:
             made[key] = json.loads(value)
         except ValueError:
-            made[key] = value
+            made[key] = _flow(value, f"{option} {key}") if value.startswith(("{", "[")) else value
     return made
+
+
+def _flow(text: str, where: str) -> Any:
+    """A list or a table as YAML writes it on one line."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ToolchainError(
+            "cannot read an option",
+            where=where,
+            found=" ".join(str(error).split()),
+            expected="JSON, or YAML on one line",
+            fix="Write it as {width: 224} or [a, b], in quotes for the shell",
+        ) from error
 
 
 def whole_numbers(text: str | None, option: str) -> list[int]:
