@@ -5,7 +5,8 @@
     python benchmarks/accuracy.py --network vit --target cpu --method mse
     python benchmarks/accuracy.py --scheme w4a8            fewer bits (w4a4: --target null)
     python benchmarks/accuracy.py --network squeezenet --scheme w4a8 --max-bytes 936000    8 bits for some layers
-    python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours
+    python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours, and the defaults
+                                                           of neural-compressor, carried out by it
     python benchmarks/accuracy.py --engine native          on libedgewise instead (target cpu)
     python benchmarks/accuracy.py --nncf VENV/bin/python   NNCF's defaults as well, by a Python that has it (pip install nncf)
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 _CIFAR = "scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
 _SENTENCES = f"{ROOT}/examples/minilm/sentences.py"
+_PEERS = 128  # calibration samples of other tools, when nobody says
 _COMPARED = 100  # samples whose outputs are kept for the signal-to-noise ratio
 
 Arrays = dict[str, np.ndarray]
@@ -115,7 +117,7 @@ def measure(
     name: str,
     targets: list[str],
     method: str,
-    samples: int,
+    samples: int | None,
     peers: Mapping[str, Peer],
     scheme: str,
     rounding: str,
@@ -162,9 +164,9 @@ def measure(
         }
     for form, by in peers.items():
         with tempfile.TemporaryDirectory() as folder:
-            quantized = by(exported.model, calib.take(samples), Path(folder))
+            quantized = by(exported.model, calib.take(samples or _PEERS), Path(folder))
             after, rounded = _run(OnnxRunner(quantized).run, test, network.metric, keep)
-        yield _row(name, form, network, (before, after), (outputs, rounded)) | {"samples": samples}
+        yield _row(name, form, network, (before, after), (outputs, rounded)) | {"samples": samples or _PEERS}
 
 
 def _native_run(model: Any, form: str, folder: Path) -> Callable[[Arrays], Arrays]:
@@ -289,11 +291,13 @@ def main() -> int:
     parser.add_argument("--network", action="append", choices=NETWORKS)
     parser.add_argument("--target", action="append", help="a target's name; default: cpu, coreml, tensorrt")
     parser.add_argument("--method", default="mse")
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, help="default: 128, or 512 where weights are solved for what they read")
     parser.add_argument("--scheme", default="int8", help="int8, w4a8, w4a4, w4g32, …: those that a target has")
     parser.add_argument("--rounding", default="auto", help="auto, squant, gptq or adaround")
     parser.add_argument("--max-bytes", type=int, help="mixed precision: 8 bits for the layers that gain most by them")
-    parser.add_argument("--peer", action="store_true", help="also ONNX Runtime's own quantization tool")
+    parser.add_argument(
+        "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
+    )
     parser.add_argument("--engine", default="onnxruntime", choices=["onnxruntime", "native"])
     parser.add_argument("--nncf", metavar="PYTHON", help="also NNCF's defaults, run by this Python")
     parser.add_argument("--json", action="store_true")
@@ -302,6 +306,9 @@ def main() -> int:
     peers: dict[str, Peer] = {}
     if options.peer:
         peers["onnxruntime's quantize_static, per channel, u8 activations"] = others["quantize_with_onnxruntime"]
+        peers["neural-compressor's defaults: per tensor, min-max, by onnxruntime"] = others[
+            "quantize_with_neural_compressor"
+        ]
     if options.nncf:
         peers["nncf.quantize, its defaults"] = partial(others["quantize_with_nncf"], python=options.nncf)
     rows = []

@@ -24,7 +24,16 @@ def quantize_with_nncf(model: Any, data: Any, folder: Path, python: str) -> Path
     return quantized
 
 
-def quantize_with_onnxruntime(model: Any, data: Any, folder: Path) -> Path:
+def quantize_with_neural_compressor(model: Any, data: Any, folder: Path) -> Path:
+    """What the defaults of Intel's neural-compressor come to: one scale per tensor of weights, min-max over 100 samples.
+
+    neural-compressor itself takes no ONNX any more (3.10); onnx-neural-compressor 1.0, which does, wants a numpy below 2. So the
+    defaults that its ``StaticQuantConfig`` documents are carried out by ONNX Runtime's tool, which it builds on, in QDQ form.
+    """
+    return quantize_with_onnxruntime(model, data.take(100), folder, per_channel=False)
+
+
+def quantize_with_onnxruntime(model: Any, data: Any, folder: Path, *, per_channel: bool = True) -> Path:
     """What ONNX Runtime's tool makes of the same graph with the same samples and its default calibration."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -44,7 +53,7 @@ def quantize_with_onnxruntime(model: Any, data: Any, folder: Path) -> Path:
     write_onnx(model, plain)
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     quantize_static(
-        prepared, quantized, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        prepared, quantized, Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     return quantized

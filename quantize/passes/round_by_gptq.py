@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgewise.quantize.biases import rescale_bias
 from edgewise.quantize.layers import Layer, constant_of, describe
 from edgewise.quantize.plan import Plan
+from edgewise.quantize.pruning.biases import addition_behind
 from edgewise.quantize.pruning.columns import columns_refusal
 from edgewise.quantize.pruning.matrices import as_matrices, from_matrices
 from edgewise.quantize.pruning.moments import Moments
@@ -39,7 +40,8 @@ class RoundByGptq(ir.passes.InPlacePass):
 
         x̂ ─► Q ─► DQ ─► Conv(q)                        ‖q·x̂ − w·x‖² smaller, q some steps away from round(w)
 
-    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded. Below 7 bits
+    Layer by layer in the order of the graph; x̂ is what the layer reads once the layers before it are rounded, and what a tensor
+    has lost that its outputs are added to is made good as far as it can. Below 7 bits
     each output's scale moves too, by the factor that fits best; zeros stay zeros. Solved in closed form, without training
     (``second_order.py``): E. Frantar et al., "GPTQ" (ICLR 2023). A linear layer of 7 bits and more aims at w·x̂ instead: what the
     layers before it lost is more than its fine steps can make good, and a few large tokens would say how. A layer stays
@@ -93,15 +95,31 @@ class RoundByGptq(ir.passes.InPlacePass):
     def _gather(self, layer: Layer, node: ir.Node, floats: Walk | None, rounded: Walk) -> tuple[Moments, Moments]:
         """Moments of all samples, and of every second one; without ``floats`` as if the layers before had lost nothing."""
         index = layer.activations[0]
-        read = rounded.values([input_of(node, index)])[0]
-        dense = None if floats is None else floats.values([input_of(layer.node, index)])[0]
+        others = self._added(layer, node) if floats is not None else None
+        read, *after = rounded.values([input_of(node, index), *([others[1]] if others else [])])
+        wanted = [input_of(layer.node, index), *([others[0]] if others else [])]
+        dense, *before = [read] if floats is None else floats.values(wanted)
         every, second = Moments(layer), Moments(layer)
         for number, now in enumerate(read):
-            before = now if dense is None else dense[number]
-            every.update(now, before)
-            if number % 2:
-                second.update(now, before)
+            then = now if floats is None else dense[number]
+            for moments in (every, second) if number % 2 else (every,):
+                moments.update(now, then)
+                if others:
+                    moments.lose(now, before[0][number] - after[0][number])
         return every, second
+
+    def _added(self, layer: Layer, node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+        """What the layer's outputs are added to in both networks, where the addition reads what is there before the layer."""
+        found = addition_behind(layer)
+        nodes = [] if found is None or node.graph is None else list(node.graph)
+        twin = next((each for each in nodes if found is not None and each.name == found[0].name), None)
+        if found is None or twin is None:
+            return None
+        before, after = found[0].inputs[found[1]], twin.inputs[found[1]]
+        maker = None if after is None else after.producer()
+        if before is None or after is None or (maker is not None and nodes.index(maker) > nodes.index(node)):
+            return None  # integers become floats right before the addition: the walk is not there yet
+        return before, after
 
     def _round(self, layer: Layer, node: ir.Node, stored: StoredWeights, seen: Moments, unseen: Moments) -> None:
         weights, old, steps = (

@@ -24,6 +24,32 @@ def bias_of(layer: Layer, outputs: int) -> ir.Value | None:
     return None if layer.bias is None or scaled else _vector(node.inputs[layer.bias], outputs)
 
 
+def added_to(layer: Layer) -> ir.Value | None:
+    """The computed tensor that is added to what the layer gives, its bias included, when nothing else reads that; else None."""
+    found = addition_behind(layer)
+    return None if found is None else found[0].inputs[found[1]]
+
+
+def addition_behind(layer: Layer) -> tuple[ir.Node, int] | None:
+    """The Add of what the layer gives, its bias included, and of another computed tensor; and where it reads that one.
+
+    ::
+
+        x ─┬─► layer ─► Add ─► y
+           └───(given)───┘
+    """
+    value = layer.node.outputs[0]
+    for _ in range(2):  # a MatMul's bias, then the addition
+        uses = list(value.uses())
+        if len(uses) != 1 or uses[0].node.op_type != "Add" or uses[0].node.domain or value.is_graph_output():
+            return None
+        node, index = uses[0].node, 1 - uses[0].idx
+        if node.inputs[index] is not None and constant_of(node.inputs[index]) is None:
+            return node, index
+        value = node.outputs[0]
+    return None
+
+
 def shift_bias(value: ir.Value, shift: NDArray[np.float64]) -> None:
     """Add to a bias in place."""
     array = np.asarray(constant_of(value), np.float32)

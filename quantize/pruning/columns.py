@@ -47,6 +47,30 @@ def columns(layer: Layer, values: Array, rows: int = MAX_ROWS) -> Array:
     return flat[_spread(len(flat), rows)][None]
 
 
+def output_rows(layer: Layer, values: Array, read: Array, rows: int = MAX_ROWS) -> Array | None:
+    """A tensor of the form of a layer's outputs as a matrix whose rows are those of :func:`columns`.
+
+    Args:
+        layer: Conv, Gemm or MatMul.
+        values: the tensor.
+        read: what the layer reads.
+        rows: as for :func:`columns`.
+
+    Returns:
+        float32 [groups, rows, outputs of a group]; None where the tensor is of another form.
+    """
+    weights = np.asarray(constant_of(weight_value(layer)))
+    outputs = weights.shape[layer.channel_axis or 0]
+    convolves = layer.node.op_type == "Conv"
+    last = np.moveaxis(values, 1, -1) if convolves and values.ndim > 2 else values
+    if last.shape[-1] != outputs or (not convolves and last.shape[:-1] != read.shape[:-1]):
+        return None
+    flat = last.reshape(-1, outputs)
+    groups = attribute(layer.node, "group", 1) if convolves else 1
+    picked = flat[_spread(len(flat), rows)]
+    return np.ascontiguousarray(picked.reshape(len(picked), groups, -1).transpose(1, 0, 2))
+
+
 def _windows(layer: Layer, values: Array, rows: int) -> Array:
     node, groups = layer.node, attribute(layer.node, "group", 1)
     kernel = np.asarray(constant_of(weight_value(layer))).shape[2:]

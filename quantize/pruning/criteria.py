@@ -66,7 +66,8 @@ def wanda(task: Task) -> Outcome:
 def second_order(task: Task) -> Outcome:
     """Remove what the others can make good for, and change the others so that they do (see ``solve.py``).
 
-    The target is the output of the dense layer on the dense network's activations, from the pruned network's ones.
+    The target is the output of the dense layer on the dense network's activations, from the pruned network's ones, and with
+    it what a tensor has lost that the output is added to: a block makes good for the blocks before it.
     """
     moments = _required(task)
     outputs, positions, inputs = task.weights.shape
@@ -79,7 +80,8 @@ def second_order(task: Task) -> Outcome:
         mask = choose(hessian, target, task.pattern, shape, task.sparsity)
         solved = refit(hessian, target, mask)
         made.append(solved)
-        shifts.append(weights @ moments.dense_mean[group] - solved @ moments.mean[group])
+        drift = moments.drift_of(group)
+        shifts.append(weights @ moments.dense_mean[group] + drift - solved @ moments.mean[group])
     whole = np.concatenate(made).astype(np.float32).reshape(task.weights.shape)
     return Outcome(whole, np.concatenate(shifts) if task.biased else None)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.quantize.layers import Layer
-from edgewise.quantize.pruning.columns import columns
+from edgewise.quantize.pruning.columns import columns, output_rows
 
 Matrix = NDArray[np.float64]
 Columns = NDArray[np.float32]
@@ -16,13 +16,18 @@ _TOGETHER = 4096  # rows that are multiplied at once: products of few rows are s
 
 
 class Moments:
-    """What a layer reads now (X), beside what it read in the dense network (X₀)."""
+    """What a layer reads now (X), beside what it read in the dense network (X₀).
+
+    Where the layer's outputs are added to another tensor, it may be told what that tensor has lost (D): its outputs can
+    make good for a part of it.
+    """
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
         self.rows = 0
         self._sums: list[Matrix] = []
         self._pending: list[tuple[Columns, Columns]] = []
+        self._drift: tuple[Matrix, Matrix] | None = None
         self._held = 0
 
     def update(self, now: Columns, dense: Columns) -> None:
@@ -33,6 +38,19 @@ class Moments:
         self._held += own.shape[1]
         if self._held >= _TOGETHER:
             self._reduce()
+
+    def lose(self, read: Columns, lost: Columns) -> None:
+        """See what a sample has lost of the tensor that the outputs are added to; after ``update`` with the same sample."""
+        wanted = output_rows(self._layer, lost, read)
+        own = self._pending[-1][0] if self._pending else columns(self._layer, read)
+        if wanted is None or wanted.shape[:2] != own.shape[:2]:
+            return
+        found = (wanted.transpose(0, 2, 1) @ own).astype(np.float64), wanted.sum(axis=1).astype(np.float64)
+        self._drift = found if self._drift is None else (self._drift[0] + found[0], self._drift[1] + found[1])
+
+    def drift_of(self, group: int) -> Matrix | float:
+        """The mean of the rows of D in one group, float64 [outputs]; 0 where nothing was told."""
+        return 0.0 if self._drift is None else self._drift[1][group] / self.rows
 
     def _reduce(self) -> None:
         if not self._pending:
@@ -96,6 +114,8 @@ class Moments:
             second = second - self.rows * np.outer(self.mean[group], self.mean[group])
             cross = cross - self.rows * np.outer(self.mean[group], self.dense_mean[group])
         damping = _DAMPING * float(np.mean(np.diag(self.second[group])))
-        return second + damping * np.eye(len(second)), dense @ cross.T + damping * (
-            dense if kept is None else dense[:, kept]
-        )
+        target = dense @ cross.T + damping * (dense if kept is None else dense[:, kept])
+        if self._drift is not None:
+            lost, sums = self._drift[0][group], self._drift[1][group]
+            target += lost - np.outer(sums, self.mean[group]) if centred else lost
+        return second + damping * np.eye(len(second)), target

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import Layer
+from edgewise.quantize.pruning.biases import added_to
 from edgewise.quantize.pruning.moments import Moments
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress
@@ -19,6 +20,7 @@ from edgewise.runtime.progress import Progress
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
+Array = NDArray[np.float32]
 Visit = Callable[[Layer, Moments], None]
 
 
@@ -52,26 +54,37 @@ def walk(
     stages = _by_input(layers)
     for number, (value, readers) in enumerate(stages.items()):
         moments = [Moments(layer) for layer in readers]
-        for now, before in activations(model, dense if number else None, value, data):
-            for entry in moments:
-                entry.update(now, before)
+        others = {} if dense is None or not number else _shortcuts(readers)
+        for now, before in activations(model, dense if number else None, [value, *others.values()], data):
+            for layer, entry in zip(readers, moments, strict=True):
+                entry.update(now[0], before[0])
+                if layer.node in others:
+                    place = 1 + list(others).index(layer.node)
+                    entry.lose(now[0], before[place] - now[place])
         for layer, entry in zip(readers, moments, strict=True):
             visit(layer, entry)
         progress(task, number + 1, len(stages))
 
 
+def _shortcuts(layers: Sequence[Layer]) -> dict[ir.Node, str]:
+    """Per layer the tensor that its outputs are added to, where there is one."""
+    return {layer.node: str(other.name) for layer in layers if (other := added_to(layer)) is not None}
+
+
 def activations(
-    model: ir.Model, dense: ir.Model | None, value: str, data: Dataset
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """A tensor of the network and of the dense one (the same array when ``dense`` is None), sample by sample."""
-    runners = [OnnxRunner(until(each, [value]), outputs=[value]) for each in (model, dense) if each is not None]
+    model: ir.Model, dense: ir.Model | None, values: Sequence[str], data: Dataset
+) -> Iterator[tuple[list[Array], list[Array]]]:
+    """Tensors of the network and of the dense one (the same arrays when ``dense`` is None), sample by sample."""
+    wanted = list(dict.fromkeys(values))
+    runners = [OnnxRunner(until(each, wanted), outputs=wanted) for each in (model, dense) if each is not None]
     for number, sample in enumerate(data, start=1):
         where = f"calibration sample {number} of {data.source}"
         for name, array in sample.inputs.items():
             _require_finite(array, f"{where}, input {name!r}")
-        found = [runner.run(sample.inputs)[value] for runner in runners]
-        for array in found:
-            _require_finite(array, f"tensor {value!r} on {where}")
+        found = [[made[value] for value in values] for made in (runner.run(sample.inputs) for runner in runners)]
+        for arrays in found:
+            for value, array in zip(values, arrays, strict=True):
+                _require_finite(array, f"tensor {value!r} on {where}")
         yield found[0], found[-1]
 
 

@@ -115,8 +115,8 @@ def refit(
             each for each in weighted_layers(dense.graph) if weight_value(each) is before[str(weight_value(layer).name)]
         )
         moments = Moments(layer)
-        for now, then in activations(model, dense, str(_read(layer).name), data):
-            moments.update(now, then)
+        for now, then in activations(model, dense, [str(_read(layer).name)], data):
+            moments.update(now[0], then[0])
         if not moments.refusal():
             _solve(layer, own, lost, moments)
             done.append(str(node.name))
