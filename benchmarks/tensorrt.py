@@ -2,11 +2,13 @@
 
     python benchmarks/tensorrt.py zoo --results zoo.jsonl              every timm family in float32, float16 and int8, for SM89
     python benchmarks/tensorrt.py zoo --results zoo.jsonl --seconds 150   a piece of it; the next call goes on where this one ended
+    python benchmarks/tensorrt.py zoo --results zoo.jsonl --graphs graphs   keeps exported networks there; the next run reads them
     python benchmarks/tensorrt.py networks --results networks.jsonl    trained networks for SM75, SM86, SM89, SM120, dynamic batch
     python benchmarks/tensorrt.py show --results zoo.jsonl             the table
 
 Of each family the smallest model, with seeded random weights (`benchmarks/zoo.py`), exported and calibrated on random images: what is
-asked here is whether the builder builds, and in which type the products run, as it says itself. Each model has a process of its own.
+asked here is whether the builder builds, and in which type the products run, as it says itself. Each model has a process of its own. The
+builder's own settings are those of `edgewise build`: optimisation level 3, no timing cache, for there is no GPU on which it could time.
 """
 
 from __future__ import annotations
@@ -76,30 +78,44 @@ def in_precision(model: Any, precision: str, data: Callable[[], Any], random: bo
     return quantize(model, spec, data(), samples=1 if random else 16, allow_random=random).model
 
 
-def zoo_model(name: str) -> dict[str, Any]:
+def zoo_model(name: str, place: Path | None) -> dict[str, Any]:
     """One timm model in each precision."""
-    from edgewise.exporter import export
-    from edgewise.exporter.timm_arch import import_timm
     from edgewise.runtime.data import random_data
     from edgewise.runtime.errors import EdgewiseError
-    from edgewise.runtime.tensors import TensorSpec
+    from edgewise.targets.nodes import tensor_spec
 
-    model = _beside("zoo").build(name)
-    size = import_timm().data.resolve_model_data_config(model)["input_size"]
-    spec = TensorSpec("image", "float32", (1, *size))
     row: dict[str, Any] = {}
     try:
-        graph = export(model, inputs=[spec], verify=False).model
+        graph = _zoo_graph(name, place)
     except EdgewiseError as error:
         return {"error": str(error)}
+    specs = [tensor_spec(value) for value in graph.graph.inputs]
     for precision in PRECISIONS:
         try:
-            formed = in_precision(graph, precision, lambda: random_data([spec], 1, seed=SEED), random=True)
+            formed = in_precision(graph, precision, lambda: random_data(specs, 1, seed=SEED), random=True)
         except EdgewiseError as error:
             row[precision] = {"builds": False, "error": str(error)}
             continue
         row[precision] = built(formed, _DEVICE, precision, {})
     return row
+
+
+def _zoo_graph(name: str, place: Path | None) -> Any:
+    """The exported model; from ``place`` when it lies there, else exported and kept there."""
+    from edgewise.runtime.onnx_file import read_onnx, write_onnx
+
+    if place is not None and place.is_file():
+        return read_onnx(place)
+    from edgewise.exporter import export
+    from edgewise.exporter.timm_arch import import_timm
+    from edgewise.runtime.tensors import TensorSpec
+
+    model = _beside("zoo").build(name)
+    size = import_timm().data.resolve_model_data_config(model)["input_size"]
+    graph = export(model, inputs=[TensorSpec("image", "float32", (1, *size))], verify=False).model
+    if place is not None:
+        write_onnx(graph, place)
+    return graph
 
 
 def trained_network(name: str) -> dict[str, Any]:
@@ -148,44 +164,54 @@ def _dynamic(name: str) -> tuple[Any, Callable[[], Any]]:
     return exported.model, lambda: open_data(chosen.calib, exported.inputs, preprocess)
 
 
-def entries(what: str, done: set[str], only: list[str]) -> Iterator[tuple[str, str]]:
-    """Family and model of what is wanted and not done; the smallest model is looked for when its turn comes."""
-
-    def wanted(family: str) -> bool:
-        return family not in done and (not only or family in only)
-
-    if what == "networks":
-        yield from ((name, name) for name in NETWORKS if wanted(name))
-        return
-    zoo = _beside("zoo")
-    for family, names in zoo.families().items():
-        if wanted(family):
-            yield family, zoo.smallest(names)[0]
+def entries(what: str, done: set[str], only: list[str], graphs: Path | None) -> Iterator[tuple[str, str]]:
+    """Family and model of what is wanted and not done, the smallest first."""
+    known = [[name, name] for name in NETWORKS] if what == "networks" else _families(graphs)
+    yield from ((family, name) for family, name, *_ in known if family not in done and (not only or family in only))
 
 
-def run_child(what: str, family: str, name: str, timeout_s: int) -> dict[str, Any]:
+def _families(graphs: Path | None) -> list[list[Any]]:
+    """Family, smallest model and its parameters, ascending; looked for once where there is a folder to keep it."""
+    kept = graphs / "list.json" if graphs is not None else None
+    if kept is not None and kept.is_file():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        zoo = _beside("zoo")
+        found = [[family, *zoo.smallest(names)] for family, names in zoo.families().items()]
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(found), encoding="utf-8")
+    return sorted(found, key=lambda each: each[2])
+
+
+def run_child(what: str, family: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One model in a process of its own."""
     row = {"family": family, "model": name}
     command = [sys.executable, str(Path(__file__).resolve()), what, "--one", name]
+    if options.graphs is not None:
+        command += ["--graphs", str(options.graphs / f"{family}.onnx")]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+        child = subprocess.run(
+            command, capture_output=True, text=True, timeout=options.timeout, env=environment, check=False
+        )
     except subprocess.TimeoutExpired:
-        return row | {"error": f"no result after {timeout_s} s"}
+        return row | {"error": f"no result after {options.timeout} s"}
     if child.returncode != 0:
         return row | {"error": (child.stderr.strip().splitlines() or ["no message"])[-1][:500]}
     return row | json.loads(child.stdout.splitlines()[-1])
 
 
-def walk(what: str, results: Path, seconds: float, timeout_s: int, only: list[str]) -> None:
+def walk(options: argparse.Namespace) -> None:
     """Examine what the file of results lacks, until the time is over."""
     start = time.monotonic()
-    for family, name in entries(what, {row["family"] for row in read(results)}, only):
-        if time.monotonic() - start > seconds:
+    done = {row["family"] for row in read(options.results)}
+    for family, name in entries(options.what, done, options.only, options.graphs):
+        if time.monotonic() - start > options.seconds:
             print(f"the time is over; go on with the same command (next: {family})", file=sys.stderr)
             return
-        row = run_child(what, family, name, timeout_s)
-        with results.open("a", encoding="utf-8") as file:
+        row = run_child(options.what, family, name, options)
+        with options.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(told(row), file=sys.stderr, flush=True)
 
@@ -226,17 +252,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further model after this time")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one model")
     parser.add_argument("--only", action="append", default=[], help="this family or network; repeatable")
+    parser.add_argument("--graphs", type=Path, help="folder in which exported networks of the zoo are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # torch.export's own, one per call
     if options.one:
-        print(json.dumps((zoo_model if options.what == "zoo" else trained_network)(options.one)))
+        row = zoo_model(options.one, options.graphs) if options.what == "zoo" else trained_network(options.one)
+        print(json.dumps(row))
         return 0
     if options.results is None:
         parser.error("--results is needed")
     if options.what != "show":
-        walk(options.what, options.results, options.seconds, options.timeout, options.only)
+        walk(options)
     rows = read(options.results)
     summary = summarise(rows)
     if options.json:

@@ -118,7 +118,7 @@ class CastFloats(ir.passes.InPlacePass):
         constants = [value for value in node.inputs if value is not None and _constant(value)]
         if any(_largest_of(value) > self._largest for value in constants):
             return f"{_TOO_LARGE} {self._name}"
-        if any(0 < _largest_of(value) < self._smallest for value in constants):
+        if any(0 < _largest_of(value) < self._smallest for value in constants if value is not _bias(node)):
             return f"a constant is too small for {self._name}"
         if any(value in self._wide for value in node.inputs if value is not None):
             return f"an input may be too large for {self._name}"
@@ -175,6 +175,11 @@ _FOLLOWS = "it moves what is float32 already"
 _ASKED = "it was asked for"
 _TOO_LARGE = "a constant is too large for"
 _REACHED = "its output reached"
+
+
+def _bias(node: ir.Node) -> ir.Value | None:
+    """What is added to products, where the digits of tiny numbers are lost anyway."""
+    return node.inputs[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 else None
 
 
 def _is_float(value: ir.Value | None) -> bool:

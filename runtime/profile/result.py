@@ -48,6 +48,7 @@ def make_profile(
         "cold": None,
         "warmup_ms": measured["warmup_ms"],
         "latency_ms": summarize(runs_ms),
+        "phases_ms": measured.get("phases_ms"),
         "series": measured.get("series") or None,
         "peak_memory_bytes": measured["peak_memory_bytes"],
         "memory_before_load_bytes": measured["memory_before_load_bytes"],

@@ -83,6 +83,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         "window": [window[0], window[-1]],
         "resolution_ms": time.get_clock_info("perf_counter").resolution * 1e3,
         "engine": model.facts(),
+        "phases_ms": model.phase_times() or None,
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "input_shapes": {name: list(array.shape) for name, array in samples[0].items()},
         **_memory(model),

@@ -6,6 +6,7 @@ is done, GPU or not: each layer with its kind, the types and formats of what it 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _LINE = re.compile(
     r"Outputs: \[(?P<writes>.*?)\], TacticName: (?P<tactic>.*), StreamId: \d+, Metadata: (?P<metadata>.*)$"
 )
 _DTYPE = re.compile(r"Datatype: (\w+)")
+_SIZED = re.compile(r"Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 _FORMAT = re.compile(r"Format: \((\w+)\)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _DTYPES = {
@@ -39,6 +41,7 @@ class EngineLayer:
         constants: types of its weights and other constants.
         tactic: the vendor's name of its kernel; empty when it does not say.
         formats: the memory formats of what it reads and writes, in that order, such as ``NHWC``.
+        weights: the type of its largest constant; empty without one.
     """
 
     name: str
@@ -49,6 +52,7 @@ class EngineLayer:
     constants: tuple[str, ...] = ()
     tactic: str = ""
     formats: tuple[str, ...] = ()
+    weights: str = ""
 
     @property
     def precision(self) -> str:
@@ -70,6 +74,7 @@ def parse_listing(messages: Sequence[str]) -> list[EngineLayer]:
             _dtypes(match["constants"]),
             match["tactic"],
             tuple(_FORMAT.findall(match["reads"] + match["writes"])),
+            _largest(match["constants"]),
         )
         for match in matches
     ]
@@ -106,6 +111,13 @@ def manifest_rows(layers: Sequence[EngineLayer], ops: Mapping[str, str], unit: s
 
 def _dtypes(text: str) -> tuple[str, ...]:
     return tuple(_DTYPES.get(dtype, dtype.lower()) for dtype in _DTYPE.findall(text))
+
+
+def _largest(text: str) -> str:
+    """The type of the constant with the most numbers, the first of several."""
+    sizes = [(math.prod(map(int, filter(None, dims.split(",")))), dtype) for dims, dtype in _SIZED.findall(text)]
+    dtype = max(sizes, key=lambda each: each[0], default=(0, ""))[1]
+    return _DTYPES.get(dtype, dtype.lower())
 
 
 def _tensor_dtype(tensor: Any) -> str:

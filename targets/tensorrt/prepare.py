@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
 from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
 from edgewise.targets.tensorrt.symmetric import SymmetricGrids
+from edgewise.targets.tensorrt.tiny_weights import ScaleTinyWeights
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def prepare(
     notes = _grid_notes(widened)
     if precision == "float32" or any(value.dtype in _SHORT_FLOATS.values() for value in _made(copy)):
         return Prepared(copy, {}, notes)
+    if precision == "float16":
+        ScaleTinyWeights()(copy)
     cast = CastFloats(keep_float32, _SHORT_FLOATS[precision], ranges)
     cast(copy)
     RemoveUnusedNodesPass()(copy)

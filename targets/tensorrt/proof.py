@@ -136,14 +136,20 @@ def _found(node: str, layers: Sequence[EngineLayer], asked: str) -> str:
     """What its kernel multiplies: the first tensor that it reads, of the narrowest kernel when there are several.
 
     A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 and
-    convert in between, so there the type that was asked for counts when it reads it at all, weights included.
+    convert in between, so there the type that was asked for counts when it reads it at all, weights included. Another
+    kernel may have the cast before a float32 product in it: it reads float16, and its weights are float32.
     """
     holders = [layer for layer in layers if node in layer.nodes]
-    found = {layer.precision for layer in holders if layer.kind != _GENERATED}
+    found = {_multiplies(layer, asked) for layer in holders if layer.kind != _GENERATED}
     if not found:
         found = {dtype for layer in holders for dtype in (*layer.reads, *layer.constants)}
         found = {asked} if asked in found else found
     return next((dtype for dtype in _WIDTHS if dtype in found), FOLDED)
+
+
+def _multiplies(layer: EngineLayer, asked: str) -> str:
+    widened = asked == layer.weights == "float32" and layer.precision in ("float16", "bfloat16")
+    return asked if widened else layer.precision
 
 
 def _only_converts(layer: EngineLayer) -> bool:

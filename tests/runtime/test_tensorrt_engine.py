@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from edgewise.runtime import cuda
+from edgewise.runtime.bundle import save_reference
 from edgewise.runtime.cuda import Gpu
 from edgewise.runtime.dlpack import DeviceTensor
 from edgewise.runtime.engines import tensorrt
 from edgewise.runtime.errors import MissingExtraError, RunError
 from edgewise.runtime.model import load
+from edgewise.runtime.profile import worker
+from edgewise.runtime.profile.result import make_profile
 
 # The driver API by its published signatures; "device" memory is the heap, and `held` counts what is not given back.
 DRIVER = r"""
@@ -454,6 +457,15 @@ def test_parts_of_a_run_are_timed_apart(driver, library, engine_bundle):
     model = load(engine_bundle())
     model.run({"x": np.ones((2, 3), np.float32)})
     assert model.phase_times() == {"host_to_device": 0.5, "compute": 0.5, "device_to_host": 0.5}
+
+
+@needs_compiler
+def test_a_profile_has_the_parts_of_a_run(driver, library, engine_bundle, tmp_path):
+    save_reference(tmp_path / "samples.npz", [{"x": np.ones((2, 3), np.float32)}], [{"y": np.ones((2, 3), np.float32)}])
+    order = {"path": engine_bundle(), "function": "", "threads": 0, "runs": 3, "warmup": 0, "min_time_s": 0.0}
+    more = {"duration_s": 0.0, "per_layer": False, "samples": str(tmp_path / "samples.npz")}
+    profile = make_profile(worker.work(order | more, lambda line: None), 0, "no meter")
+    assert profile["phases_ms"] == {"host_to_device": 0.5, "compute": 0.5, "device_to_host": 0.5}
 
 
 @needs_compiler

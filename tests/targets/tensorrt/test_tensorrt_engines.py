@@ -193,7 +193,15 @@ def test_a_listing_is_read_layer_by_layer() -> None:
     assert layers == [
         EngineLayer("q_myl0_0", "kgen", ("q0",), ("float32",), ("int8",), (), "t", ("Linear", "Linear")),
         EngineLayer(
-            "conv_myl0_1", "correlation", ("conv", "dq0"), ("int8",), ("float32",), ("int8",), "", ("NHWC", "NHWC")
+            "conv_myl0_1",
+            "correlation",
+            ("conv", "dq0"),
+            ("int8",),
+            ("float32",),
+            ("int8",),
+            "",
+            ("NHWC", "NHWC"),
+            "int8",
         ),
         EngineLayer("tail_myl0_2", "kgen", ("conv", "relu"), ("float16",), ("float32",), (), "", ("NHWC", "Linear")),
     ]

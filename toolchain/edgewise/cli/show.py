@@ -106,6 +106,7 @@ def show_profile(result: Result, console: Console) -> None:
             ("median", milliseconds(latency["median"])),
             ("95 % interval", " to ".join(str(milliseconds(end)) for end in latency.get("median_interval") or ())),
             ("min / p90 / p99", " / ".join(str(milliseconds(latency[key])) for key in ("min", "p90", "p99"))),
+            ("of it on the GPU", _phases(result.get("phases_ms"))),
             ("first run", milliseconds(result["first_run_ms"])),
             ("load", milliseconds(result["load_ms"])),
             ("cold start", _cold(result.get("cold"))),
@@ -147,6 +148,11 @@ def show_profile(result: Result, console: Console) -> None:
         right=3,
     )
     _warnings(console, result["warnings"])
+
+
+def _phases(medians: dict[str, float] | None) -> str | None:
+    """The parts of a run, in their order."""
+    return ", ".join(f"{name.replace('_', ' ')} {milliseconds(took)}" for name, took in (medians or {}).items()) or None
 
 
 def _cold(start: dict[str, Any] | None) -> str | None:
