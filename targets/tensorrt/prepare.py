@@ -18,6 +18,7 @@ from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
 from edgewise.targets.tensorrt.symmetric import SymmetricGrids
 from edgewise.targets.tensorrt.tiny_weights import ScaleTinyWeights
+from edgewise.targets.tensorrt.weight_scales import ShortWeightScales
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def prepare(
         ScaleTinyWeights()(copy)
     cast = CastFloats(keep_float32, _SHORT_FLOATS[precision], ranges)
     cast(copy)
+    ShortWeightScales()(copy)
     RemoveUnusedNodesPass()(copy)
     return Prepared(copy, cast.kept, notes)
 

@@ -16,7 +16,7 @@ from edgewise.targets.tensorrt.engine_layers import EngineLayer
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 FOLDED = "no kernel of its own"
 _WIDTHS = ("int4", "float4", "int8", "uint8", "float8", "float16", "bfloat16", "float32")
-_SHORT = {"float8e4m3fn": "float8", "float8e5m2": "float8"}
+_SHORT = {"float8_e4m3fn": "float8", "float8_e5m2": "float8"}
 _GENERATED = "kgen"
 _STUB = "CASK_STUB"  # TensorRT for RTX leaves the choice of a kernel to the device
 _SPARSE = ("sparse", "spmma")

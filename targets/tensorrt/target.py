@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgewise.quantize.schemes import with_scheme
@@ -17,7 +18,7 @@ from edgewise.targets.tensorrt.settings import OPTIONS, read_settings, sm_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LEAST_SM = {"bf16": 80, "fp8": 89}  # Ampere; Ada and Hopper
+_LEAST_SM = {"bf16": 80, "fp8": 89, "w4g128": 80}  # Ampere; Ada and Hopper
 
 
 class TensorRTTarget:
@@ -28,7 +29,7 @@ class TensorRTTarget:
     default_device = "rtx-4070"
     options = OPTIONS
     min_opset = 9
-    schemes: tuple[str, ...] = ("int8", "fp16", "bf16", "fp8")
+    schemes: tuple[str, ...] = ("int8", "fp16", "bf16", "fp8", "w8", "w4g128")
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:
         """What TensorRT's ONNX parser says, node by node. Kernels are chosen by the builder, which may still refuse."""
@@ -40,7 +41,8 @@ class TensorRTTarget:
     def quantization(self, scheme: str, device: DeviceProfile) -> QuantSpec:
         """Symmetric int8 without zero points, per channel, at the inputs of layers with weights; biases stay float.
 
-        ``fp16``, ``bf16`` and ``fp8`` are short floats, where the GPU multiplies them.
+        ``fp16``, ``bf16`` and ``fp8`` are short floats, where the GPU multiplies them. ``w8`` and ``w4g128`` store the weights of matrix
+        products in 8 bits, or in 4 with a scale per group of 128 inputs, and multiply in the precision of the build.
         """
         if scheme not in self.schemes:
             raise unknown_scheme(self, scheme)
@@ -49,7 +51,7 @@ class TensorRTTarget:
             raise TargetError(
                 f"the device does not compute in the scheme {scheme}",
                 where=f"--scheme {scheme}, device {device.name!r}",
-                found=f"compute capability {sm / 10:g}",
+                found=f"compute capability {sm / 10:g} (SM{sm})",
                 expected=f"{_LEAST_SM[scheme] / 10:g} or later",
                 fix="Choose int8 or fp16, or another device",
             )
@@ -63,7 +65,8 @@ class TensorRTTarget:
             quantize_outputs=(),
             attention=False,
         )
-        return with_scheme(spec, scheme)
+        made = with_scheme(spec, scheme, stores_int4=True)
+        return replace(made, op_types=("Gemm", "MatMul")) if made.weights_only else made
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Write ``model.engine`` with ``model.onnx`` beside, or what the device needs to build it. Options: ``settings.OPTIONS``."""
