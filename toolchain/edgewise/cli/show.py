@@ -80,6 +80,18 @@ def show_build(result: Result, console: Console) -> None:
     _warnings(console, result["engine"]["notes"])
 
 
+def show_autotune(result: Result, console: Console) -> None:
+    """What was tried, and what was kept."""
+    facts(console, [("written", result["bundle"]), ("chosen", result["chosen"]), ("remembered in", result["memory"])])
+    rows = [
+        (e["placement"], milliseconds(e.get("median_ms")), percent(e["accuracy"]), e["refused"] or "")
+        for e in result["candidates"]
+    ]
+    table(console, "Tried", ("placement", "median", "accuracy", "refused by"), rows, right=2)
+    times = [(p, milliseconds(t.get("float16")), milliseconds(t.get("int8"))) for p, t in result["patterns"].items()]
+    table(console, "By pattern", ("pattern", "float16", "int8"), times, right=2)
+
+
 def show_verify(result: Result, console: Console) -> None:
     """The verdict, the outputs and, where asked for, the layers."""
     verdict = "the same" if result["parity"]["passed"] else "not the same"
