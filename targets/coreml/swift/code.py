@@ -76,8 +76,8 @@ def swift_name(port: Port) -> str:
 
 
 def swift_type(port: Port) -> str:
-    """The scalar of the array: Core ML gives and takes booleans and bytes as Int32."""
-    return {"float32": "Float", "float16": "Float16"}.get(port.dtype, "Int32")
+    """The scalar of the array: Core ML gives and takes booleans and bytes as Int32, float64 as Float."""
+    return {"float32": "Float", "float64": "Float", "float16": "Float16"}.get(port.dtype, "Int32")
 
 
 def model_parts(name: str, inputs: list[Port], outputs: list[Port], has_states: bool) -> dict[str, str]:

@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import Bundle, open_bundle
+from edgewise.runtime.core_ml_ports import Port
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets import TargetError
 from edgewise.targets.coreml import TARGET
+from edgewise.targets.coreml.swift.code import swift_type
 from edgewise.verbs.build import build
 
 PREPROCESS = "resize=10,crop=8,color=bgr,scale=255,mean=0.5:0.4:0.3,std=0.2"
@@ -120,3 +122,15 @@ def test_states_and_images(build_model: Callable[..., Any], written: tuple[Bundl
     model = (tmp_path / "package/Sources/MyNetV2/MyNetV2.swift").read_text()
     assert "public var `in`: CGImage" in model and "kCVPixelFormatType_32BGRA" in model
     assert "private var state: MLState" in model and "using: state))" in model and "func reset()" in model
+
+
+def test_scalars_are_those_that_core_ml_has() -> None:
+    kinds = {
+        "float32": "Float",
+        "float64": "Float",
+        "float16": "Float16",
+        "int64": "Int32",
+        "uint8": "Int32",
+        "bool": "Int32",
+    }
+    assert {kind: swift_type(Port("x", "x", kind)) for kind in kinds} == kinds
