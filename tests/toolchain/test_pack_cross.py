@@ -16,6 +16,7 @@ from PIL import Image
 
 from edgewise.runtime.bundle import create_bundle, open_bundle, save_reference
 from edgewise.runtime.devices.cross import zig
+from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.base import BuildRequest
 from edgewise.targets.cpu.native.build import build_native
@@ -31,6 +32,7 @@ _EMULATORS = {
     "arm-linux-musleabihf": "qemu-arm-static",
     "riscv64-linux-musl": "qemu-riscv64-static",
 }
+_WASM, _NODE = "wasm32-wasi", _ROOT / "examples" / "embed_wasm" / "run.mjs"
 _MOST_LINES, _LARGEST_BYTES = 40, 1_200_000
 _STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 _NET = """
@@ -89,6 +91,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulator(triple: str) -> list[str]:
+    if triple == _WASM:
+        if not shutil.which("node"):
+            pytest.skip("needs Node.js")
+        return ["node", "--no-warnings", str(_NODE)]
     name = _EMULATORS[triple]
     if name and not shutil.which(name):
         pytest.skip(f"needs {name}")
@@ -105,11 +111,15 @@ def compiled(folder: Path, told: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("embed", [False, True], ids=["beside", "embedded"])
-@pytest.mark.parametrize("triple", _EMULATORS)
+@pytest.mark.parametrize("triple", [*_EMULATORS, _WASM])
 def test_the_example_computes_what_the_network_does(triple: str, embed: bool, bundle: Path, tmp_path: Path) -> None:
     if embed and triple == "riscv64-linux-musl":
         pytest.skip("three triples show that an engine can be embedded")
     runner = emulator(triple)
+    if embed and triple == _WASM:
+        with pytest.raises(EdgewiseError, match="cannot put the engine into the library"):
+            pack(bundle, tmp_path / "pack", triple=triple, embed=True)
+        return
     told = pack(bundle, tmp_path / "pack", triple=triple, embed=embed)
     program = compiled(tmp_path / "pack", told)
     assert {file.name for file in (tmp_path / "pack").iterdir()} == {*told["files"], "example"}

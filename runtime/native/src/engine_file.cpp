@@ -1,15 +1,43 @@
 #include "engine_file.h"
 
 #include <fcntl.h>
+#if !defined(__wasi__)
 #include <sys/mman.h>
+#endif
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace ew {
+
+#if defined(__wasi__)
+namespace {
+
+// WebAssembly maps nothing: the file is read.
+void* const MAP_FAILED = nullptr;
+constexpr int PROT_READ = 0, MAP_PRIVATE = 0;
+
+void* mmap(void*, size_t bytes, int, int, int file, int) {
+    auto* memory = static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+    for (size_t done = 0; memory && done < bytes;) {
+        const ssize_t got = read(file, memory + done, bytes - done);
+        if (got <= 0) {
+            std::free(memory);
+            return MAP_FAILED;
+        }
+        done += static_cast<size_t>(got);
+    }
+    return memory;
+}
+
+void munmap(void* memory, size_t) { std::free(memory); }
+
+}  // namespace
+#endif
 
 EngineFile::~EngineFile() {
     if (mapped_) munmap(const_cast<uint8_t*>(data_), bytes_);

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#if !defined(__wasi__)
 #include <pthread.h>
 #include <sched.h>
 
@@ -11,9 +12,20 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+#endif
 
 namespace ew {
 namespace {
+
+class Single final : public ThreadPool {
+public:
+    int32_t threads() const override { return 1; }
+    void split(int64_t count, int64_t, Body body, void* context) override {
+        if (count > 0) body(context, 0, count, 0);
+    }
+};
+
+#if !defined(__wasi__)  // which has no threads
 
 using Clock = std::chrono::steady_clock;
 
@@ -98,14 +110,6 @@ void count_forks() {
     static const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
     (void)registered;
 }
-
-class Single final : public ThreadPool {
-public:
-    int32_t threads() const override { return 1; }
-    void split(int64_t count, int64_t, Body body, void* context) override {
-        if (count > 0) body(context, 0, count, 0);
-    }
-};
 
 // The threads beside the caller's. A round is one split(): it is opened, threads that are awake join it, the caller closes it
 // when no piece is left and waits for those that joined. One that wakes too late finds it closed and is waited for by nobody.
@@ -256,14 +260,21 @@ private:
     std::unique_ptr<Crew> crew_;
 };
 
+#endif
+
 }  // namespace
 
 std::unique_ptr<ThreadPool> make_pool(int32_t threads, bool pin) {
+#if defined(__wasi__)
+    (void)threads, (void)pin;
+    return std::make_unique<Single>();
+#else
     if (threads <= 0) threads = static_cast<int32_t>(allowed_cores().size());
     if (threads == 1) return std::make_unique<Single>();
     count_forks();
     auto pool = std::make_unique<Many>(threads);
     return pool->start(pin) ? std::move(pool) : nullptr;
+#endif
 }
 
 }  // namespace ew

@@ -206,3 +206,17 @@ def native_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return path
 
     return make
+
+
+@pytest.fixture
+def small_disk(sshd: Server) -> Iterator[Path]:
+    """A folder of the device with room for 64 KiB."""
+    folder = sshd.home / "small"
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

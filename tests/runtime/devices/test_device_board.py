@@ -47,6 +47,11 @@ def test_an_agent_is_small_static_and_computes_the_same(triple: str, native_bund
     result = json.loads(done.stdout.splitlines()[-1])["result"]
     assert parity_of_sums(result["sums"][0], result["samples"]).sqnr_db > 100
     assert len(result["runs_ms"]) == 5
+    cold = json.loads(subprocess.run([*command[:4], "--cold"], capture_output=True, text=True, check=True).stdout)
+    assert cold["result"]["load_ms"] > 0 and cold["result"]["page_cache"].startswith(("dropped", "kept: "))
+    told = subprocess.run([run, agent, "--peak", "1", "65536"], capture_output=True, text=True, check=True)
+    peak = json.loads(told.stdout)["result"]
+    assert peak["f32_gmacs_per_s"] > 0 and peak["int8_gmacs_per_s"] > 0 and peak["memory_gb_per_s"] > 0
 
 
 def test_from_a_checkpoint_to_a_report_on_a_board(sshd: Any, tmp_path: Path) -> None:

@@ -70,20 +70,6 @@ def test_an_interrupted_transfer_goes_on_where_it_stopped(device: Shell, tmp_pat
     assert device.push(other).endswith(sha256_of(other))
 
 
-@pytest.fixture
-def small_disk(sshd: Any, tmp_path: Path) -> Iterator[Path]:
-    """A folder of the device with room for 64 KiB."""
-    folder = sshd.home / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_said_so(sshd: Any, small_disk: Path, tmp_path: Path) -> None:
     file = tmp_path / "engine"
     file.write_bytes(b"x" * 1_000_000)

@@ -122,3 +122,78 @@ def test_the_library_is_small_and_needs_the_system_alone(prefix: Path) -> None:
     declared = set(re.findall(r"^EW_API .*?\b(ew_\w+)\(", header, re.MULTILINE))
     assert declared
     assert exported == declared
+
+
+_JAVA = """
+package dev.edgewise;
+import java.nio.*;
+public class Engine {
+    native long open(String path, int threads);
+    native void free(long handle);
+    native int count(long handle, boolean outputs);
+    native String name(long handle, boolean outputs, int index);
+    native void setShape(long handle, int index, long[] dims);
+    native long[] shape(long handle, int index);
+    native void write(long handle, int index, ByteBuffer data);
+    native void read(long handle, int index, ByteBuffer data);
+    native void compute(long handle);
+    static ByteBuffer floats(int count) { return ByteBuffer.allocateDirect(4 * count).order(ByteOrder.nativeOrder()); }
+    public static void main(String[] given) {
+        System.load(given[0]);
+        Engine it = new Engine();
+        long handle = it.open(given[1], 1);
+        System.out.println(it.count(handle, false) + it.name(handle, false, 0) + it.count(handle, true) + it.name(handle, true, 0));
+        it.setShape(handle, 0, new long[] {2, 5});
+        ByteBuffer x = floats(10), y = floats(10);
+        for (int i = 0; i < 10; ++i) x.putFloat(4 * i, 10 * i);
+        it.write(handle, 0, x);
+        it.compute(handle);
+        it.read(handle, 0, y);
+        System.out.println(it.shape(handle, 0)[0] + " " + y.getFloat(36));
+        try { it.write(handle, 0, floats(3)); } catch (EdgewiseException error) { System.out.println(error.getMessage()); }
+        try { it.write(handle, 0, ByteBuffer.allocate(40)); } catch (IllegalArgumentException error) { System.out.println(error.getMessage()); }
+        it.free(handle);
+        try { it.open("none", 1); } catch (EdgewiseException error) { System.out.println(error.getMessage()); }
+    }
+}
+class EdgewiseException extends RuntimeException { EdgewiseException(String message) { super(message); } }
+"""
+
+
+def test_the_jni_glue_runs_in_a_java_machine(prefix: Path, engine_file: Callable[[Plan], Path], tmp_path: Path) -> None:
+    """Java stands in for Kotlin: the same class with the same native methods."""
+    javac = which("javac")
+    headers = Path(javac).resolve().parents[1] / "include" if javac else Path()
+    if not (headers / "jni.h").is_file():
+        pytest.skip("needs a JDK")  # CI has none
+    (archive,) = prefix.rglob("libedgewise.a")
+    glue = tmp_path / "libedgewise_jni.so"
+    run(
+        "cc", "-shared", "-fPIC", "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{headers}", f"-I{headers / 'linux'}",
+        f"-I{prefix / 'include'}", _ROOT / "runtime/native/android/edgewise_jni.c", archive, "-lstdc++", "-lm", "-pthread", "-o", glue,
+    )  # fmt: skip
+    (tmp_path / "Engine.java").write_text(_JAVA)
+    run(str(javac), "-d", tmp_path, tmp_path / "Engine.java")
+    java = Path(str(javac)).resolve().with_name("java")
+    said = run(java, "-cp", tmp_path, "dev.edgewise.Engine", glue, engine_file(scores_plan())).splitlines()
+    assert said[:2] == ["1x1y", "2 94.0"]
+    assert said[2] == "x has 40 bytes, not 12" and said[3] == "the buffer is not direct" and "No such file" in said[4]
+
+
+def test_the_wrappers_call_what_there_is(prefix: Path) -> None:
+    """Kotlin's external functions are the glue's, and Swift calls functions of the header, in Swift's grammar."""
+    native = _ROOT / "runtime" / "native"
+    kotlin, glue = (native / "android" / name for name in ("Engine.kt", "edgewise_jni.c"))
+    asked = set(re.findall(r"external fun (\w+)", kotlin.read_text(encoding="utf-8")))
+    given = set(re.findall(r"Java_dev_edgewise_Engine_(\w+)", glue.read_text(encoding="utf-8")))
+    assert asked == given and len(asked) == 9
+    swift = (native / "swift/Sources/Edgewise/Engine.swift").read_text(encoding="utf-8")
+    header = (prefix / "include" / "edgewise.h").read_text(encoding="utf-8")
+    called = set(re.findall(r"\b(ew_\w+)\(", swift))
+    assert len(called) > 8 and called <= set(re.findall(r"\b(ew_\w+)\b", header))
+    from tree_sitter import Language, Parser
+    from tree_sitter_swift import language
+
+    parser = Parser(Language(language()))
+    for file in (native / "swift").rglob("*.swift"):
+        assert not parser.parse(file.read_bytes()).root_node.has_error, file

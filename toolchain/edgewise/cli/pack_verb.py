@@ -23,7 +23,7 @@ Triple = Annotated[
         "--triple",
         metavar="TRIPLE",
         autocompletion=_triples,
-        help="What the app is built for: x86_64, aarch64 or riscv64 with -linux-musl or -linux-gnu, arm-linux-musleabihf or arm-linux-gnueabihf.",
+        help="What the app is built for: x86_64, aarch64 or riscv64 with -linux-musl or -linux-gnu, arm-linux-musleabihf, arm-linux-gnueabihf or wasm32-wasi.",
     ),
 ]
 Folder = Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")]

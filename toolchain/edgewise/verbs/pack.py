@@ -14,7 +14,7 @@ from edgewise.packing.example import Port, example, identifier, ports_of
 from edgewise.packing.image import preprocess_header
 from edgewise.runtime.bundle import REFERENCE, Bundle, open_bundle
 from edgewise.runtime.devices.agents import TRIPLES
-from edgewise.runtime.devices.cross import LIBRARY, SOURCES, built
+from edgewise.runtime.devices.cross import LIBRARY, SOURCES, WASM, built
 from edgewise.runtime.engines import model_file
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.progress import Progress, silent
@@ -29,6 +29,7 @@ PACKED = (
     "aarch64-linux-gnu",
     "arm-linux-gnueabihf",
     "riscv64-linux-gnu",
+    WASM,
 )
 _HEADERS = ("edgewise.h", "edgewise.hpp", "edgewise_image.h")
 _EXAMPLE = "example.c"
@@ -59,6 +60,11 @@ def pack(
         MissingExtraError: no Zig.
     """
     opened, target = open_bundle(bundle), Path(output)
+    if embed and triple == WASM:
+        raise ToolchainError(
+            "cannot put the engine into the library", where=f"--triple {triple}, --embed", found="WebAssembly", expected="an engine file beside it",
+            fix="Leave --embed out, and give the program the folder with the engine",
+        )  # fmt: skip
     engine = _engine_for(opened, triple)
     _check_output(target)
     folder = built(triple, progress)

@@ -258,6 +258,6 @@ struct F32x16 {
 }  // namespace
 }  // namespace ew
 
-#if defined(__ARM_NEON)
+#if defined(__ARM_NEON) || defined(__wasm_simd128__)
 #include "simd_four.h"
 #endif

@@ -1,0 +1,1 @@
+#include <edgewise.h>
