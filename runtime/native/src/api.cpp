@@ -46,6 +46,9 @@ ew_status report(const Status& status) {
 // Runs f, which returns a Status, and turns running out of memory into one.
 template <typename F>
 ew_status guard(F&& f) {
+#if defined(__wasi__)  // which has no exceptions: without memory the program traps
+    return report(f());
+#else
     try {
         return report(f());
     } catch (const std::bad_alloc&) {
@@ -53,6 +56,7 @@ ew_status guard(F&& f) {
     } catch (...) {
         return report(Status::fail(EW_OUT_OF_MEMORY, "the C++ library gave up"));
     }
+#endif
 }
 
 Status null_pointer() { return Status::fail(EW_INVALID_ARGUMENT, "a null pointer"); }
