@@ -79,13 +79,15 @@ class BuildResult:
 class Executor:
     """A way to compute a bundle's outputs on this machine, and how: the sentence goes into the manifest.
 
-    ``stand_in`` is true when it is not the engine itself that computes; ``functions`` has the engine's other functions.
+    ``stand_in`` is true when it is not the engine itself that computes; ``functions`` has the engine's other functions;
+    ``graph`` is the ONNX graph that a stand-in runs, whose inner tensors can be looked at.
     """
 
     run: Callable[[Arrays], Arrays]
     how: str
     stand_in: bool = False
     functions: Mapping[str, Callable[[Arrays], Arrays]] = field(default_factory=dict)
+    graph: ir.Model | None = None
 
 
 class Target(Protocol):

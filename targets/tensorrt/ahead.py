@@ -76,6 +76,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
             "model": ENGINE,
             "onnx": ONNX,
             "listing": LAYERS,
+            "allow_other_precision": settings.allow_other_precision,
         },
         notes=[
             *settings.notes,

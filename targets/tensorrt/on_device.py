@@ -56,7 +56,13 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         files=[ONNX, BUILD_SETTINGS, SCRIPT],
         versions={"tensorrt_rtx": version()},
         layers=manifest_rows(planned_layers(parsed.network), ops, "planned"),
-        settings={"library": "tensorrt", "engine_built": False, "model": ONNX, **asked},
+        settings={
+            "library": "tensorrt",
+            "engine_built": False,
+            "model": ONNX,
+            **asked,
+            "allow_other_precision": settings.allow_other_precision,
+        },
         notes=[
             *settings.notes,
             *sparse_notes,

@@ -11,6 +11,7 @@ from edgewise.settings import ProfileSettings, VerifySettings
 
 # 0.6525 - 0.6425 is a little more than 0.01 to a computer.
 _ROUNDING = 1e-9
+_NAMED_AT_MOST = 8
 
 
 def bundle_gates(manifest: dict[str, Any], recipe: Recipe) -> list[GateError]:
@@ -28,6 +29,25 @@ def parity_gates(parity: dict[str, Any]) -> list[GateError]:
     """The gates of a manifest's ``parity`` that did not hold."""
     entries = [parity.get("against_onnx"), parity, *parity.get("functions", {}).values()]
     return [GateError(**entry["error"]) for entry in entries if entry and not entry.get("passed", True)]
+
+
+def precision_gates(manifest: dict[str, Any], where: str) -> list[GateError]:
+    """Products that the engine computes in another type than was asked for, as it was read back, unless the build allowed it."""
+    engine = manifest["engine"]
+    missed = engine.get("proof", {}).get("not_as_asked", [])
+    if not missed or engine.get("settings", {}).get("allow_other_precision"):
+        return []
+    told = [
+        one if isinstance(one, str) else f"{one['node']} ({one['asked']} asked, {one['found']} found)" for one in missed
+    ]
+    more = f" and {len(told) - _NAMED_AT_MOST} more" if len(told) > _NAMED_AT_MOST else ""
+    return [
+        GateError(
+            "the engine does not compute in the precision that was asked for", where=where, found="; ".join(told[:_NAMED_AT_MOST]) + more,
+            expected="each product in the type that the graph gives it",
+            fix="Build it again for a device or in a precision that has such kernels, or with build.options.allow_other_precision: true",
+        )
+    ]  # fmt: skip
 
 
 def accuracy_gates(

@@ -11,6 +11,7 @@ import numpy as np
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.compare import compare_outputs
+from edgewise.runtime.errors import MissingExtraError, RunError
 from edgewise.runtime.model import Model, load
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -107,8 +108,21 @@ class _OfGraph:
 def _engine(bundle: Bundle) -> _Inside:
     if _graphs(bundle):
         return _OfGraph(_engine_graph(bundle))
-    model = load(bundle.path)
+    try:
+        model = load(bundle.path)
+    except (RunError, MissingExtraError):
+        if (graph := _stand_in(bundle)) is None:
+            raise
+        return _OfGraph(graph)
     return _OfEngine(model) if model.inner_names() else _OfGraph(_engine_graph(bundle))
+
+
+def _stand_in(bundle: Bundle) -> ir.Model | None:
+    """What the target runs in the place of an engine that cannot run here, where it is a graph."""
+    from edgewise.targets import Executor, find_target
+
+    executor = find_target(bundle.manifest["target"]).executor(bundle)
+    return executor.graph if isinstance(executor, Executor) else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
 from edgewise.settings import VerifySettings
+from edgewise.stages.gates import precision_gates
 from edgewise.stages.inputs import find_data
 from edgewise.stages.network import Arrays, only
 from edgewise.stages.profile import identify
@@ -68,7 +69,7 @@ def verify(
     Raises:
         RunError: not a bundle, a damaged one, or data that does not fit.
         ToolchainError: this machine cannot run it, or a combination of arguments that says nothing.
-        GateError: it does not compute the same.
+        GateError: it does not compute the same, or not in the precision that was asked for (as it was read back from the engine).
     """
     opened = open_bundle(bundle)
     options = SourceOptions(arch, arch_args or {}, inputs, trust_pickle)
@@ -101,7 +102,8 @@ def verify(
     if per_layer:
         result |= compare_layers(opened, against, options, wanted[0], threshold, progress)
     verdicts = [parity, *functions.values()]
-    return require([GateError(**verdict["error"]) for verdict in verdicts if not verdict["passed"]], result)
+    failed = [GateError(**verdict["error"]) for verdict in verdicts if not verdict["passed"]]
+    return require([*precision_gates(opened.manifest, str(bundle)), *failed], result)
 
 
 def _elsewhere(
