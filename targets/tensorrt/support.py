@@ -10,6 +10,7 @@ from edgewise.targets.base import NodeSupport
 from edgewise.targets.errors import TargetError
 from edgewise.targets.nodes import node_names, op_name
 from edgewise.targets.tensorrt.prepare import normalize
+from edgewise.targets.tensorrt.rewrites import nearest
 from edgewise.targets.tensorrt.vendor import ParserRefusal, parse
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ def node_support(model: ir.Model) -> list[NodeSupport]:
     ready, _ = normalize(model)
     reasons = _refusals(ready) | _computed_grids(ready)
     return [
-        NodeSupport(name, op_name(node), name not in reasons, reasons.get(name, ""))
+        NodeSupport(name, op_name(node), name not in reasons, _told(reasons.get(name, ""), node))
         for name, node in zip(node_names(model.graph), model.graph, strict=True)
     ]
+
+
+def _told(reason: str, node: ir.Node) -> str:
+    return reason + nearest(node.op_type) if reason and not node.domain and reason != _NOT_EXAMINED else reason
 
 
 def _computed_grids(model: ir.Model) -> dict[str, str]:
