@@ -264,12 +264,15 @@ def run_built(wanted: dict[str, list[str]], target: str, rows_file: Path, timeou
 
 
 def show_built(rows: list[dict[str, Any]]) -> None:
-    """A table in Markdown, those that fall short marked."""
+    """A table in Markdown, those that fall short marked; beside float16 the share of layers that calibration keeps in float32."""
     precisions = list(dict.fromkeys(precision for row in rows for precision in row["db"]))
-    print("| model | " + " | ".join(precisions) + " | |\n|---|" + "---|" * (len(precisions) + 1))
-    for row in rows:
+    heads = [f"{precision}, dB" for precision in precisions]
+    print("| family | model | " + " | ".join(heads) + " | kept in float32 | |\n|" + "---|" * (len(precisions) + 4))
+    for row in sorted(rows, key=lambda row: row["family"]):
         numbers = " | ".join(str(row["db"].get(precision, "")) for precision in precisions)
-        print(f"| `{row['model']}` | {numbers} | {row['error'] or ('' if built_well(row) else 'short')} |")
+        kept = row.get("kept", {}).get("float16", 0)
+        state = row["error"] or ("" if built_well(row) else "short")
+        print(f"| {row['family']} | `{row['model']}` | {numbers} | {f'{kept:.1%}' if kept else ''} | {state} |")
     good = sum(built_well(row) for row in rows)
     print(f"\n{len(rows)} models: {good} hold ({good / max(1, len(rows)):.1%})")
 

@@ -124,8 +124,8 @@ def test_what_is_named_stays(graph: Graph, normal: Normal, scheme: str) -> None:
     [
         ("cpu", "x86-64-v3", "fp16", "slower than float32 itself"),
         ("cpu", "raspberrypi5", "fp8", "no FP8 kernels"),
-        ("tensorrt", "t4", "bf16", "found compute capability 7.5; expected 8 or later"),
-        ("tensorrt", "rtx-3060", "fp8", "found compute capability 8.6; expected 8.9 or later"),
+        ("tensorrt", "t4", "bf16", "found compute capability 7.5 (SM75); expected 8 or later"),
+        ("tensorrt", "rtx-3060", "fp8", "found compute capability 8.6 (SM86); expected 8.9 or later"),
         ("coreml", "iphone-15-pro", "bf16", "no such quantization scheme"),
     ],
 )
