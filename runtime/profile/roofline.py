@@ -21,7 +21,7 @@ Ask = Callable[[list[str]], dict[str, Any]]
 
 _PEAKS = {"int8": "int8_gmacs_per_s", "float32": "f32_gmacs_per_s", "bfloat16": "bf16_gmacs_per_s"}
 _LEAST_BYTES, _MOST_BYTES = 1 << 16, 1 << 28
-_FORM = 1  # of what is kept; another one is measured anew
+_FORM = 2  # of what is kept; another one is measured anew
 
 
 def find_peak(measured: dict[str, Any], threads: int, ask: Ask, progress: Progress) -> dict[str, Any]:
