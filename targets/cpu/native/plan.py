@@ -132,7 +132,16 @@ def _made(kind: str, left: Dim, right: Dim | int) -> Dim:
         return left
     if kind in ("add", "multiply") and left.constant == _NEUTRAL[kind]:
         return right
+    if kind in ("add", "subtract") and right.constant is not None:
+        return _moved(left, right.constant if kind == "add" else -right.constant)
     return Dim(kind, 0, left, right)
+
+
+def _moved(one: Dim, offset: int) -> Dim:
+    """A sum with a number, as one sum: a padded convolution of 3x3 then visibly keeps its input's size."""
+    if one.kind == "add" and one.left is not None and one.right is not None and one.right.constant is not None:
+        return _made("add", one.left, one.right.constant + offset)
+    return Dim("add", 0, one, dim(offset))
 
 
 @dataclass(eq=False)

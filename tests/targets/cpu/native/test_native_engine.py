@@ -228,6 +228,21 @@ def test_an_unknown_engine_is_refused(small_graph: SmallGraph, tmp_path: Path) -
         TARGET.build(BuildRequest(small_graph("conv_net"), tmp_path, VNNI, {"engine": "fastest"}))
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 11), (3, 2)])
+def test_residual_convolutions_take_images_of_any_size(
+    height: int, width: int, graph_maker: Any, run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    g = graph_maker()
+    g.add("Conv", ["x", g.weights("first", 4, 3, 3, 3)], "a", strides=[2, 2], pads=[1, 1, 1, 1])
+    g.add("Conv", ["a", g.weights("inside", 4, 4, 3, 3)], "b", pads=[1, 1, 1, 1])
+    g.add("Conv", ["x", g.weights("beside", 4, 3, 1, 1)], "c", strides=[2, 2])
+    g.add("Add", ["a", "b"], "d")
+    g.add("Add", ["d", "c"], "y")
+    model = g.model({"x": [1, 3, "height", "width"]}, {"y": [1, 4, "rows", "columns"]})
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)}
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 100
+
+
 def test_libedgewise_refuses_shapes_for_which_a_table_is_too_short(
     graph_maker: Any, run_native: Any, libedgewise: ModuleType
 ) -> None:
