@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from edgewise.targets.cpu.native.activations import PRIVATE
 from edgewise.targets.cpu.native.context import Lowering
-from edgewise.targets.cpu.native.ops import elementwise, linear, movement, norm, quantized, scan, spatial, transposed
+from edgewise.targets.cpu.native.ops import (
+    elementwise,
+    linear,
+    movement,
+    norm,
+    pools,
+    quantized,
+    scan,
+    spatial,
+    transposed,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +84,7 @@ LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(_REDUCTIONS, norm.reduce),
     "ArgMax": norm.argmax,
     "ArgMin": norm.argmax,
-    "AveragePool": spatial.pool,
+    "AveragePool": pools.pool,
     "BatchNormalization": norm.batch_normalization,
     "Cast": elementwise.cast,
     "Concat": spatial.concat,
@@ -90,15 +100,15 @@ LOWERINGS: dict[str, Lowering] = {
     "Gather": movement.gather,
     "GatherElements": movement.gather_elements,
     "Gemm": linear.gemm,
-    "GlobalAveragePool": spatial.global_pool,
-    "GlobalMaxPool": spatial.global_pool,
+    "GlobalAveragePool": pools.global_pool,
+    "GlobalMaxPool": pools.global_pool,
     "GroupNormalization": norm.group_normalization,
     "Identity": elementwise.identity,
     "InstanceNormalization": norm.group_normalization,
     "LayerNormalization": norm.layer_normalization,
     "LogSoftmax": norm.softmax,
     "MatMul": linear.matmul,
-    "MaxPool": spatial.pool,
+    "MaxPool": pools.pool,
     "Not": elementwise.logical_not,
     "Pad": spatial.pad,
     "RMSNormalization": norm.layer_normalization,

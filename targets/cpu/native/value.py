@@ -141,7 +141,7 @@ class Value:
         """
         size = self.dims[axis].constant
         if size is None:
-            raise Refusal(f"axis {axis} depends on the inputs' shapes")
+            raise Refusal(f"axis {axis} depends on the inputs' shapes; fix them with --input")
         return size
 
     def with_form(self, form: Form, lane: int | None = None) -> Value:

@@ -150,16 +150,21 @@ def reduce(node: ir.Node, ctx: Context) -> None:
     if not axes:
         ctx.give(node, value)
         return
-    form = _reduced_form(value.form, axes, keep=keep)
+    form = reduced_form(value.form, axes, keep=keep)
     if node.op_type == "ReduceMean" and (pooled := _mean_of_bytes(node, ctx, value, axes, form)) is not None:
         ctx.give(node, pooled)
         return
+    ctx.give(node, reduced(ctx, value, axes, form, _REDUCE[node.op_type]))
+
+
+def reduced(ctx: Context, value: Value, axes: list[int], form: Form, function: str) -> Value:
+    """Over axes of real numbers, whatever their sizes; ``form`` is the result's."""
     value = ctx.builder.real(value)
-    dims, reduced, kept = _groups(value.form, axes)
+    dims, gone, kept = _groups(value.form, axes)
     made = ctx.builder.new(value.dtype, kept)
     given = ctx.builder.view(tensor_of(value), dims)
-    ctx.builder.emit("reduce", [given], [made], function=_REDUCE[node.op_type], axes=reduced)
-    ctx.give(node, Value(form, made))
+    ctx.builder.emit("reduce", [given], [made], function=function, axes=gone)
+    return Value(form, made)
 
 
 def _reduced_axes(node: ir.Node, ctx: Context, value: Value) -> list[int]:
@@ -171,7 +176,8 @@ def _reduced_axes(node: ir.Node, ctx: Context, value: Value) -> list[int]:
     return sorted(value.axis(axis) for axis in given)
 
 
-def _reduced_form(form: Form, axes: list[int], *, keep: bool) -> Form:
+def reduced_form(form: Form, axes: list[int], *, keep: bool) -> Form:
+    """What is left of a form; with ``keep`` as axes of size 1."""
     gone = {number for axis in axes for number in form.numbers(axis)}
     kept = [number for number in range(len(form.factors)) if number not in gone]
     new = {number: index for index, number in enumerate(kept)}

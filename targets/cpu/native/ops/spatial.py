@@ -1,4 +1,4 @@
-"""Pools, padding, resizing, joining: values with channels and pixels."""
+"""Padding, resizing, joining: values with channels and pixels."""
 
 from __future__ import annotations
 
@@ -19,86 +19,12 @@ from edgewise.targets.cpu.native.context import (
     rounding_after,
 )
 from edgewise.targets.cpu.native.form import Axis, Form, common_factors
-from edgewise.targets.cpu.native.ops.linear import Window, window_of
 from edgewise.targets.cpu.native.ops.movement import fixed_sizes, relaned, sizes_value
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-# -- pools
-
-
-def pool(node: ir.Node, ctx: Context) -> None:
-    """MaxPool and AveragePool, of float32 or of bytes."""
-    value = ctx.input(node, 0)
-    kernel = attribute_ints(node, "kernel_shape") or []
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        raise Refusal("MaxPool whose indices are used")
-    window = window_of(node, kernel, value)
-    average = node.op_type == "AveragePool"
-    pad_counts = attribute_int(node, "count_include_pad", 0)
-    if attribute_int(node, "ceil_mode", 0):
-        whole = _ceiling(window, value)
-        if average and pad_counts and whole.pads != window.pads:
-            raise Refusal("an average that counts its padding, but not what ceil_mode adds to it")
-        window = whole
-    _pooled(node, ctx, value, window, average=average, include_pad=pad_counts)
-
-
-def _ceiling(window: Window, value: Value) -> Window:
-    """``ceil_mode`` as more padding at the end, which is the same unless an average counts it."""
-    rank, pads = len(window.kernel), list(window.pads)
-    for axis in range(rank):
-        reach = window.dilations[axis] * (window.kernel[axis] - 1) + 1
-        span = value.size(axis + 2) + pads[axis] + pads[axis + rank] - reach
-        steps = -(-span // window.strides[axis])
-        if steps * window.strides[axis] >= value.size(axis + 2) + pads[axis]:
-            steps -= 1  # a window must begin inside
-        pads[axis + rank] += max(steps * window.strides[axis] - span, 0)
-    return replace(window, pads=pads)
-
-
-def global_pool(node: ir.Node, ctx: Context) -> None:
-    """Over all pixels."""
-    value = ctx.input(node, 0)
-    sizes = [value.size(axis) for axis in range(2, value.rank)]
-    rank = len(sizes)
-    window = Window(sizes, [1] * rank, [1] * rank, [0] * (2 * rank))
-    _pooled(node, ctx, value, window, average=node.op_type == "GlobalAveragePool", include_pad=0)
-
-
-def _pooled(node: ir.Node, ctx: Context, value: Value, window: Window, *, average: bool, include_pad: int) -> None:
-    rounding = rounding_after(node.outputs[0])
-    if value.quant is not None and average and rounding is not None:
-        quant: Quant | None = rounding
-    else:
-        quant = value.quant if value.in_bytes and not average else None
-    in_bytes = quant is not None and bool(value.form.numbers(1))
-    value = in_images(ctx, value, in_bytes=in_bytes)
-    sizes = window.sizes(list(value.dims[2:]))
-    dims = [value.dims[0], value.dims[1], *sizes]
-    layout = Layout.C4 if in_bytes else Layout.PLAIN
-    made = ctx.builder.new(quant.dtype if in_bytes and quant else DType.F32, dims, layout)
-    grids: dict[str, float | int] = {}
-    if in_bytes and average and quant is not None and value.quant is not None:
-        for key, one in (("x", value.quant), ("y", quant)):
-            grids |= {f"{key}_scale": one.scale, f"{key}_zero_point": one.zero_point}
-    function = "average" if average else "max"
-    given = ctx.builder.view(tensor_of(value), value.dims, layout=layout)
-    ctx.builder.emit(
-        "pool",
-        [given],
-        [made],
-        function=function,
-        include_pad=include_pad if average else None,
-        **window.attributes(),
-        **grids,
-    )
-    form = Form.plain(dims)
-    lane = form.numbers(1)[-1] if in_bytes else None
-    ctx.give(node, Value(form, made, lane, quant if in_bytes else None))
 
 
 def in_images(ctx: Context, value: Value, *, in_bytes: bool) -> Value:
