@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ class OnnxSource(Source):
 
     def model(self) -> ir.Model:
         """A fresh copy of the model."""
-        return read_onnx(self.path)
+        return _read(self.path)
 
     @cached_property
     def _runner(self) -> OnnxRunner:
@@ -46,7 +46,7 @@ def open_onnx(path: Path, inputs: Sequence[TensorSpec] = ()) -> OnnxSource:
         RunError: missing, cut or not ONNX; external data outside the folder.
         ExportError: ``inputs`` do not fit the file.
     """
-    model = read_onnx(path)
+    model = _read(path)
     own = [_spec(value) for value in model.graph.inputs]
     facts = {
         "opset": model.opset_imports.get("", 0),
@@ -67,10 +67,29 @@ def _spec(value: ir.Value) -> TensorSpec:
             expected="both",
             fix="Export the model again with typed inputs",
         )
-    dims = tuple(
-        dim if isinstance(dim, int) else (dim.value or f"{value.name}_{axis}") for axis, dim in enumerate(value.shape)
-    )
+    dims = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
     return TensorSpec(str(value.name), value.dtype.numpy().name, dims)
+
+
+def _read(path: Path) -> ir.Model:
+    """The file's model, each dynamic dim of an input with a name of its own where it has none."""
+    model = read_onnx(path)
+    for value in model.graph.inputs:
+        _name_dims(value, lambda axis, value=value: f"{value.name}_{axis}")
+    for value in [*model.graph.outputs, *(out for node in model.graph for out in node.outputs)]:
+        _name_dims(value, lambda _: None)
+    return model
+
+
+def _name_dims(value: ir.Value, name: Callable[[int], str | None]) -> None:
+    if value.shape is not None and any(map(_nameless, value.shape)):
+        dims = [name(axis) if _nameless(dim) else dim for axis, dim in enumerate(value.shape)]
+        value.shape = type(value.shape)(dims)
+
+
+def _nameless(dim: int | ir.SymbolicDim) -> bool:
+    """Paddle's exporter writes -1 or a question mark for every size that it does not know, whether they are equal or not."""
+    return dim < 0 if isinstance(dim, int) else dim.value in (None, "", "?")
 
 
 def _merged(own: Sequence[TensorSpec], wanted: Sequence[TensorSpec], path: Path) -> list[TensorSpec]:

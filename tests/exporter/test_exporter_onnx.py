@@ -76,6 +76,14 @@ def test_a_dynamic_dim_can_be_fixed_or_renamed(saved):
     assert (exported.inputs[0].shape, exported.outputs[0].shape) == (("images", 3, 6, 6), ("images", 64))
 
 
+@pytest.mark.parametrize("unknown", [-1, "?", None])
+def test_dims_without_a_name_are_dynamic_each_for_itself(saved, unknown):
+    # Paddle's exporter writes -1 and question marks.
+    path = saved([("Relu", ["x"], ["y"])], {"x": (1, unknown, unknown)}, {"y": (1, unknown, unknown)})
+    assert export(path).inputs[0].shape == (1, "x_1", "x_2")
+    assert export(path, inputs=[TensorSpec("x", "float32", (1, 2, 5))]).outputs[0].shape == (1, 2, 5)
+
+
 @pytest.mark.parametrize(
     ("spec", "found"),
     [
