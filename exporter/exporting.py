@@ -13,7 +13,15 @@ import torch
 
 from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.diverge import Intermediates, of_onnx, of_program
-from edgewise.exporter.finish import check_outputs, fix_dims, infer_shapes, output_specs, remove_outputs, strip
+from edgewise.exporter.finish import (
+    check_outputs,
+    fix_dims,
+    infer_shapes,
+    mend_outputs,
+    output_specs,
+    remove_outputs,
+    strip,
+)
 from edgewise.exporter.locations import location_of
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
@@ -151,8 +159,10 @@ def _draft(
     if isinstance(source, OnnxSource):
         model = source.model()
         fix_dims(model, source.inputs)
+        warnings = mend_outputs(model, references)
         model, facts = upgrade(model, opset, samples, references, min_sqnr_db)
-        warnings = [f"kept at opset {facts['from']}: {facts['reason']}"] if "reason" in facts else []
+        if "reason" in facts:
+            warnings.append(f"kept at opset {facts['from']}: {facts['reason']}")
         return _Draft(model, of_onnx(source.model()), warnings, {"opset": facts})
     raise TypeError(f"no such source: {type(source).__name__}")
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.source import Arrays
 from edgewise.exporter.upgrade import set_ir_version
 from edgewise.runtime.tensors import TensorSpec
 
@@ -50,6 +51,32 @@ def fix_dims(model: ir.Model, inputs: Sequence[TensorSpec]) -> None:
         for value in [*model.graph.outputs, *(out for node in model.graph for out in node.outputs)]:
             if value.shape is not None:
                 value.shape = ir.Shape([renamed.get(str(getattr(dim, "value", dim)), dim) for dim in value.shape])
+
+
+def mend_outputs(model: ir.Model, references: Sequence[Arrays]) -> list[str]:
+    """Take back declared shapes of outputs that the file's own results contradict; tell which.
+
+    ONNX Runtime warns about them and goes on; passes that read shapes would compute something else.
+    """
+    found = []
+    for value in model.graph.outputs:
+        shapes = {outputs[str(value.name)].shape for outputs in references}
+        if value.shape is None or all(_agrees(value.shape, shape) for shape in shapes):
+            continue
+        shape = sorted(shapes)[0]
+        found.append(f"output {value.name!r} is declared {_written(value.shape)} and comes as {list(shape)}")
+        value.shape = ir.Shape([None] * len(shape))
+    return found
+
+
+def _agrees(declared: ir.Shape, shape: Sequence[int]) -> bool:
+    return len(declared) == len(shape) and all(
+        not isinstance(dim, int) or dim == size for dim, size in zip(declared, shape, strict=True)
+    )
+
+
+def _written(shape: ir.Shape) -> str:
+    return f"[{', '.join(str(getattr(dim, 'value', dim)) for dim in shape)}]"
 
 
 def infer_shapes(model: ir.Model) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,15 +75,17 @@ def _read(path: Path) -> ir.Model:
     """The file's model, each dynamic dim of an input with a name of its own where it has none."""
     model = read_onnx(path)
     for value in model.graph.inputs:
-        _name_dims(value, lambda axis, value=value: f"{value.name}_{axis}")
+        _name_dims(value, f"{value.name}_")
     for value in [*model.graph.outputs, *(out for node in model.graph for out in node.outputs)]:
-        _name_dims(value, lambda _: None)
+        _name_dims(value, None)
     return model
 
 
-def _name_dims(value: ir.Value, name: Callable[[int], str | None]) -> None:
+def _name_dims(value: ir.Value, prefix: str | None) -> None:
+    """Call them by the prefix and their axis; without a prefix they are unknown."""
     if value.shape is not None and any(map(_nameless, value.shape)):
-        dims = [name(axis) if _nameless(dim) else dim for axis, dim in enumerate(value.shape)]
+        names = [None if prefix is None else f"{prefix}{axis}" for axis in range(len(value.shape))]
+        dims = [name if _nameless(dim) else dim for name, dim in zip(names, value.shape, strict=True)]
         value.shape = type(value.shape)(dims)
 
 

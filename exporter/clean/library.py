@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import IdentityEliminationPass
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules.common import (
@@ -43,6 +44,17 @@ def _size(shape: ir.Shape) -> int:
     for dim in shape.numpy():
         size *= dim
     return size
+
+
+class EliminateIdentities(IdentityEliminationPass):
+    """Take out Identity, but not where the body of an If or Loop gives out what was computed around it: onnx_ir cannot."""
+
+    def _try_eliminate_identity_node(self, node: ir.Node) -> bool:
+        given = node.inputs[0] if node.inputs else None
+        crosses = given is not None and given.graph is not node.graph
+        if crosses and any(output.is_graph_output() for output in node.outputs):
+            return False
+        return super()._try_eliminate_identity_node(node)
 
 
 def rewrite_patterns() -> ir.passes.InPlacePass:

@@ -41,7 +41,7 @@ def repeated_passes() -> list[ir.passes.PassBase]:
         MergeCasts(),
         PlainReshape(),
         RemoveNoOps(),
-        common.IdentityEliminationPass(),
+        library.EliminateIdentities(),
         FoldAffine(),
         SliceSqueezeToGather(),
         SplitHeads(),

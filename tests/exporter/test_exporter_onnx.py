@@ -186,6 +186,52 @@ def test_control_flow_survives(tmp_path):
     assert [node.op_type for node in branch] == ["Conv", "BatchNormalization"]
 
 
+def test_a_branch_may_give_out_what_was_computed_around_it(tmp_path):
+    # As in recurrent networks that scripts export: an inner If returns a value of the outer branch, which returns it too.
+    helper = onnx.helper
+    inner = {
+        name: helper.make_graph(
+            [helper.make_node(op, ["s"], [name])], name, [], [helper.make_tensor_value_info(name, 1, [3])]
+        )
+        for name, op in (("kept", "Identity"), ("turned", "Neg"))
+    }
+    outer = {
+        name: helper.make_graph(
+            [
+                helper.make_node(op, ["x"], ["s"]),
+                helper.make_node("If", ["c"], ["t"], then_branch=inner["kept"], else_branch=inner["turned"]),
+            ],
+            name,
+            [],
+            [helper.make_tensor_value_info(each, 1, [3]) for each in ("s", "t")],
+        )
+        for name, op in (("sigmoid", "Sigmoid"), ("tanh", "Tanh"))
+    }
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y", "z"], then_branch=outer["sigmoid"], else_branch=outer["tanh"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [3]), helper.make_tensor_value_info("c", 9, [])],
+        [helper.make_tensor_value_info(each, 1, [3]) for each in ("y", "z")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
+    onnx.save_model(model, tmp_path / "m.onnx")
+    assert min(parity.sqnr_db for parity in export(tmp_path / "m.onnx").parity) > 100
+
+
+def test_an_output_that_is_declared_wrong_is_mended_and_noted(saved):
+    # ONNX Runtime only warns about it; a Reshape to what is declared would give something else.
+    nodes = [
+        ("Shape", ["x"], ["s"]),
+        ("Gather", ["s", "zero"], ["n"]),
+        ("Concat", ["n", "one", "rest"], ["to"], {"axis": 0}),
+        ("Reshape", ["x", "to"], ["y"]),
+    ]
+    constants = {"zero": np.int64([0]), "one": np.int64([1]), "rest": np.int64([-1])}
+    exported = export(saved(nodes, {"x": ("N", 2, 3)}, {"y": (1, "length")}, constants))
+    assert len(exported.outputs[0].shape) == 3 and exported.parity[0].exact
+    assert any("'y' is declared [1, length] and comes as [" in warning for warning in exported.report["warnings"])
+
+
 def test_initializers_listed_as_inputs_are_none(tmp_path):
     helper = onnx.helper
     graph = helper.make_graph(
