@@ -31,6 +31,8 @@ _MOVES = {
 }  # fmt: skip
 # These carry a value too large for the type on; what follows other operators (Softmax, Sigmoid, …) is small again.
 _CARRIES_RANGE = _MOVES | {"Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum"}
+# Sums of any number of terms: what each of them is in range for, they may leave.
+_SUMS = {"ReduceSum", "ReduceSumSquare"}
 # These read any type: nothing is cast for them.
 _READS_ANY = {"Cast", "Shape", "Size"}
 # These stay as quantization made them, which needs no mention.
@@ -52,9 +54,9 @@ class CastFloats(ir.passes.InPlacePass):
 
     A node stays in float32 when it is among ``keep``, when its operator is none of those known to be safe (LayerNorm,
     Softmax, large sums), when a constant of it does not fit the type (float16: above 65504, or nothing of it a normal
-    number), when what it reads may be as large, when it squares a tensor, or when it divides by a computed one; with
-    ``ranges`` also when what it makes came near the largest number of the type. Needs dtypes on the values (shape
-    inference). Bodies of control flow stay in float32. After P. Micikevicius et al., "Mixed Precision Training" (ICLR
+    number), when what it reads may be as large (the output of ReduceSum may, where ``ranges`` do not know better), when
+    it squares a tensor, or when it divides by a computed one; with ``ranges`` also when what it makes came near the
+    largest number of the type. Needs dtypes on the values (shape inference). Bodies of control flow stay in float32. After P. Micikevicius et al., "Mixed Precision Training" (ICLR
     2018), whose list of operators it follows; bfloat16 has the range of float32, so nothing of it overflows.
 
     Args:
@@ -74,6 +76,7 @@ class CastFloats(ir.passes.InPlacePass):
         self._name, self._suffix, self._largest, self._smallest = _FORMS[dtype]
         self._half: set[ir.Node] = set()
         self._wide: set[ir.Value] = set()
+        self._sums: set[ir.Value] = set()
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -104,6 +107,8 @@ class CastFloats(ir.passes.InPlacePass):
         )
         if source or carried:
             self._wide.update(node.outputs)
+        if self._sums_up(node) or self._of_sums(node):
+            self._sums.update(node.outputs)
 
     def _reason(self, node: ir.Node) -> str:
         """Why a node stays in float32; empty when it computes in float16."""
@@ -122,6 +127,8 @@ class CastFloats(ir.passes.InPlacePass):
             return f"a constant is too small for {self._name}"
         if any(value in self._wide for value in node.inputs if value is not None):
             return f"an input may be too large for {self._name}"
+        if self._of_sums(node):
+            return f"sums may be too large for {self._name}"
         reached = max((self._ranges.get(str(value.name), 0.0) for value in node.outputs), default=0.0)
         if reached * _ROOM > self._largest:
             return f"{_REACHED} {reached:.3g} on the samples, too near to the largest {self._name}"
@@ -129,6 +136,17 @@ class CastFloats(ir.passes.InPlacePass):
             return "it squares its input"
         divisor = node.inputs[1] if node.op_type == "Div" else None
         return "it divides by a computed tensor" if divisor is not None and not _constant(divisor) else ""
+
+    def _sums_up(self, node: ir.Node) -> bool:
+        """Whether a node makes sums that may be too large, as far as samples do not say otherwise."""
+        if node.op_type not in _SUMS or self._dtype != _HALF:
+            return False
+        return self._ranges.get(str(node.outputs[0].name), self._largest) * _ROOM > self._largest
+
+    def _of_sums(self, node: ir.Node) -> bool:
+        """Whether a node computes with such sums alone: a mean's division, a variance. What meets them has its own range."""
+        computed = [value for value in node.inputs if _is_float(value) and value is not None and not _constant(value)]
+        return node.op_type in _CARRIES_RANGE and bool(computed) and all(value in self._sums for value in computed)
 
     def _moves_half(self, node: ir.Node) -> bool:
         data = [value for value in node.inputs if value is not None and _is_float(value)]

@@ -12,6 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from edgewise.quantize import QuantizeError, QuantSpec, quantize
+from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.quantize.schemes import SHORT_FLOATS, with_scheme
 from edgewise.runtime.data import Dataset
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -78,6 +79,26 @@ def test_samples_show_what_overflows_float16(graph: Graph, normal: Normal) -> No
     assert sqnr_db(OnnxRunner(model).run(x)["y"], OnnxRunner(half.model).run(x)["y"]) > 55
     brain = quantize(model, with_scheme(QuantSpec(), "bf16"), data)
     assert wide not in {row["node"] for row in brain.report["kept_float"]}
+
+
+# LayerNorm as JAX writes it: sums that are then multiplied by 1/64.
+_SUMS = (
+    "(float[1, 6, 64] x, float[64, 8] w) => (float[1, 6, 8] y)"
+    "<int64[1] axis = {2}, float share = {0.015625}, float least = {0.001}>"
+    "{ s = ReduceSum(x, axis) m = Mul(s, share) c = Sub(x, m) q = Mul(x, x) t = ReduceSum(q, axis) e = Mul(t, share)"
+    "  o = Mul(m, m) v = Sub(e, o) a = Add(v, least) d = Sqrt(a) r = Reciprocal(d) n = Mul(c, r) y = MatMul(n, w) }"
+)
+
+
+def test_sums_stay_in_float32_until_they_are_small_again(graph: Graph) -> None:
+    rng = np.random.default_rng(0)
+    model = graph(_SUMS, {"w": rng.normal(size=(64, 8)).astype(np.float32)})
+    x = {"x": (60 * rng.normal(size=(1, 6, 64))).astype(np.float32)}  # squares add up to 230,000
+    want = OnnxRunner(model).run(x)["y"]
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    CastFloats()(made)
+    assert dtypes(made, "MatMul") == [ir.DataType.FLOAT16]
+    assert sqnr_db(want, np.asarray(ReferenceEvaluator(ir.to_proto(made)).run(None, x)[0])) > 50
 
 
 def test_fp8_in_onnx_runtime(graph: Graph, normal: Normal) -> None:
