@@ -53,7 +53,8 @@ class BuildResult:
         kind: the runtime engine that opens it (``runtime/engines/KIND.py``).
         files: the engine's own files, relative to the folder.
         versions: libraries that built it.
-        layers: per layer what was read back from the engine: ``{"name", "op", "precision", "unit"}``.
+        layers: per layer what was read back from the engine: ``{"name", "op", "precision", "unit"}``; where it is known also
+            ``bytes``, an integer: what the layer reads and writes.
         settings: whatever the engine needs again at load time (JSON).
         notes: sentences for the user: what was not done, what runs elsewhere.
         varying: files whose bytes the vendor's builder does not repeat; all others are the same in every build.
@@ -66,7 +67,7 @@ class BuildResult:
     kind: str
     files: list[str]
     versions: dict[str, str]
-    layers: list[dict[str, str]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     varying: list[str] = field(default_factory=list)

@@ -133,7 +133,10 @@ def check_layers(result: BuildResult) -> None:
     assert result.layers
     for layer in result.layers:
         assert {"name", "op", "precision", "unit"} <= set(layer)
-        assert all(isinstance(value, str) and value for value in layer.values())
+        texts = {name: value for name, value in layer.items() if name != "bytes"}
+        assert all(isinstance(value, str) and value for value in texts.values())
+        size_bytes = layer.get("bytes", 1)
+        assert isinstance(size_bytes, int) and size_bytes > 0
 
 
 def test_builds_its_own_int8_form(target: Target, small_graph: SmallGraph, make_bundle: MakeBundle) -> None:
