@@ -55,7 +55,7 @@ def widen(model: ir.Model, ios: int) -> None:
 def _around(graph: ir.Graph, node: ir.Node, row: Row) -> None:
     """Casts before and after an operator that MIL has not in bytes; a wrap after one whose result may have overflown."""
     wide = _T.INT32 if "int32" in row.dtypes else _T.FLOAT if "float32" in row.dtypes else None
-    if wide is None or row.dtypes >= BYTES:
+    if row.dtypes >= BYTES:
         wide = None
     for index, value in enumerate(node.inputs):
         if wide is not None and value is not None and value.dtype in _BYTES and index not in row.static:

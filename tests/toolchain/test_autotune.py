@@ -183,6 +183,12 @@ def test_other_targets_and_files_are_refused(network: Path) -> None:
         Memory.open(network / "autotune.json")
 
 
+def test_a_folder_that_is_no_bundle_is_not_replaced(network: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"cannot write the bundle there.*found something that is no bundle"):
+        autotune(network / "net.onnx", network, target="tensorrt", calib="x.npz")
+    assert (network / "net.onnx").is_file()
+
+
 def test_without_a_gpu_the_command_says_so(network: Path, cli: Callable) -> None:
     done = cli(
         "build",

@@ -13,6 +13,7 @@ from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.devices.address import LOCAL
 from edgewise.runtime.errors import GateError
+from edgewise.runtime.manifest import MANIFEST
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.storage import sha256_of
@@ -167,12 +168,13 @@ def autotune(
         it), ``patterns`` (by pattern the ms in float16 and in int8) and ``memory``.
 
     Raises:
-        ToolchainError: a target without precisions to choose from, or a memory file that is none.
+        ToolchainError: a target without precisions to choose from, a memory file that is none, or an output that is there and no bundle.
         GateError: no placement passed its gates.
         RunError, DeviceError: the device cannot be measured.
     """
     _check_target(target)
     path = Path(output)
+    _check_place(path)
     remembered = Memory.open(Path(memory) if memory is not None else path.with_name("autotune.json"))
     folder = path.with_name(f"{path.name}.tuning")
     folder.mkdir(parents=True, exist_ok=True)
@@ -245,6 +247,15 @@ def _check_target(target: str) -> None:
         raise ToolchainError(
             "cannot autotune for this target", where=f"--autotune, --target {target}", found="builds without the option precision",
             expected="a target that computes in float16 or int8 as it is told, such as tensorrt", fix="Leave --autotune out",
+        )  # fmt: skip
+
+
+def _check_place(path: Path) -> None:
+    """What lies there is replaced in the end: an older bundle may be, somebody's folder not."""
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise ToolchainError(
+            "cannot write the bundle there", where=str(path), found="something that is no bundle", expected="a new name, or a bundle to replace",
+            fix="Choose another --output",
         )  # fmt: skip
 
 
