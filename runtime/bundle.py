@@ -20,7 +20,7 @@ from edgewise.runtime.errors import RunError
 from edgewise.runtime.manifest import MANIFEST, SCHEMA_VERSION, SIGNATURE, damaged, read_manifest
 from edgewise.runtime.npy import stored_npz
 from edgewise.runtime.signature import check_signature, pinned_key
-from edgewise.runtime.storage import sha256_of, whole_folder
+from edgewise.runtime.storage import check_replaceable, sha256_of, whole_folder
 from edgewise.runtime.tensors import TensorSpec
 from edgewise.runtime.unpack import unpack
 
@@ -138,7 +138,12 @@ def _bad_reference(path: Path, found: str, expected: str) -> RunError:
 
 @contextmanager
 def create_bundle(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Give a draft folder to fill and a manifest to complete; digests are taken and the folder renamed when the block ends well."""
+    """Give a draft folder to fill and a manifest to complete; digests are taken and the folder renamed when the block ends well.
+
+    Raises:
+        RunError: something that is no bundle lies there, or the folder cannot be written.
+    """
+    check_replaceable(path, MANIFEST, "bundle")
     with whole_folder(path) as draft:
         manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": path.name.removesuffix(".edge")}
         yield draft, manifest

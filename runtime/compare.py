@@ -107,7 +107,7 @@ def require_parity(parities: Sequence[TensorParity], *, min_sqnr_db: float, wher
         where=where if worst is None else f"{where}, output {worst.name!r}",
         found="no output" if worst is None else f"{worst.sqnr_db:.1f} dB SQNR, largest error {worst.max_abs_error:.3g}",
         expected=f"at least {min_sqnr_db:g} dB",
-        fix="Look for the first layer that diverges with `edgewise verify --per-layer`",
+        fix="Look for the first layer that diverges with `edgewise verify --per-layer`; give real inputs if these were random; or allow less with --min-sqnr",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,28 +15,45 @@ from edgewise.runtime.progress import Progress, silent
 
 Arrays = dict[str, np.ndarray]
 Score = Callable[[Arrays, Sample], float]
+AGREEMENT = "agreement"
+METRICS = "top1, top5, agreement or module:function"
+_PLACES = {"top1": 1, "top5": 5, AGREEMENT: 1}
 
 
 def evaluate(
-    run: Callable[[Arrays], Arrays], data: Dataset, metric: str, *, progress: Progress = silent
+    run: Callable[[Arrays], Arrays],
+    data: Dataset,
+    metric: str,
+    *,
+    classes: Sequence[int] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Run every sample and take the metric's mean.
 
     Args:
         run: arrays by input name to arrays by output name.
         data: the samples, one at a time.
-        metric: ``top1``, ``top5`` or ``module:function``. The former want a label per sample and a single output with one
-            score per class. The function takes (outputs, sample) and gives a finite number.
+        metric: ``top1``, ``top5``, ``agreement`` or ``module:function``. The former want a label per sample and a single
+            output with one score per class; ``agreement`` wants ``classes`` instead of labels. The function takes
+            (outputs, sample) and gives a finite number.
+        classes: for ``agreement``, another network's class of each sample (:func:`classes_of`).
         progress: told after every sample.
 
     Returns:
-        ``{"metric", "value", "n"}``: the mean (for top1 and top5 the fraction of samples that are right) and the number
-        of samples.
+        ``{"metric", "value", "n"}``: the mean (for the metrics with a name the fraction of samples that are right, or
+        alike) and the number of samples.
 
     Raises:
-        RunError: unknown metric, no labels, an output that is no list of scores, or a function that fails.
+        RunError: unknown metric, no labels, nothing to agree with, an output that is no list of scores, or a function that fails.
     """
     score = _find(metric)
+    if metric == AGREEMENT:
+        if classes is None:
+            raise _unusable(
+                "nothing to agree with", f"--metric {metric}", "one network", "another one, to compare its classes with",
+                "Pass the source network with --against, or choose another metric",
+            )  # fmt: skip
+        data = data.labelled(classes)
     total, count = 0.0, 0
     for sample in data:
         total += score(run(sample.inputs), sample)
@@ -45,14 +62,24 @@ def evaluate(
     return {"metric": metric, "value": total / count, "n": count}
 
 
+def classes_of(run: Callable[[Arrays], Arrays], data: Dataset, *, progress: Progress = silent) -> list[int]:
+    """The class with the highest score for each sample, of equal ones the lowest.
+
+    Raises:
+        RunError: an output that is no list of scores.
+    """
+    found = []
+    for sample in data:
+        found.append(int(np.argmax(_scores(run(sample.inputs)))))
+        progress("classes of the source", len(found), data.known_length)
+    return found
+
+
 def _find(metric: str) -> Score:
-    if metric in ("top1", "top5"):
-        places = int(metric.removeprefix("top"))
+    if places := _PLACES.get(metric):
         return lambda outputs, sample: _hit(outputs, sample, places)
     if ":" not in metric:
-        raise _unusable(
-            "unknown metric", f"--metric {metric}", repr(metric), "top1, top5 or module:function", "Check the name"
-        )
+        raise _unusable("unknown metric", f"--metric {metric}", repr(metric), METRICS, "Check the name")
     function = find_callable(metric, option="--metric")
     return lambda outputs, sample: _number(function, outputs, sample, metric)
 
@@ -63,7 +90,7 @@ def _hit(outputs: Arrays, sample: Sample, places: int) -> float:
         raise _unusable(
             "the metric needs labels", "the data", "a sample without one",
             "file names that begin with the class number, one folder per class, or an array 'label'",
-            "Add labels, or use --metric module:function",
+            "Add labels, or use --metric agreement (the class that the source network gives) or module:function",
         )  # fmt: skip
     scores = _scores(outputs)
     if not 0 <= sample.label < len(scores):

@@ -42,6 +42,22 @@ def whole_file(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def check_replaceable(folder: Path, mark: str, what: str) -> None:
+    """Refuse a place that holds anything but an empty folder or an earlier ``what``, which has a file ``mark``.
+
+    Raises:
+        RunError: somebody's other files lie there, and would be lost.
+    """
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(os.scandir(folder))):
+        raise RunError(
+            f"cannot write the {what}",
+            where=str(folder),
+            found="a folder with other files" if folder.is_dir() else "a file",
+            expected=f"no such folder, an empty one, or an earlier {what}",
+            fix="Choose another output folder",
+        )
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; rename it to ``path`` (replacing a folder there) when the block ends well.

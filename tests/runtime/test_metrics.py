@@ -9,7 +9,7 @@ import pytest
 
 from edgewise.runtime.data import open_data
 from edgewise.runtime.errors import RunError
-from edgewise.runtime.metrics import evaluate
+from edgewise.runtime.metrics import classes_of, evaluate
 from edgewise.runtime.tensors import TensorSpec
 
 RNG = np.random.default_rng(3)
@@ -34,6 +34,26 @@ def test_topk(tmp_path: Path, metric, places):
     result = evaluate(identity, dataset(tmp_path), metric, progress=lambda *step: seen.append(step))
     assert result == {"metric": metric, "value": pytest.approx(want), "n": 60}
     assert seen[-1] == ("evaluate", 60, 60)
+
+
+def test_agreement_needs_another_network_and_no_labels(tmp_path: Path):
+    data = dataset(tmp_path, labels=None)
+
+    def shifted(inputs):
+        return {"y": inputs["x"] + np.linspace(0, 1, 7, dtype=np.float32)}
+
+    want = np.mean(SCORES.argmax(1) == (SCORES + np.linspace(0, 1, 7)).argmax(1))
+    classes = classes_of(identity, data)
+    assert classes == SCORES.argmax(1).tolist()
+    assert evaluate(shifted, data, "agreement", classes=classes) == {
+        "metric": "agreement",
+        "value": pytest.approx(want),
+        "n": 60,
+    }
+    part = data.labelled(classes).take(7)
+    assert [sample.label for sample in part] == [classes[index * 60 // 7] for index in range(7)]
+    with pytest.raises(RunError, match=r"nothing to agree with \(--metric agreement\).*--against"):
+        evaluate(shifted, data, "agreement")
 
 
 def test_scores_may_have_other_dims_of_one(tmp_path: Path):
@@ -67,7 +87,7 @@ def test_nan_is_never_right(tmp_path: Path, classes):
         (lambda inputs: {"a": SCORES[0], "b": SCORES[0]}, LABELS, "top1", "expected one output"),
         (lambda inputs: {"a": SCORES[:2]}, LABELS, "top1", r"\{'a': \[2, 7\]\}"),
         (lambda inputs: {"a": np.float32(1)}, LABELS, "top1", r"\{'a': \[\]\}"),
-        (identity, LABELS, "top3", "unknown metric .*expected top1, top5 or module:function"),
+        (identity, LABELS, "top3", "unknown metric .*expected top1, top5, agreement or module:function"),
         (identity, LABELS, "metric_for_test.py:absent", "no 'absent'"),
         (identity, LABELS, "metric_for_test.py:fails", "found KeyError: 'z'"),
         (identity, LABELS, "metric_for_test.py:text", "found ValueError"),

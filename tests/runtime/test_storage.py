@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.runtime.errors import RunError
-from edgewise.runtime.storage import sha256_of, whole_file, whole_folder
+from edgewise.runtime.storage import check_replaceable, sha256_of, whole_file, whole_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -40,6 +40,20 @@ def test_a_whole_folder_replaces_the_old(tmp_path: Path):
             (draft / name).write_text(name)
     assert names(tmp_path / "folder") == ["two"]
     assert names(tmp_path) == ["folder"]
+
+
+def test_what_may_be_replaced(tmp_path: Path):
+    check_replaceable(tmp_path / "new", "mark", "thing")
+    check_replaceable(tmp_path, "mark", "thing")
+    (tmp_path / "letter").write_text("dear")
+    with pytest.raises(
+        RunError, match=r"cannot write the thing .*found a folder with other files.*Choose another output"
+    ):
+        check_replaceable(tmp_path, "mark", "thing")
+    with pytest.raises(RunError, match=r"found a file; expected no such folder, an empty one, or an earlier thing"):
+        check_replaceable(tmp_path / "letter", "mark", "thing")
+    (tmp_path / "mark").touch()
+    check_replaceable(tmp_path, "mark", "thing")
 
 
 @pytest.mark.parametrize("make", [whole_file, whole_folder])

@@ -278,6 +278,13 @@ def test_a_place_that_cannot_be_written(refused: Any, folder: Folder, tiny: Path
     assert "cannot write" in text and "file" in text
 
 
+def test_somebody_s_folder_is_not_replaced(refused: Any, folder: Folder, tiny: Path) -> None:
+    (folder / "home").mkdir()
+    (folder / "home" / "letter.txt").write_text("dear")
+    text = refused("build", tiny, "-o", "home", "--target", "null")
+    assert "cannot write the bundle (home)" in text and "an earlier bundle" in text and "another output folder" in text
+
+
 def limited(arguments: list[str], folder: Path, largest_bytes: int) -> subprocess.CompletedProcess[str]:
     """Run the program where no file can grow beyond a size: the way a full disk looks to it."""
 

@@ -84,6 +84,19 @@ def test_the_manifest_says_what_was_done(converted: dict[str, Any], tiny: Path) 
     assert manifest["versions"]["edgewise"] == edgewise.__version__
 
 
+def test_agreement_with_the_source_on_unlabelled_data(cli: Any, tiny: Path, calib: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", x=np.load(calib)["x"])
+    data = ("--data", tmp_path / "plain.npz", "--metric", "agreement")
+    done = cli("convert", tiny, "-o", tmp_path / "out", "--target", "cpu", *data, "--json")
+    accuracy = done.json["targets"][0]["accuracy"]
+    assert (accuracy["metric"], accuracy["value"], accuracy["source_value"], accuracy["n"]) == (
+        "agreement",
+        1.0,
+        1.0,
+        24,
+    )
+
+
 def test_the_accuracies_are_those_of_eval(converted: dict[str, Any], tiny: Path, calib: Path) -> None:
     """Before and after with the same command, and by hand."""
     accuracy = converted["targets"][0]["accuracy"]

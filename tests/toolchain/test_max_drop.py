@@ -51,6 +51,9 @@ def test_layers_go_back_until_the_metric_holds(cli: Cli, tiny: Path, calib: Path
     assert correct(tmp_path / "q.onnx", judge) >= 1 - allowed
     precisions = {row["name"]: row.get("weight_bits") for row in done.json["report"]["layers"]}
     assert sorted(precisions.values(), key=str) != [3, 3]
+    np.savez(tmp_path / "plain.npz", x=np.load(judge)["x"])
+    alike = cli("quantize", *common, "--judge", tmp_path / "plain.npz", "--metric", "agreement", "--max-drop", allowed)
+    assert alike.json["report"]["search"] == search, "the labels were the float network's own classes"
 
 
 def test_what_was_tried_is_printed(cli: Cli, tiny: Path, calib: Path, judge: Path, tmp_path: Path) -> None:

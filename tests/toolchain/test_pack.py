@@ -22,7 +22,7 @@ def test_what_it_refuses(cli: Any, built: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     done = cli("pack", built, "--triple", "x86_64-linux-musl", "-o", tmp_path / "mine")
     assert done.code == 2
-    assert "something else" in done.err
+    assert "found a folder with other files" in done.err
     assert not (tmp_path / "out").exists() and (tmp_path / "mine" / "letter.txt").exists()
 
 

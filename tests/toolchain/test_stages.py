@@ -180,6 +180,21 @@ def test_thresholds_of_a_build(network: Network, noise: float, done: dict[str, o
     assert parity["against_onnx"]["passed"]
 
 
+@pytest.mark.parametrize(("asked", "threshold"), [(25.0, 25.0), (60.0, 40.0)])
+def test_who_allows_a_float_engine_less_allows_it_less_against_its_graph_too(
+    network: Network, asked: float, threshold: float
+) -> None:
+    graph = OnnxRunner(network.model, optimize=False)
+    coarse = Executor(lambda inputs: {"y": graph.run(inputs)["y"] * np.float32(1.03)}, "30 dB away")
+    references = [graph.run(sample) for sample in network.samples]
+    parity = verify_engine(Network(network.model, network.samples, references), coarse, asked)
+    assert parity["against_onnx"]["min_sqnr_db"] == threshold
+    assert parity["against_onnx"]["passed"] == (threshold == 25)
+    assert parity["passed"] == (threshold == 25)
+    if threshold == 40:
+        assert "--min-sqnr" in parity["against_onnx"]["error"]["fix"]
+
+
 def test_nan_holds_no_gate() -> None:
     """A comparison that is false for NaN would let it through the other way round."""
     assert accuracy_gates({"metric": "m", "value": float("nan"), "n": 1}, 0.1, None)

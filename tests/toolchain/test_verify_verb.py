@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import edgewise
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import GateError, RunError
+from edgewise.runtime.onnx_file import read_onnx
+from edgewise.runtime.onnx_runner import OnnxRunner
 
 
 def chain(path: Path, *, spoil: str = "") -> Path:
@@ -108,6 +110,18 @@ def test_eval_measures_onnx_and_bundles_alike(tiny: Path, built: Path, calib: Pa
     (tmp_path / "own.py").write_text("def half(outputs, sample):\n    return 0.5\n")
     assert cli("eval", tiny, "--data", calib, "--metric", f"{tmp_path}/own.py:half", "--json").json["value"] == 0.5
     assert cli("eval", tiny, "--data", calib, "--limit", "5", "--json").json["n"] == 5
+
+
+def test_agreement_wants_no_labels(tiny: Path, built: Path, calib: Path, cli: Any, tmp_path: Path) -> None:
+    x = np.load(calib)["x"]
+    np.savez(tmp_path / "plain.npz", x=x)
+    options = ("--data", tmp_path / "plain.npz", "--metric", "agreement")
+    assert "Add labels, or use --metric agreement" in cli("eval", built, "--data", tmp_path / "plain.npz").err
+    assert "--against" in cli("eval", built, *options).err
+    done = cli("eval", built, *options, "--against", tiny, "--max-drop", "1", "--json").json
+    source, model = OnnxRunner(read_onnx(tiny), optimize=False), edgewise.load(built)
+    alike = [source.run({"x": each[None]})["y"].argmax() == model.run({"x": each[None]})["y"].argmax() for each in x]
+    assert (done["value"], done["source_value"], done["n"]) == (np.mean(alike), 1.0, len(x))
 
 
 @pytest.mark.parametrize(

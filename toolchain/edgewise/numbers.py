@@ -26,8 +26,8 @@ def percent(value: float | None) -> str | None:
 
 
 def score(metric: str, value: float) -> str:
-    """A metric's value: as a percentage where it is a share of samples."""
-    return f"{100 * value:.2f} %" if metric in ("top1", "top5") else f"{value:.4g}"
+    """A metric's value: as a percentage where it is a share of samples; that of a user's function as it is."""
+    return f"{100 * value:.2f} %" if ":" not in metric else f"{value:.4g}"
 
 
 def milliseconds(value: float | None) -> str | None:

@@ -46,8 +46,8 @@ class PruneSettings:
 class QuantizeSettings:
     """``calib`` is DATA; random data instead of it must be allowed by name. ``wide`` names layers that get 8 bits.
 
-    With ``max_drop`` (a fraction) layers are put back until ``metric`` falls by no more on ``judge``, labelled DATA apart
-    from ``calib``. With ``max_bytes`` as many layers get 8 bits as fit (mixed precision).
+    With ``max_drop`` (a fraction) layers are put back until ``metric`` falls by no more on ``judge``, DATA apart from
+    ``calib`` (labelled, but for ``agreement``). With ``max_bytes`` as many layers get 8 bits as fit (mixed precision).
     """
 
     scheme: str = "int8"

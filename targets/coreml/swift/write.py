@@ -13,7 +13,7 @@ import numpy as np
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.core_ml_ports import Port, read_ports, read_states
 from edgewise.runtime.preprocess import Preprocess
-from edgewise.runtime.storage import whole_folder
+from edgewise.runtime.storage import check_replaceable, whole_folder
 from edgewise.targets.coreml.package import MANIFEST
 from edgewise.targets.coreml.swift.code import (
     fill,
@@ -34,7 +34,7 @@ def write_swift(bundle: Bundle, folder: Path) -> None:
 
     Raises:
         TargetError: a bundle whose inputs Swift cannot name.
-        RunError: a damaged bundle.
+        RunError: a damaged bundle, or a folder that holds something else.
     """
     settings = bundle.manifest["engine"]["settings"]
     where = f"{bundle.path}, engine.settings"
@@ -42,11 +42,7 @@ def write_swift(bundle: Bundle, folder: Path) -> None:
     states = read_states(settings.get("states"), f"{where}.states")
     name = _type_name(str(bundle.manifest.get("name") or bundle.path.stem))
     ios = int(str(settings["minimum_deployment_target"]).removeprefix("iOS"))
-    if folder.exists() and not (folder / "Package.swift").is_file():
-        raise TargetError(
-            "cannot write a Swift package", where=f"--swift {folder}", found="a folder that is no Swift package",
-            expected="a new folder, or a package to replace", fix="Choose another folder",
-        )  # fmt: skip
+    check_replaceable(folder, "Package.swift", "Swift package")
     with whole_folder(folder) as draft:
         sources, tests = draft / "Sources" / name, draft / "Tests" / f"{name}Tests"
         package = bundle.file(f"{settings['package']}/{MANIFEST}").parent

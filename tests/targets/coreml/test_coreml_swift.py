@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import Bundle, open_bundle
 from edgewise.runtime.core_ml_ports import Port
+from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import to_bytes
-from edgewise.targets import TargetError
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.coreml.swift.code import swift_type
 from edgewise.verbs.build import build
@@ -103,7 +103,7 @@ def test_swift_takes_every_file(written: tuple[Bundle, Path]) -> None:
 def test_what_cannot_be_written(written: tuple[Bundle, Path], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
-    with pytest.raises(TargetError, match="no Swift package"):
+    with pytest.raises(RunError, match=r"cannot write the Swift package.*other files"):
         TARGET.write_app(written[0], tmp_path / "mine")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
     (tmp_path / "m.onnx").write_bytes(to_bytes(network(), "m"))

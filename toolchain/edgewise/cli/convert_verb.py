@@ -32,12 +32,20 @@ NoCache = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="DATA", rich_help_panel="Data", help="Labelled samples: measure accuracy before and after."
+        "--data",
+        metavar="DATA",
+        rich_help_panel="Data",
+        help="Samples to measure accuracy on, before and after; labelled, but for --metric agreement.",
     ),
 ]
 Metric = Annotated[
     str | None,
-    typer.Option("--metric", metavar="METRIC", rich_help_panel="Data", help="top1, top5 or module:function."),
+    typer.Option(
+        "--metric",
+        metavar="METRIC",
+        rich_help_panel="Data",
+        help="top1, top5, agreement (with the source's classes) or module:function.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=0, help="Threads when profiling; 0 is all cores.")

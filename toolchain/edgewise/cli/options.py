@@ -134,11 +134,17 @@ LabelledData = Annotated[
         "--data",
         metavar="DATA",
         rich_help_panel=_DATA,
-        help="Labelled samples: .npz, .npy, a folder or zip of images, module:callable.",
+        help="Labelled samples (but for --metric agreement): .npz, .npy, a folder or zip of images, module:callable.",
     ),
 ]
 Metric = Annotated[
-    str, typer.Option("--metric", metavar="METRIC", rich_help_panel=_DATA, help="top1, top5 or module:function.")
+    str,
+    typer.Option(
+        "--metric",
+        metavar="METRIC",
+        rich_help_panel=_DATA,
+        help="top1, top5, agreement (with the other network's classes) or module:function.",
+    ),
 ]
 Limit = Annotated[
     int | None,

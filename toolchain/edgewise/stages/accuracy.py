@@ -17,6 +17,8 @@ from edgewise.stages.inputs import find_data, find_source
 from edgewise.stages.network import Network, only
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edgewise.targets import Executor
 
 Measure = Callable[["Executor"], dict[str, Any]]
@@ -34,12 +36,12 @@ class Accuracy:
     progress: Progress
 
     def __call__(self, executor: Executor) -> dict[str, Any]:
-        """The manifest's ``accuracy``: metric, value (a fraction for top1 and top5), n, how, source_value."""
+        """The manifest's ``accuracy``: metric, value (a fraction for metrics with a name), n, how, source_value."""
         from edgewise.runtime.metrics import evaluate
 
         data = find_data(str(self.settings.data), self.network.inputs, self.recipe.preprocess, self.settings.limit)
-        own = evaluate(executor.run, data, self.settings.metric, progress=self.progress)
         source, _ = self.cache.value("accuracy", self._parts(), self._source)
+        own = evaluate(executor.run, data, self.settings.metric, classes=source.get("classes"), progress=self.progress)
         return {**own, "data": place_name(data.source), "how": executor.how, "source_value": source["value"]}
 
     def _parts(self) -> dict[str, Any]:
@@ -48,18 +50,19 @@ class Accuracy:
         return {"source": source_parts(self.recipe), "told": told, "preprocess": self.recipe.preprocess}
 
     def _source(self) -> dict[str, Any]:
-        from edgewise.runtime.metrics import evaluate
+        from edgewise.runtime.metrics import AGREEMENT, classes_of, evaluate
 
         source = find_source(self.recipe, trust_pickle=self.trust_pickle)
         names = [spec.name for spec in self.network.outputs]
         data = find_data(str(self.settings.data), source.inputs, self.recipe.preprocess, self.settings.limit)
         self.progress("accuracy of the source", 0, None)
-        return evaluate(
-            lambda inputs: only(source.run(inputs), names, "the source"),
-            data,
-            self.settings.metric,
-            progress=self.progress,
-        )
+
+        def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return only(source.run(inputs), names, "the source")
+
+        if self.settings.metric == AGREEMENT:
+            return {"value": 1.0, "classes": classes_of(run, data, progress=self.progress)}
+        return evaluate(run, data, self.settings.metric, progress=self.progress)
 
 
 def measure_for(

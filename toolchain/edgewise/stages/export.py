@@ -113,4 +113,5 @@ def source_entry(path: Path) -> dict[str, Any]:
 def _data_of(recipe: Recipe) -> str | None:
     """Real inputs, where the recipe has some, make the better comparison."""
     own = recipe.export.data if recipe.export else None
-    return own or (recipe.quantize.calib if recipe.quantize else None)
+    calib = recipe.quantize.calib if recipe.quantize else None
+    return own or calib or (recipe.verify.data if recipe.verify else None)

@@ -94,7 +94,7 @@ def _work(network: Network, settings: QuantizeSettings, preprocess: str | None) 
 
 def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[[Model], float]:
     """The metric's value for a model, on the data that is there to judge by."""
-    from edgewise.runtime.metrics import evaluate
+    from edgewise.runtime.metrics import AGREEMENT, classes_of, evaluate
     from edgewise.runtime.onnx_runner import OnnxRunner
 
     if not settings.judge or place_digest(settings.judge) == place_digest(settings.calib):
@@ -102,13 +102,16 @@ def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None
             "cannot keep to the allowed drop",
             where=f"quantize, max_drop {settings.max_drop:g}",
             found="the calibration data again" if settings.judge else "no data to judge by",
-            expected="labelled samples apart from those that are calibrated on, and from the test set",
+            expected="samples (labelled, but for --metric agreement) apart from those that are calibrated on, and from the test set",
             fix="Pass --judge DATA (in a recipe `judge: DATA`), or leave --max-drop out",
         )
     judged = find_data(settings.judge, network.inputs, preprocess)
+    own = OnnxRunner(network.model, optimize=False).run
+    classes = classes_of(own, judged) if settings.metric == AGREEMENT else None
 
     def value(model: Model) -> float:
-        return float(evaluate(OnnxRunner(model, optimize=False).run, judged, settings.metric)["value"])
+        run = OnnxRunner(model, optimize=False).run
+        return float(evaluate(run, judged, settings.metric, classes=classes)["value"])
 
     return value
 

@@ -48,7 +48,7 @@ def verify_engine(
     own = run_all(graph, network.samples, "run the ONNX graph", progress)
     made = run_all(executor.run, network.samples, "run the engine", progress)
     references = [only(outputs, names, "the source's reference") for outputs in network.references]
-    build_threshold = _build_threshold(network.provenance, compare_outputs(references, own))
+    build_threshold = _build_threshold(network.provenance, threshold, compare_outputs(references, own))
     return {
         "how": executor.how,
         "stand_in": executor.stand_in,
@@ -71,14 +71,16 @@ def verify_functions(
     return verdicts
 
 
-def _build_threshold(provenance: dict[str, Any], graph: Sequence[TensorParity]) -> float:
+def _build_threshold(provenance: dict[str, Any], asked: float | None, graph: Sequence[TensorParity]) -> float:
     """The least SQNR in dB of an engine against its ONNX graph; ``graph`` is the graph's own parity with the source.
+
+    ``asked`` is that against the source: a float engine that may be further from it may be so from its graph.
 
     An integer engine may round otherwise than the graph spells out, which differs by as much as rounding does at all: where
     the graph is 12 dB from the source, two ways to round are up to 3 dB further from each other (their noises add up).
     """
     if "quantize" not in provenance:
-        return FLOAT_MIN_SQNR_DB
+        return FLOAT_MIN_SQNR_DB if asked is None else min(FLOAT_MIN_SQNR_DB, asked)
     if "prune" in provenance:
         return QUANTIZED_BUILD_MIN_SQNR_DB  # the distance to the source is the pruning's, not that of rounding
     rounding = min(parity.sqnr_db for parity in graph)

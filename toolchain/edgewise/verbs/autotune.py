@@ -16,7 +16,7 @@ from edgewise.runtime.errors import GateError
 from edgewise.runtime.manifest import MANIFEST
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.progress import Progress, silent
-from edgewise.runtime.storage import sha256_of
+from edgewise.runtime.storage import check_replaceable, sha256_of
 from edgewise.stages.identity import key_of
 from edgewise.stages.tuning import PRODUCTS, Candidate, Measured, Memory, Stand, choose, pattern_of, times_by_node
 from edgewise.verbs.build import build
@@ -158,7 +158,7 @@ def autotune(
         preprocess: what to do with the images of DATA.
         judge: labelled DATA for the accuracy gate, apart from ``calib``; None: parity with the float network alone, on ``calib``
             (40 dB for float16, 10 dB for int8).
-        metric: ``top1``, ``top5`` or ``module:function``.
+        metric: ``top1``, ``top5``, ``agreement`` or ``module:function``.
         max_drop: how much of the metric, a fraction, an engine may lose against the float network on ``judge``.
         memory: the JSON file that remembers; None: ``autotune.json`` beside the bundle.
         progress: told how far the work is.
@@ -168,13 +168,13 @@ def autotune(
         it), ``patterns`` (by pattern the ms in float16 and in int8) and ``memory``.
 
     Raises:
-        ToolchainError: a target without precisions to choose from, a memory file that is none, or an output that is there and no bundle.
+        ToolchainError: a target without precisions to choose from, or a memory file that is none.
         GateError: no placement passed its gates.
-        RunError, DeviceError: the device cannot be measured.
+        RunError, DeviceError: the device cannot be measured, or something that is no bundle lies where the bundle goes.
     """
     _check_target(target)
     path = Path(output)
-    _check_place(path)
+    check_replaceable(path, MANIFEST, "bundle")
     remembered = Memory.open(Path(memory) if memory is not None else path.with_name("autotune.json"))
     folder = path.with_name(f"{path.name}.tuning")
     folder.mkdir(parents=True, exist_ok=True)
@@ -247,15 +247,6 @@ def _check_target(target: str) -> None:
         raise ToolchainError(
             "cannot autotune for this target", where=f"--autotune, --target {target}", found="builds without the option precision",
             expected="a target that computes in float16 or int8 as it is told, such as tensorrt", fix="Leave --autotune out",
-        )  # fmt: skip
-
-
-def _check_place(path: Path) -> None:
-    """What lies there is replaced in the end: an older bundle may be, somebody's folder not."""
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise ToolchainError(
-            "cannot write the bundle there", where=str(path), found="something that is no bundle", expected="a new name, or a bundle to replace",
-            fix="Choose another --output",
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from edgewise.runtime.tensors import TensorSpec
 from edgewise.stages.gates import accuracy_gates
 from edgewise.stages.inputs import find_data
 from edgewise.stages.profile import identify
-from edgewise.verbs.opened import Opened, SourceOptions, open_any
+from edgewise.verbs.opened import SourceOptions, open_any
 from edgewise.verbs.result import SCHEMA_VERSION, is_bundle, require
 
 
@@ -38,8 +38,9 @@ def evaluate(
 
     Args:
         network: what to measure.
-        data: DATA with labels.
-        metric: ``top1``, ``top5`` or ``module:function``, which takes (outputs, sample) and gives a number; the mean is taken.
+        data: DATA, with labels where the metric wants them.
+        metric: ``top1``, ``top5``, ``agreement`` (the class is that of ``against``) or ``module:function``, which takes
+            (outputs, sample) and gives a number; the mean is taken.
         against: another network to measure on the same samples, such as the source of a bundle.
         preprocess: what to do with images; None: what the bundle's manifest says.
         limit: use this many samples, spread evenly over DATA.
@@ -53,29 +54,30 @@ def evaluate(
         progress: told how far the work is.
 
     Returns:
-        ``schema_version, metric, value, n, how, data`` (``value`` is a fraction for top1 and top5), ``source_value`` with
+        ``schema_version, metric, value, n, how, data`` (``value`` is a fraction for metrics with a name), ``source_value`` with
         ``against``, and ``bundle`` where the network is one.
 
     Raises:
         RunError: unusable data or metric, a network that cannot run here.
         GateError: too low.
     """
+    from edgewise.runtime.metrics import AGREEMENT, classes_of
+    from edgewise.runtime.metrics import evaluate as mean_of
+
     options = SourceOptions(arch, arch_args or {}, inputs, trust_pickle)
     opened = open_any(network, options, threads=threads)
     chosen = Preprocess.parse(preprocess) if preprocess is not None else opened.preprocess
-    result = {"schema_version": SCHEMA_VERSION, **_measure(opened, data, chosen, metric, limit, progress)}
+    told, classes = {}, None
+    if against is not None:
+        other = open_any(against, options, threads=threads)
+        samples = find_data(data, other.inputs, chosen, limit)
+        if metric == AGREEMENT:
+            classes = classes_of(other.run, samples, progress=progress)
+        value = 1.0 if classes else mean_of(other.run, samples, metric, progress=progress)["value"]
+        told = {"source_value": value, "source_how": other.how}
+    samples = find_data(data, opened.inputs, chosen, limit)
+    own = mean_of(opened.run, samples, metric, classes=classes, progress=progress)
+    result = {"schema_version": SCHEMA_VERSION, **own, "how": opened.how, "data": place_name(samples.source), **told}
     if is_bundle(network):
         result["bundle"] = identify(network)
-    if against is not None:
-        other = _measure(open_any(against, options, threads=threads), data, chosen, metric, limit, progress)
-        result |= {"source_value": other["value"], "source_how": other["how"]}
     return require(accuracy_gates(result, min_accuracy, max_drop), result)
-
-
-def _measure(
-    opened: Opened, text: str, preprocess: Preprocess | None, metric: str, limit: int | None, progress: Progress
-) -> dict[str, Any]:
-    from edgewise.runtime.metrics import evaluate as mean_of
-
-    data = find_data(text, opened.inputs, preprocess, limit)
-    return {**mean_of(opened.run, data, metric, progress=progress), "how": opened.how, "data": place_name(data.source)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 from pathlib import Path
@@ -18,7 +17,7 @@ from edgewise.runtime.devices.cross import LIBRARY, SOURCES, WASM, built
 from edgewise.runtime.engines import model_file
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.runtime.progress import Progress, silent
-from edgewise.runtime.storage import whole_folder
+from edgewise.runtime.storage import check_replaceable, whole_folder
 from edgewise.stages.profile import identify
 from edgewise.verbs.result import SCHEMA_VERSION
 
@@ -54,8 +53,8 @@ def pack(
         ``schema_version, bundle, output, triple, files`` (names with their bytes) and ``command``: how the example is compiled.
 
     Raises:
-        RunError: not a bundle.
-        ToolchainError: another kind of engine, or one for another processor; an unknown triple; a folder that holds something else.
+        RunError: not a bundle, or a folder that holds something else.
+        ToolchainError: another kind of engine, or one for another processor; an unknown triple.
         DeviceError: libedgewise cannot be built for the triple.
         MissingExtraError: no Zig.
     """
@@ -66,7 +65,7 @@ def pack(
             fix="Leave --embed out, and give the program the folder with the engine",
         )  # fmt: skip
     engine = _engine_for(opened, triple)
-    _check_output(target)
+    check_replaceable(target, _HEADERS[0], "pack")
     folder = built(triple, progress)
     name = identifier(str(opened.manifest.get("name") or "net"))
     library = f"lib{name}.a" if embed else LIBRARY
@@ -120,15 +119,6 @@ def _engine_for(bundle: Bundle, triple: str) -> Path:
             expected=f"one that runs on {triple}", fix="Build the bundle again with --device for that device's processor, or --device generic",
         )  # fmt: skip
     return file
-
-
-def _check_output(folder: Path) -> None:
-    """A pack replaces a pack, or an empty folder, and nothing else."""
-    if folder.exists() and not (folder / _HEADERS[0]).is_file() and (not folder.is_dir() or any(os.scandir(folder))):
-        raise ToolchainError(
-            "cannot write the pack", where=str(folder), found="something else", expected="no such folder, an empty one, or an earlier pack",
-            fix="Name another folder with -o",
-        )  # fmt: skip
 
 
 def _embed(draft: Path, name: str, library: Path, engine: Path, triple: str) -> tuple[str, str]:

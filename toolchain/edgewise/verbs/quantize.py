@@ -56,8 +56,8 @@ def quantize(
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
         max_drop: put back as few layers as keep ``metric`` within this fraction of the float network's on ``judge``.
-        judge: labelled DATA to judge by: apart from ``calib``, and from the test set.
-        metric: ``top1``, ``top5`` or ``module:function``.
+        judge: DATA to judge by (labelled, but for ``agreement``): apart from ``calib``, and from the test set.
+        metric: ``top1``, ``top5``, ``agreement`` (with the float network's classes; no labels) or ``module:function``.
         max_bytes: of the weights' integers; as many layers get 8 bits as fit, those first that lose most per byte.
         progress: told how far the work is.
 
