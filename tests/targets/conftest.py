@@ -13,7 +13,11 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgewise.exporter import export
 from edgewise.runtime.bundle import Bundle, create_bundle, open_bundle
+from edgewise.runtime.data import Dataset, open_data
+from edgewise.runtime.preprocess import Preprocess
+from edgewise.runtime.tensors import TensorSpec
 from edgewise.targets import BuildRequest, BuildResult, DeviceProfile, Target, find_device
 from edgewise.targets.nodes import tensor_spec
 
@@ -159,3 +163,48 @@ def make_bundle(tmp_path: Path) -> Callable[..., tuple[Bundle, BuildResult]]:
         return open_bundle(path), result
 
     return make
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network that others trained, exported: samples, what the source makes of them, and how many products with weights it has."""
+
+    name: str
+    model: ir.Model
+    calib: Dataset
+    samples: list[dict[str, np.ndarray]]
+    references: list[dict[str, np.ndarray]]
+    products: int
+
+
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+_CIFAR = "scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
+_CAFFE = "resize=none,crop=227,color=bgr,scale=1,mean=104:117:123"
+# File, architecture, input, data, preprocessing, products with weights.
+_TRAINED = {
+    "resnet20": ("resnet20_cifar10.th", "{examples}/cifar/resnet20.py:resnet20", "x=f32[N,3,32,32]", "cifar10", _CIFAR, 20),
+    "vit": ("vit_cifar10.pth", "{models}/vit_cifar.py:vit_cifar", "x=f32[N,3,32,32]", "cifar10", _CIFAR, 28),
+    "squeezenet": (
+        "squeezenet10_imagenet.pth", "{examples}/imagenet/squeezenet.py:squeezenet10", "x=f32[1,3,227,227]", "imagenet", _CAFFE, 26
+    ),
+    "fastestdet": ("fastestdet_coco.onnx", "", "", "imagenet", "resize=352x352,color=bgr,scale=255", 70),
+    "ultraface": ("ultraface_rfb320.onnx", "", "", "imagenet", "resize=240x320,color=rgb,scale=1,mean=127,std=128", 52),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=_TRAINED)
+def trained(request: pytest.FixtureRequest, shared_dir: Path) -> Trained:
+    """Each of the networks that lie beside the checkout."""
+    file, arch, input_, data, steps, products = _TRAINED[request.param]
+    models = shared_dir / "models"
+    made = export(
+        models / file, arch=arch.format(models=models, examples=_EXAMPLES) or None,
+        inputs=[TensorSpec.parse(input_)] if input_ else [], verify=False,
+    )  # fmt: skip
+    preprocess = Preprocess.parse(steps)
+    calib, test = (
+        open_data(str(shared_dir / "data" / f"{data}_{part}.zip"), made.inputs, preprocess)
+        for part in ("calib", "test")
+    )
+    samples = [dict(sample.inputs) for sample in test.take(2)]
+    return Trained(request.param, made.model, calib, samples, [made.source.run(sample) for sample in samples], products)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ from edgewise.exporter import export
 from edgewise.exporter.torchvision_schemas import make_torchvision_importable
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
-from edgewise.runtime.data import open_data
 from edgewise.runtime.onnx_runner import OnnxRunner
-from edgewise.runtime.preprocess import Preprocess
-from edgewise.runtime.tensors import TensorSpec
 from edgewise.targets.base import BuildResult, Executor
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.devices import DeviceProfile
@@ -75,62 +71,15 @@ def test_small_networks(
     assert "erf" not in operations(result)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A checkpoint, how it is opened, what it sees, and what its float16 package must reach."""
-
-    file: str
-    arch: str
-    input: str
-    data: str
-    preprocess: str
-    half_db: float
-
-
-NETWORKS = {
-    "resnet20": Network("resnet20_cifar10.th", "{examples}/cifar/resnet20.py:resnet20", "x=f32[N,3,32,32]", "cifar10", CIFAR, 50),
-    "vit": Network("vit_cifar10.pth", "{models}/vit_cifar.py:vit_cifar", "x=f32[N,3,32,32]", "cifar10", CIFAR, 50),
-    "squeezenet": Network(
-        "squeezenet10_imagenet.pth", "{examples}/imagenet/squeezenet.py:squeezenet10", "x=f32[1,3,227,227]", "imagenet",
-        "resize=none,crop=227,color=bgr,scale=1,mean=104:117:123", 50,
-    ),
-    "fastestdet": Network("fastestdet_coco.onnx", "", "", "imagenet", "resize=352x352,color=bgr,scale=255", 40),
-    "ultraface": Network("ultraface_rfb320.onnx", "", "", "imagenet", "resize=240x320,color=rgb,scale=1,mean=127,std=128", 50),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An exported network with samples, and what the source makes of them."""
-
-    network: Network
-    model: Any
-    calib: Any
-    samples: list[Any]
-    references: list[Any]
-
-
-@pytest.fixture(scope="module", params=NETWORKS)
-def opened(request: pytest.FixtureRequest, shared_dir: Path) -> Opened:
-    network, models = NETWORKS[request.param], shared_dir / "models"
-    arch = network.arch.format(models=models, examples=EXAMPLES) or None
-    inputs = [TensorSpec.parse(network.input)] if network.input else []
-    exported = export(models / network.file, arch=arch, inputs=inputs, verify=False)
-    preprocess = Preprocess.parse(network.preprocess)
-    calib, test = (
-        open_data(str(shared_dir / "data" / f"{network.data}_{part}.zip"), exported.inputs, preprocess)
-        for part in ("calib", "test")
-    )
-    samples = [dict(sample.inputs) for sample, _ in zip(test, range(2), strict=False)]
-    return Opened(network, exported.model, calib, samples, [exported.source.run(sample) for sample in samples])
+HALF_DB = {"fastestdet": 40}
 
 
 @pytest.mark.shared
-def test_real_networks(opened: Opened, build_model: BuildModel, iphone: DeviceProfile) -> None:
-    assert [entry for entry in TARGET.support(opened.model, iphone) if not entry.taken] == []
-    for precision, sqnr_db in (("float32", 90.0), ("float16", opened.network.half_db)):
-        executor, result, _ = build_model(opened.model, compute_precision=precision)
-        assert worst_db(opened.references, [executor.run(sample) for sample in opened.samples]) >= sqnr_db
+def test_real_networks(trained: Any, build_model: BuildModel, iphone: DeviceProfile) -> None:
+    assert [entry for entry in TARGET.support(trained.model, iphone) if not entry.taken] == []
+    for precision, sqnr_db in (("float32", 90.0), ("float16", HALF_DB.get(trained.name, 50))):
+        executor, result, _ = build_model(trained.model, compute_precision=precision)
+        assert worst_db(trained.references, [executor.run(sample) for sample in trained.samples]) >= sqnr_db
         assert {layer["precision"] for layer in result.layers} - {"int32"} <= {
             precision,
             "float32" if precision == "float16" else precision,
@@ -138,22 +87,22 @@ def test_real_networks(opened: Opened, build_model: BuildModel, iphone: DevicePr
 
 
 @pytest.mark.shared
-def test_real_networks_in_int8(opened: Opened, build_model: BuildModel, iphone: DeviceProfile) -> None:
-    model = quantize(opened.model, TARGET.quantization("int8", iphone), opened.calib, samples=32).model
+def test_real_networks_in_int8(trained: Any, build_model: BuildModel, iphone: DeviceProfile) -> None:
+    model = quantize(trained.model, TARGET.quantization("int8", iphone), trained.calib, samples=32).model
     assert [entry for entry in TARGET.support(model, iphone) if not entry.taken] == []
     executor, result, folder = build_model(model)
     weights = (folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size
-    assert weights < 0.62 * elements(opened.model) * 2, "a float16 package has two bytes an element"
+    assert weights < 0.62 * elements(trained.model) * 2, "a float16 package has two bytes an element"
     assert all(
         layer.get("weights", "int8").startswith("int8") for layer in result.layers if layer["op"] in ("conv", "linear")
     )
-    found = [executor.run(sample) for sample in opened.samples]
-    same_graph = [OnnxRunner(model, optimize=False).run(sample) for sample in opened.samples]
-    rounding = worst_db(opened.references, same_graph)
+    found = [executor.run(sample) for sample in trained.samples]
+    same_graph = [OnnxRunner(model, optimize=False).run(sample) for sample in trained.samples]
+    rounding = worst_db(trained.references, same_graph)
     assert worst_db(same_graph, found) >= rounding - 3, (
         "float16 moves some roundings by a step: no more than rounding itself costs"
     )
-    assert worst_db(opened.references, found) >= rounding - 3
+    assert worst_db(trained.references, found) >= rounding - 3
 
 
 def elements(model: ir.Model) -> int:
