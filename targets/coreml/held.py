@@ -74,10 +74,11 @@ class Packed:
     def _affine(self, mb: Any) -> Any:
         axis = self.channel_axis()
         pick: Any = np.ravel if self.scale.size > 1 else (lambda array: array.reshape(-1)[0])
-        zero = np.zeros_like(self.scale, self.data.dtype) if self.zero is None else self.zero
+        zero = np.zeros(1, self.data.dtype) if self.zero is None else self.zero.ravel()
+        is_one = bool((zero == zero[0]).all())  # for all channels: a number needs no tensor of its own in the file
         return mb.constexpr_affine_dequantize(
             quantized_data=np.ascontiguousarray(self.data),
-            zero_point=pick(zero),
+            zero_point=zero[0] if is_one else zero,
             scale=pick(self.scale),
             axis=np.int32(axis or 0),
         )

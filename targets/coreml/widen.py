@@ -155,7 +155,7 @@ def _retype(model: ir.Model, wider: dict[ir.DataType, ir.DataType]) -> Counter[t
     values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
     for value in values:
         kind = value.dtype
-        if kind not in wider or (kind in _BYTES | _SMALL and _is_quantized(value)):
+        if kind not in wider or (kind in _BYTES and _is_quantized(value)):
             continue
         changed[str(dtype_name(value)), wider[kind].numpy().name] += 1
         if kind != _T.BFLOAT16:  # which the runtime does not know: float32 to the outside as well

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coremltools.proto import MIL_pb2
 
 from edgewise.targets.base import Arrays, TargetError
+from edgewise.targets.coreml.evaluator.rounding import held
 from edgewise.targets.coreml.evaluator.table import operations
 from edgewise.targets.coreml.evaluator.weights import Weights, numpy_dtype
 from edgewise.targets.coreml.package import WEIGHTS, function_name, read_spec
+
+_HALF = MIL_pb2.DataType.FLOAT16
 
 
 class EvaluatedProgram:
     """A package that is ready to compute.
 
-    Values are held between operations in the dtype that the program declares, so float16 is rounded after each operation;
-    inside an operation the arithmetic is float32. (What the Neural Engine accumulates in is not documented.)
+    Values are rounded between operations to the dtype that the program declares; those of float16 are held in float32, in which
+    the arithmetic inside an operation is too. (What the Neural Engine accumulates in is not documented.)
 
     Args:
         package: the folder ``.mlpackage``.
@@ -42,6 +46,9 @@ class EvaluatedProgram:
         }
         self.inputs = {
             name: numpy_dtype(kind.tensorType.dataType) for name, kind in kinds.items() if name not in self.states
+        }
+        self._halves = {
+            output.name for op in block.operations for output in op.outputs if output.type.tensorType.dataType == _HALF
         }
         self.outputs = list(block.outputs)
         self.described = [entry.name for entry in described.get(chosen, spec.description).output]
@@ -77,7 +84,8 @@ class EvaluatedProgram:
                 self._run_one(op, values)
             for name in readers.get(index, ()):
                 values.pop(name, None)
-        return {name: np.asarray(values[name]) for name in (*self.outputs, *self.states)}
+        made = {name: np.asarray(values[name]) for name in (*self.outputs, *self.states)}
+        return {name: array.astype(np.float16) if name in self._halves else array for name, array in made.items()}
 
     def _last_reads(self) -> dict[int, list[str]]:
         """Values that no later operation reads, by the operation that reads them last: they are dropped after it."""
@@ -119,7 +127,7 @@ class EvaluatedProgram:
         results = result if isinstance(result, list | tuple) else [result]
         with np.errstate(all="ignore"):
             for output, dtype, array in zip(op.outputs, declared, results, strict=True):
-                values[output.name] = np.asarray(array).astype(dtype)
+                values[output.name] = held(np.asarray(array), dtype)
 
     def _classify(self, op: Any, values: dict[str, Any]) -> None:
         """The label of the greatest probability, and each label's: outputs that are no tensors."""

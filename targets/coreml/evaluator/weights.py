@@ -22,6 +22,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     # Numbers of so few bits have a byte each once they are read.
     **{f"UINT{bits}": np.dtype(np.uint8) for bits in (1, 2, 3, 6)},
 }
+_BITS = {"INT4": 4, "UINT4": 4, **{f"UINT{bits}": bits for bits in (1, 2, 3, 6)}}
 _READERS = {"FLOAT32": "float", "FLOAT16": "fp16"}
 
 
@@ -81,6 +82,19 @@ def _shape(value_type: Any) -> tuple[int, ...]:
     return tuple(int(dim.constant.size) for dim in value_type.tensorType.dimensions)
 
 
+def _unpacked(packed: bytes, name: str, count: int) -> np.ndarray:
+    """Numbers of a few bits are one after the other, least bit first."""
+    dtype = _DTYPES[name]
+    if name not in _BITS:
+        return np.frombuffer(packed, dtype)
+    width = _BITS[name]
+    planes = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")[: count * width].reshape(count, width)
+    numbers: np.ndarray = (planes.astype(np.int16) << np.arange(width)).sum(axis=1)
+    if name == "INT4":
+        numbers = np.where(numbers >= 1 << (width - 1), numbers - (1 << width), numbers)
+    return numbers.astype(dtype)
+
+
 def _immediate(value: Any) -> Any:
     tensor = value.immediateValue.tensor
     kind = tensor.WhichOneof("value")
@@ -90,7 +104,7 @@ def _immediate(value: Any) -> Any:
         return texts if shape else texts[0]
     dtype = numpy_dtype(value.type.tensorType.dataType)
     if kind == "bytes":
-        flat = np.frombuffer(tensor.bytes.values, dtype)
+        flat = _unpacked(tensor.bytes.values, MIL_pb2.DataType.Name(value.type.tensorType.dataType), prod(shape))
     else:
         flat = np.array(getattr(tensor, kind).values if kind else [], dtype)
     return flat.reshape(shape) if shape else flat.reshape(())[()]

@@ -1,4 +1,4 @@
-"""NonMaxSuppression and RoiAlign."""
+"""NonMaxSuppression."""
 
 from __future__ import annotations
 
@@ -84,67 +84,6 @@ def _centred(b: Building) -> Any:
     return b.mb.concat(values=[*middles, *sizes], axis=2)
 
 
-def _check_roi(node: NodeView) -> Refusal | None:
-    if node.text("mode", "avg") != "avg":
-        return Refusal(f"mode {node.text('mode')}", "avg", "Use the mean", "attribute mode")
-    if node.integer("sampling_ratio") < 1:
-        return Refusal(
-            "a sampling_ratio of 0 (as many as fit)", "1 or more", "Fix it, 2 is usual", "attribute sampling_ratio"
-        )
-    if None in node.dims(0)[1:] or node.dims(1)[0] is None:
-        return Refusal("sizes known at run time only", "fixed shapes", "Export with fixed shapes", "inputs")
-    return None
-
-
-def _roi_align(b: Building) -> Any:
-    """The image of each box is sampled at all its points and averaged; a point beyond the border counts as 0."""
-    height, width = (int(dim or 0) for dim in b.dims(0)[2:])
-    out = b.integer("output_height", 1), b.integer("output_width", 1)
-    ratio = b.integer("sampling_ratio")
-    opset16 = b.opset >= 16
-    aligned = b.text("coordinate_transformation_mode", "half_pixel" if opset16 else "output_half_pixel") == "half_pixel"
-    x1, y1, x2, y2 = b.mb.split(x=b.mb.mul(x=b.x(1), y=b.like(b.real("spatial_scale", 1.0))), num_splits=4, axis=1)
-    rows = _points(b, y1, y2, out[0], ratio, aligned)
-    columns = _points(b, x1, x2, out[1], ratio, aligned)
-    count = int(b.dims(1)[0] or 0)
-    tall, wide = out[0] * ratio, out[1] * ratio
-    grid = b.mb.stack(
-        values=[
-            b.mb.tile(x=b.mb.reshape(x=columns, shape=[count, 1, wide]), reps=[1, tall, 1]),
-            b.mb.tile(x=b.mb.reshape(x=rows, shape=[count, tall, 1]), reps=[1, 1, wide]),
-        ],
-        axis=3,
-    )
-    images = b.mb.gather(x=b.x(0), indices=b.x(2), axis=0)
-    sampled = b.mb.resample(
-        x=images, coordinates=grid, sampling_mode="bilinear", padding_mode="border", padding_value=b.like(0),
-        coordinates_mode="unnormalized", align_corners=True,
-    )  # fmt: skip
-    inside = b.mb.mul(
-        x=b.mb.reshape(x=_inside(b, rows, height), shape=[count, 1, tall, 1]),
-        y=b.mb.reshape(x=_inside(b, columns, width), shape=[count, 1, 1, wide]),
-    )
-    return b.mb.avg_pool(
-        x=b.mb.mul(x=sampled, y=inside), kernel_sizes=[ratio, ratio], strides=[ratio, ratio], pad_type="valid"
-    )
-
-
-def _points(b: Building, low: Any, high: Any, bins: int, ratio: int, aligned: bool) -> Any:
-    """Places [boxes, bins · ratio] in pixels: the middles of ``ratio`` equal parts of each bin."""
-    size = b.mb.sub(x=high, y=low)
-    if not aligned:
-        size = b.mb.maximum(x=size, y=b.like(1))
-    steps = ((np.arange(bins * ratio) + 0.5) / (bins * ratio)).astype(b.dtype(0))[None]
-    start = b.mb.sub(x=low, y=b.like(0.5)) if aligned else low
-    return b.mb.add(x=start, y=b.mb.mul(x=size, y=steps))
-
-
-def _inside(b: Building, places: Any, size: int) -> Any:
-    within = b.mb.logical_and(x=b.mb.greater_equal(x=places, y=b.like(-1)), y=b.mb.less_equal(x=places, y=b.like(size)))
-    return b.mb.cast(x=within, dtype="fp16" if b.dtype(0) == "float16" else "fp32")
-
-
 ROWS = (
     Row("NonMaxSuppression", _nms, _check_nms, static=(2, 3, 4), dtypes=FLOATS, note="fixed shapes"),
-    Row("RoiAlign", _roi_align, _check_roi, dtypes=FLOATS | {"int64", "int32"}, ios=16, note="mean, a fixed sampling_ratio; from iOS 16 on"),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from edgewise.targets.coreml.building import Building
@@ -11,9 +12,12 @@ from edgewise.targets.coreml.held import Packed
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import BYTES, FLOATS, Row
+from edgewise.targets.coreml.widen import ORIGINAL
 
-_HALF_BYTES = frozenset({"int4", "uint4"})
-_STORED = BYTES | _HALF_BYTES
+_QUARTER_BYTES = frozenset({"int2", "uint2"})
+_FLOAT_BYTES = frozenset({"float4_e2m1fn", *(f"float8_{kind}" for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))})
+_STORED = BYTES | _QUARTER_BYTES | {"int4", "uint4"}
+_WIDE = frozenset({"int16", "uint16", "int32"})
 
 
 def _axis(node: NodeView) -> int:
@@ -27,7 +31,13 @@ def _zero(node: NodeView, dtype: str) -> np.ndarray:
 
 
 def _quantized_dtype(node: NodeView) -> str:
-    return node.out_dtype() or "uint8"
+    """Of the output; whole numbers of 16 bits travel as int32."""
+    return str(node.node.outputs[0].meta.get(ORIGINAL, node.out_dtype() or "uint8"))
+
+
+def _is_native(node: NodeView, dtype: str) -> bool:
+    """Whether MIL has an operation for it: bytes, one scale or one per channel."""
+    return dtype in BYTES and node.known(1).ndim <= 1
 
 
 def _check_activation(node: NodeView, dtype: str) -> Refusal | None:
@@ -36,15 +46,16 @@ def _check_activation(node: NodeView, dtype: str) -> Refusal | None:
             f"activations in {dtype}", "quantized activations from iOS 17 on",
             "Set minimum_deployment_target to iOS17, or quantize weights alone",
         )  # fmt: skip
-    if dtype not in BYTES:
-        return Refusal(f"activations in {dtype}", "int8 or uint8", "Quantize to int8")
-    scale = node.const(1)
-    if scale is not None and (np.asarray(scale) <= 0).any():
+    if dtype not in BYTES | _WIDE:
+        return Refusal(f"activations in {dtype}", "integers of 8 or 16 bits", "Quantize to int8")
+    scale = node.known(1)
+    if (scale <= 0).any():
         return Refusal("a scale of 0 or below", "scales above 0", "Calibrate again", "input y_scale")
-    if scale is not None and scale.ndim > 1:
+    if scale.ndim > 1 and None in node.dims(0):
         return Refusal(
-            "scales in blocks", "one scale, or one per channel", "Quantize per channel", "attribute block_size"
-        )
+            "scales in blocks of a tensor whose size is known at run time only", "a fixed shape, or scales per channel",
+            "Export with fixed shapes", "attribute block_size",
+        )  # fmt: skip
     return None
 
 
@@ -56,14 +67,14 @@ def _check_dequantize(node: NodeView) -> Refusal | None:
     dtype = node.dtype(0) or "?"
     if node.const(0) is None:
         return _check_activation(node, dtype)
-    if dtype == "int32":
+    if dtype in _FLOAT_BYTES | {"int32"}:
         return None
     scale = node.known(1)
     if dtype not in _STORED:
         return Refusal(f"weights in {dtype}", ", ".join(sorted(_STORED)), "Quantize to int8", "input x")
     if node.ios < 16:
         return Refusal("weights in integers", "them from iOS 16 on", "Set minimum_deployment_target to iOS16 or later")
-    if node.ios < 18 and (dtype in _HALF_BYTES or scale.ndim > 1):
+    if node.ios < 18 and (dtype not in BYTES or scale.ndim > 1):
         return Refusal(
             f"{dtype} weights with {scale.ndim}-dimensional scales", "int8 per tensor or channel before iOS 18",
             "Set minimum_deployment_target to iOS18",
@@ -74,7 +85,18 @@ def _check_dequantize(node: NodeView) -> Refusal | None:
 def _quantize(b: Building) -> Any:
     dtype = _quantized_dtype(b)
     scale, zero = b.known(1), _zero(b, dtype)
-    return b.mb.quantize(input=b.x(), output_dtype=dtype, **_grid(b, scale, zero))
+    if _is_native(b, dtype):
+        return b.mb.quantize(input=b.x(), output_dtype=dtype, **_grid(b, scale, zero))
+    is_wide = dtype not in BYTES  # float16 ends at 65504 and skips numbers from 2048 on: these compute in float32
+    x = b.mb.cast(x=b.x(), dtype="fp32") if is_wide and b.dtype(0) == "float16" else b.x()
+    kind: Any = np.float32 if is_wide else b.dtype(0)
+    divided = b.mb.real_div(x=x, y=b.array(_full(b, scale).astype(kind)))
+    moved = b.mb.add(x=b.mb.round(x=divided), y=b.array(_full(b, zero).astype(kind)))
+    least, most = (np.array(limit, kind)[()] for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+    held = b.mb.clip(x=moved, alpha=least, beta=most)
+    if is_wide:
+        b.values.keep(held, b)
+    return b.mb.cast(x=held, dtype="int32" if is_wide else dtype)
 
 
 def _grid(b: Building, scale: np.ndarray, zero: np.ndarray) -> dict[str, Any]:
@@ -85,19 +107,43 @@ def _grid(b: Building, scale: np.ndarray, zero: np.ndarray) -> dict[str, Any]:
     return {**kept, "axis": np.int32(_axis(b))}
 
 
+def _full(b: Building, array: np.ndarray) -> np.ndarray:
+    """Scales or zero points of activations so that they broadcast: one of a block once for each of its elements."""
+    dims, axis = b.dims(0), _axis(b)
+    if array.ndim <= 1:
+        return _spread(b, array, len(dims))
+    size = int(dims[axis] or 1)
+    block = b.integer("block_size") or -(-size // array.shape[axis])
+    return np.take(np.repeat(array, block, axis), np.arange(size), axis)
+
+
 def _dequantize(b: Building) -> Any:
     scale = b.known(1)
     data = b.const(0)
     if data is None:
-        return b.mb.dequantize(input=b.x(), **_grid(b, scale, _zero(b, b.dtype(0) or "int8")))
+        return _dequantized(b, scale, _zero(b, b.dtype(0) or "int8"))
+    if data.dtype.name in _QUARTER_BYTES:  # in the next wider numbers that are stored
+        data = data.astype(ml_dtypes.int4 if data.dtype.name == "int2" else ml_dtypes.uint4)
     rank_scale = _spread(b, scale, data.ndim)
-    if data.dtype == np.int32:  # a bias: it has no integer form in Core ML and is small
-        return b.mb.const(val=b.array((data * rank_scale).astype(scale.dtype)))
-    if data.size == 1 or data.ndim == 0:
-        zero = _zero(b, data.dtype.name).astype(np.float32)
-        return b.mb.const(val=b.array(((data.astype(np.float32) - zero) * scale).astype(scale.dtype)))
+    if data.dtype == np.int32 or data.dtype.name in _FLOAT_BYTES or data.size == 1:
+        # A bias, 16 bits, floats of 4 and 8 bits: Core ML does not store them so.
+        plain = (data.astype(np.float64) - _full(b, _zero(b, "int32").astype(np.float64))) * _full(b, scale)
+        return b.mb.const(val=b.array(plain.astype(scale.dtype)))
     offset = b.const(2)
-    return Packed(data, rank_scale, None if offset is None else _spread(b, offset, data.ndim), b.ios)
+    return Packed(data, rank_scale, None if offset is None else _spread(b, offset.astype(data.dtype), data.ndim), b.ios)
+
+
+def _dequantized(b: Building, scale: np.ndarray, zero: np.ndarray) -> Any:
+    """Activations as numbers again."""
+    if _is_native(b, b.dtype(0) or "int8"):
+        return b.mb.dequantize(input=b.x(), **_grid(b, scale, zero))
+    kind = "fp16" if scale.dtype == np.float16 else "fp32"
+    moved = b.mb.sub(x=b.mb.cast(x=b.x(), dtype=kind), y=b.array(_full(b, zero).astype(scale.dtype)))
+    made = b.mb.mul(x=moved, y=b.array(_full(b, scale)))
+    if b.dtype(0) in BYTES:
+        return made
+    b.values.keep(made, b)
+    return b.mb.identity(x=made)
 
 
 def _spread(b: Building, array: np.ndarray, rank: int) -> np.ndarray:
@@ -113,7 +159,7 @@ def _spread(b: Building, array: np.ndarray, rank: int) -> np.ndarray:
 ROWS = (
     Row("QuantizeLinear", _quantize, _check_quantize, static=(1, 2), dtypes=FLOATS | BYTES, ios=16, note="activations from iOS 17"),
     Row(
-        "DequantizeLinear", _dequantize, _check_dequantize, static=(1, 2), dtypes=FLOATS | _STORED | {"int32"},
+        "DequantizeLinear", _dequantize, _check_dequantize, static=(1, 2), dtypes=FLOATS | _STORED | _FLOAT_BYTES | {"int32"},
         note="weights from iOS 16 (int4 and blocks from iOS 18), activations from iOS 17",
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgewise.targets.coreml.row import FLOATS, Row
 
 _MODES = {"linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest"}
 _IMAGE_RANK = 4
+_MOST_SPATIAL = 3
 _FIRST_BATCHED = 16  # gather with batch_dims
 
 
@@ -58,34 +60,38 @@ def _grid_sample(b: Building) -> Any:
 
 
 def _check_columns(node: NodeView) -> Refusal | None:
-    if len(node.known(2)) != 2 or any(pad < 0 for pad in node.integers("pads")):
+    if len(node.known(2)) > _MOST_SPATIAL or any(pad < 0 for pad in node.integers("pads")):
         return Refusal(
-            "other than 2 spatial axes, or negative pads", "2 axes, pads of 0 and above", "Fold it otherwise"
-        )
+            f"more than {_MOST_SPATIAL} spatial axes, or negative pads", f"up to {_MOST_SPATIAL}, pads of 0 and above",
+            "Fold it otherwise",
+        )  # fmt: skip
     return None
 
 
 def _col2im(b: Building) -> Any:
     """Each column element goes to its place in the window: a transposed convolution by one-hot kernels, a group per channel."""
     image, block = ([int(size) for size in b.known(index)] for index in (1, 2))
-    strides, dilations = (b.integers(name, [1, 1]) for name in ("strides", "dilations"))
-    pads = b.integers("pads", [0, 0, 0, 0])
-    taps = block[0] * block[1]
+    count = len(image)
+    strides, dilations = (b.integers(name, [1] * count) for name in ("strides", "dilations"))
+    pads = b.integers("pads", [0] * 2 * count)
+    taps = prod(block)
     channels = int(b.dims(0)[1] or taps) // taps
-    padded = [image[axis] + pads[axis] + pads[axis + 2] for axis in (0, 1)]
-    counts = [(padded[axis] - (block[axis] - 1) * dilations[axis] - 1) // strides[axis] + 1 for axis in (0, 1)]
-    kernels = np.tile(np.eye(taps, dtype=b.dtype(0)).reshape(taps, 1, *block), (channels, 1, 1, 1))
+    padded = [size + before + after for size, before, after in zip(image, pads[:count], pads[count:], strict=True)]
+    spans = [(size - 1) * step + 1 for size, step in zip(block, dilations, strict=True)]
+    counts = [(size - span) // step + 1 for size, span, step in zip(padded, spans, strides, strict=True)]
+    kernels = np.tile(np.eye(taps, dtype=b.dtype(0)).reshape(taps, 1, *block), (channels,) + (1,) * (1 + count))
     y = b.mb.conv_transpose(
         x=b.mb.reshape(x=b.x(), shape=[-1, channels * taps, *counts]),
         weight=b.array(kernels), strides=strides, dilations=dilations, groups=channels,
     )  # fmt: skip
-    reach = [(counts[axis] - 1) * strides[axis] + (block[axis] - 1) * dilations[axis] + 1 for axis in (0, 1)]
-    missing = [padded[axis] - reach[axis] for axis in (0, 1)]
+    reach = [(number - 1) * step + span for number, step, span in zip(counts, strides, spans, strict=True)]
+    missing = [size - reached for size, reached in zip(padded, reach, strict=True)]
     if any(missing):
-        y = b.mb.pad(x=y, pad=[0, missing[0], 0, missing[1]], constant_val=b.like(0))
-    begin = [0, 0, pads[0], pads[1]]
-    end = [0, 0, pads[0] + image[0], pads[1] + image[1]]
-    return b.mb.slice_by_index(x=y, begin=begin, end=end, end_mask=[True, True, False, False])
+        y = b.mb.pad(x=y, pad=[part for size in missing for part in (0, size)], constant_val=b.like(0))
+    end = [before + size for before, size in zip(pads[:count], image, strict=True)]
+    return b.mb.slice_by_index(
+        x=y, begin=[0, 0, *pads[:count]], end=[0, 0, *end], end_mask=[True, True, *[False] * count]
+    )
 
 
 ROWS = (
@@ -96,5 +102,5 @@ ROWS = (
         dtypes=FLOATS,
         note="fixed shapes, unless it is linear or nearest on rank 4; else from iOS 16 on",
     ),
-    Row("Col2Im", _col2im, _check_columns, static=(1, 2), dtypes=FLOATS, note="2 spatial axes"),
+    Row("Col2Im", _col2im, _check_columns, static=(1, 2), dtypes=FLOATS, note="up to 3 spatial axes"),
 )

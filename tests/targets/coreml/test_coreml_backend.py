@@ -31,23 +31,18 @@ IOS = 18
 _BFLOAT16_STEP = 2**-7
 # All that is refused of them, and docs/targets-coreml.md says why: a word of each refusal by operator ("": of any).
 REFUSED = {
-    "": ("an empty tensor", "float8_", "float4_", "int2", "int4", "activations in int16", "activations in uint16"),
-    "DequantizeLinear": ("input x int16", "input x uint16", "scales in blocks"),
-    "QuantizeLinear": ("scales in blocks",),
+    "": ("an empty tensor", "float8_", "float4_", "int2", "int4"),
     "Dropout": ("training mode",),
     "Loop": ("a number of iterations known at run time",),
     "Scan": ("an input that is left out",),
-    "RoiAlign": ("mode max",),
-    "Einsum": ("...ii ->...i",),
     "Resize": ("align_corners with a scale that gives no whole size",),
-    "Col2Im": ("other than 2 spatial axes",),
     "Unsqueeze": ("rank 6",),
 }
 # As many of each family were taken when this was written.
 LEAST = {
-    "activation": 62, "cells": 12, "conv": 17, "detection": 12, "elementwise": 208, "filling": 43, "fourier": 12, "indexing": 31,
-    "linear": 18, "normalization": 54, "padding": 6, "pool": 43, "quantization": 4, "rare": 18, "recurrent": 6, "reduction": 128,
-    "resize": 38, "sampling": 22, "shape": 49, "slicing": 53, "attention": 0, "control": 4, "einsum": 8,
+    "activation": 62, "cells": 12, "conv": 17, "detection": 10, "roi": 3, "elementwise": 208, "filling": 43, "fourier": 12, "indexing": 31,
+    "linear": 18, "normalization": 54, "padding": 6, "pool": 43, "quantization": 20, "rare": 18, "recurrent": 6, "reduction": 128,
+    "resize": 38, "sampling": 23, "shape": 49, "slicing": 53, "attention": 0, "control": 5, "einsum": 9,
 }  # fmt: skip
 
 
@@ -138,7 +133,8 @@ def _array(item: Any) -> np.ndarray | None:
 def _bind(model: onnx.ModelProto, row: Row, inputs: dict[str, np.ndarray]) -> None:
     """Make constants of the inputs that are parameters in Core ML."""
     node = model.graph.node[0]
-    for index in (*row.static, *row.clamped, *_WEIGHTS.get(row.op, ())):
+    stored = row.op == "DequantizeLinear" and inputs[node.input[0]].dtype.name in _WEIGHTS_ALONE
+    for index in (*row.static, *row.clamped, *_WEIGHTS.get(row.op, ()), *((0,) if stored else ())):
         name = node.input[index] if index < len(node.input) else ""
         if name in inputs and name not in [node.input[other] for other in range(len(node.input)) if other != index]:
             model.graph.initializer.append(numpy_helper.from_array(inputs.pop(name), name))
@@ -154,7 +150,17 @@ _WEIGHTS = {
     "OneHot": (1, 2),
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
+    "Loop": (0, 1),
 }
+# What nothing but weights is stored in.
+_WEIGHTS_ALONE = (
+    "int2",
+    "uint2",
+    "int4",
+    "uint4",
+    "float4_e2m1fn",
+    *(f"float8_{kind}" for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")),
+)
 
 
 def _refusal(model: onnx.ModelProto, ios: int) -> str:

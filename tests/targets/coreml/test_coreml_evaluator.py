@@ -22,6 +22,7 @@ from edgewise.targets import TargetError
 from edgewise.targets.coreml import ops
 from edgewise.targets.coreml.evaluator import mil
 from edgewise.targets.coreml.evaluator.program import EvaluatedProgram
+from edgewise.targets.coreml.evaluator.rounding import rounded_to_half
 from edgewise.targets.coreml.evaluator.table import operations
 
 MIL = operations()
@@ -70,6 +71,24 @@ def test_pools(kernel: int, stride: int, pad: int, exclude: bool) -> None:
         MIL["avg_pool"](x, [kernel] * 2, [stride] * 2, "custom", pads, exclude),
         functional.avg_pool2d(torched, kernel, stride, pad, count_include_pad=not exclude),
     )
+
+
+def test_float16_is_rounded_as_numpy_rounds_it() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    exact = halves.astype(np.float32)
+    numbers = np.sort(exact[np.isfinite(exact)])
+    between = (numbers[1:] + numbers[:-1]) / 2
+    beyond = np.array(
+        [0.0, -0.0, 65519, 65520, -65520, 65536, 1e5, 3.4e38, -3.4e38, 1e-45, np.inf, -np.inf], np.float32
+    )
+    random = np.random.default_rng(0).standard_normal(100_000).astype(np.float32) * np.float32(1e-4)
+    near = np.concatenate([np.nextafter(between, np.float32(np.inf)), np.nextafter(between, np.float32(-np.inf))])
+    for x in (exact, numbers, between, near, beyond, random, random * np.float32(1e8), np.float32(1) + random):
+        with np.errstate(all="ignore"):
+            want, found = x.astype(np.float16).astype(np.float32), rounded_to_half(x)
+        np.testing.assert_array_equal(found, want)
+        known = ~np.isnan(want)
+        np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(want[known]))
 
 
 @FAST

@@ -47,8 +47,8 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("Resize", [(F, [1, 2, "h", 4]), None, np.float32([1, 1, 1.5, 1])], {"mode": "cubic"}, 18, ("run time", "fixed")),
     ("Resize", [(F, [1, 2, "h", 4]), f32(8), f32(4)], {"coordinate_transformation_mode": "tf_crop_and_resize"}, 18, ("cropped", "fixed shapes")),
     ("Pad", [(F, ["n", 3]), ints(1, 0, 0, 0)], {"mode": "edge"}, 18, ("mode edge",)),
-    ("Einsum", [(F, [2, 2])], {"equation": "ii->i"}, 18, ("ii->i", "equation")),
-    ("Einsum", [(F, [2, 2, 2])], {"equation": "...i->..."}, 18, ("ellipsis",)),
+    ("Einsum", [(F, [2, 3]), (F, [1, 3, 4])], {"equation": "...i,...ij->...j"}, 18, ("two sizes", "Expand")),
+    ("Einsum", [(F, [2, 3, 4]), (F, [5, 6, 7]), (F, [2, 5])], {"equation": "abc,def,ad->bcef"}, 18, ("rank 6 in between",)),
     ("BatchNormalization", [(F, [1, 2, 3]), (F, [2]), f32(2), f32(2), f32(2)], {}, 18, ("input 1", "constants")),
     ("LRN", [(F, [1, 4, 3, 3])], {"size": 4}, 18, ("size 4", "odd")),
     ("ArgMax", [(F, [2, "n"])], {"select_last_index": 1, "axis": 1}, 18, ("select_last_index",)),
@@ -59,7 +59,8 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("Slice", [(F, [2, 3]), (I64, [1]), ints(0), ints(1), ints(-1)], {}, 18, ("negative steps",)),
     ("Dropout", [(F, [2, 3]), np.float32(0.5), np.bool_(True)], {}, 18, ("training mode", "training_mode")),
     ("QuantizeLinear", [(F, [2, 3]), np.float32(0), np.int8(0)], {}, 18, ("y_scale", "scales above 0")),
-    ("DequantizeLinear", [np.ones((2, 3), np.int16), np.float32(1)], {}, 21, ("int16",)),
+    ("QuantizeLinear", [(F, ["n", 4]), f32(1, 2), np.zeros((1, 2), np.int8)], {"axis": 1, "block_size": 2}, 21, ("blocks", "block_size")),
+    ("Col2Im", [(F, [1, 4, 9]), ints(4, 4), ints(2, 2)], {"pads": [-1, 0, 1, 0]}, 18, ("negative pads",)),
     ("Softmax", [(F, [2, "n", 3])], {"axis": 1}, 11, ("axis", "opset 13")),
 ]  # fmt: skip
 
