@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,15 +48,13 @@ def evaluate(
         RunError: unknown metric, no labels, nothing to agree with, an output that is no list of scores, or a function that fails.
     """
     score = _find(metric)
-    if metric == AGREEMENT:
-        if classes is None:
-            raise _unusable(
-                "nothing to agree with", f"--metric {metric}", "one network", "another one, to compare its classes with",
-                "Pass the source network with --against, or choose another metric",
-            )  # fmt: skip
-        data = data.labelled(classes)
+    if metric == AGREEMENT and classes is None:
+        raise _unusable(
+            "nothing to agree with", f"--metric {metric}", "one network", "another one, to compare its classes with",
+            "Pass the source network with --against, or choose another metric",
+        )  # fmt: skip
     total, count = 0.0, 0
-    for sample in data:
+    for sample in data if classes is None else _labelled(data, classes):
         total += score(run(sample.inputs), sample)
         count += 1
         progress("evaluate", count, data.known_length)
@@ -73,6 +72,19 @@ def classes_of(run: Callable[[Arrays], Arrays], data: Dataset, *, progress: Prog
         found.append(int(np.argmax(_scores(run(sample.inputs)))))
         progress("classes of the source", len(found), data.known_length)
     return found
+
+
+def _labelled(data: Dataset, classes: Sequence[int]) -> Iterator[Sample]:
+    count = 0
+    for count, sample in enumerate(data, 1):
+        if count > len(classes):
+            break
+        yield replace(sample, label=classes[count - 1])
+    if count != len(classes):
+        raise _unusable(
+            "the samples are not those that the classes are of", data.source, f"{count} samples or more", str(len(classes)),
+            "Make the function start anew in every call",
+        )  # fmt: skip
 
 
 def _find(metric: str) -> Score:

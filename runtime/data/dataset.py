@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,15 +60,6 @@ class Dataset:
         part = Dataset(self.source, have, self._read, random=self.random)
         part._indices = [self._indices[i * have // count] for i in range(count)]
         return part
-
-    def labelled(self, labels: Sequence[int]) -> Dataset:
-        """The same samples with these labels, one for each."""
-
-        def read(indices: Sequence[int]) -> Iterator[Sample]:
-            for index, sample in zip(indices, self._read([self._indices[i] for i in indices]), strict=True):
-                yield replace(sample, label=labels[index])
-
-        return Dataset(self.source, len(labels), read, random=self.random)
 
 
 def no_samples(source: str) -> RunError:

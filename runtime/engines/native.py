@@ -138,15 +138,10 @@ class NativeEngine:
             self._refuse("what memory the engine takes is not known", error)
 
     def facts(self) -> dict[str, str]:
-        """Library, its version, unit, instruction sets that it uses here, and the kernels that were picked."""
+        """Library, its version, unit, instruction sets that it uses here, and the kernels that were picked, if any."""
+        facts = {"library": "libedgewise", "version": self._version, "unit": "cpu", "isas": self._isas}
         kernels = sorted({kernel for _, _, kernel, _, _ in self._context.profile() if kernel})
-        return {
-            "library": "libedgewise",
-            "version": self._version,
-            "unit": "cpu",
-            "isas": self._isas,
-            "kernels": " ".join(kernels),
-        }
+        return facts | {"kernels": " ".join(kernels)} if kernels else facts
 
     def _record(self) -> None:
         totals = [total for _, _, _, total, _ in self._context.profile()]

@@ -50,8 +50,9 @@ def test_agreement_needs_another_network_and_no_labels(tmp_path: Path):
         "value": pytest.approx(want),
         "n": 60,
     }
-    part = data.labelled(classes).take(7)
-    assert [sample.label for sample in part] == [classes[index * 60 // 7] for index in range(7)]
+    for others in (classes[1:], [*classes, 0]):
+        with pytest.raises(RunError, match="the samples are not those that the classes are of"):
+            evaluate(shifted, data, "agreement", classes=others)
     with pytest.raises(RunError, match=r"nothing to agree with \(--metric agreement\).*--against"):
         evaluate(shifted, data, "agreement")
 

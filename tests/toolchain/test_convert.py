@@ -85,8 +85,9 @@ def test_the_manifest_says_what_was_done(converted: dict[str, Any], tiny: Path) 
 
 
 def test_agreement_with_the_source_on_unlabelled_data(cli: Any, tiny: Path, calib: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "plain.npz", x=np.load(calib)["x"])
-    data = ("--data", tmp_path / "plain.npz", "--metric", "agreement")
+    code = f"import numpy as np\ndef test():\n    for x in np.load({str(calib)!r})['x']:\n        yield {{'x': x}}\n"
+    (tmp_path / "plain.py").write_text(code)
+    data = ("--data", f"{tmp_path}/plain.py:test", "--metric", "agreement")
     done = cli("convert", tiny, "-o", tmp_path / "out", "--target", "cpu", *data, "--json")
     accuracy = done.json["targets"][0]["accuracy"]
     assert (accuracy["metric"], accuracy["value"], accuracy["source_value"], accuracy["n"]) == (
