@@ -6,7 +6,7 @@ import argparse
 import pickle
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PosixPath, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -49,9 +49,12 @@ def unwrap(content: Any, path: Path) -> tuple[Tensors | torch.nn.Module, dict[st
     """Take off dictionaries such as ``{"state_dict": …, "epoch": …}`` until the tensors come."""
     taken: list[str] = []
     while isinstance(content, Mapping) and not _holds_tensors(content):
-        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping | torch.nn.Module)), None)
-        if key is None:
-            raise _no_weights(path, f"a dictionary with the keys {_listing(content)}")
+        known = [key for key in WRAPPERS if isinstance(content.get(key), Mapping | torch.nn.Module)]
+        others = [key for key, value in content.items() if isinstance(value, Mapping) and _holds_tensors(value)]
+        if not known and len(others) != 1:
+            several = f", of which {_listing(others)} hold tensors" if others else ""
+            raise _no_weights(path, f"a dictionary with the keys {_listing(content)}{several}")
+        key = (known or others)[0]
         taken.append(key)
         content = content[key]
     facts = {"wrappers": taken} if taken else {}
@@ -122,11 +125,11 @@ def _no_weights(path: Path, found: str) -> ExportError:
         "the checkpoint holds no weights",
         where=str(path),
         found=found,
-        expected="tensors by name, possibly under state_dict, model or ema",
+        expected="tensors by name, possibly under one key such as state_dict, model or ema",
         fix="Save model.state_dict() to a file of its own",
     )
 
 
-def _listing(content: Mapping[Any, Any]) -> str:
+def _listing(content: Iterable[Any]) -> str:
     keys = [str(key) for key in content]
     return ", ".join(keys[:6]) + (" …" if len(keys) > 6 else "")

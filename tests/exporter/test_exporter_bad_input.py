@@ -176,6 +176,13 @@ class TestWeights:
         with refused("the checkpoint holds no weights", "keys epoch, lr"):
             open_source(tmp_path / "m.pth", arch="torch.nn:Identity")
 
+    def test_weights_of_several_networks(self, tmp_path):
+        torch.save({"epoch": 3, "student": {"w": torch.ones(1)}, "teacher": {"w": torch.ones(1)}}, tmp_path / "m.pth")
+        with refused(
+            "the checkpoint holds no weights", "keys epoch, student, teacher, of which student, teacher hold tensors"
+        ):
+            open_source(tmp_path / "m.pth", arch="torch.nn:Identity")
+
 
 class TestArch:
     @pytest.mark.parametrize(

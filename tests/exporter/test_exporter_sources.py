@@ -46,6 +46,14 @@ WRAPPED = {
         lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, output=Path("out"))},
         {"wrappers": ["model"]},
     ),
+    "a key of its own": (
+        lambda state: {
+            "step": 3,
+            "backbone": state,
+            "optimizer": {"state": {0: {"m": torch.ones(1)}}, "groups": [{"lr": 0.1}]},
+        },
+        {"wrappers": ["backbone"]},
+    ),
     "averaged model": (
         lambda state: {
             "ema": {"n_averaged": torch.tensor(7)} | {f"module.{key}": value for key, value in state.items()}

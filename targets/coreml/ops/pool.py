@@ -1,4 +1,4 @@
-"""Pools. ``ceil_mode`` is turned into padding at the end wherever the size is known: MIL's own wants symmetric pads."""
+"""Pools. ``ceil_mode`` is turned into padding at the end where sizes are known: MIL's own wants symmetric pads, and one or two axes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ def _check(node: NodeView) -> Refusal | None:
         return refusal
     if is_written_out(node):
         return check_taps(node)
-    if node.integer("ceil_mode") and None in node.dims(0)[2:]:
+    if rounds_up(node) and not _symmetric(node):
         return Refusal(
-            "ceil_mode on sizes known at run time only", "fixed spatial sizes", "Export with fixed height and width",
-            "attribute ceil_mode",
+            "ceil_mode on sizes known at run time only", "fixed sizes, or one or two axes with the same pads at both ends that no average counts",
+            "Export with fixed sizes", "attribute ceil_mode",
         )  # fmt: skip
     return None
+
+
+def rounds_up(node: NodeView) -> bool:
+    """Whether MIL's own ``ceil_mode`` is needed: sizes that only the run time knows."""
+    return bool(node.integer("ceil_mode")) and None in node.dims(0)[2:]
+
+
+def _symmetric(node: NodeView) -> bool:
+    rank = len(node.dims(0)) - 2
+    pads = node.integers("pads", [0] * 2 * rank)
+    counted = node.integer("count_include_pad") and any(pads)  # nobody says whether what rounding up adds counts too
+    return rank < 3 and pads[:rank] == pads[rank:] and not counted
 
 
 def is_written_out(node: NodeView) -> bool:
@@ -49,7 +61,8 @@ def _ceil_pads(b: Building, place: Window) -> tuple[int, ...]:
 
 def _placed(b: Building) -> tuple[Window, tuple[int, ...]]:
     place = window(b, tuple(b.integers("kernel_shape")))
-    extra = _ceil_pads(b, place) if b.integer("ceil_mode") else (0,) * len(place.kernel)
+    known = b.integer("ceil_mode") and not rounds_up(b)
+    extra = _ceil_pads(b, place) if known else (0,) * len(place.kernel)
     return place, extra
 
 
@@ -63,8 +76,8 @@ def _max_pool(b: Building) -> Any:
         greatest = max_of_taps(b, place)
         return greatest if b.used(1) else greatest[0]
     return b.mb.max_pool(
-        x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), pad_type="custom", pad=place.pads()
-    )
+        x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), pad_type="custom", pad=place.pads(), ceil_mode=rounds_up(b)
+    )  # fmt: skip
 
 
 def _average_pool(b: Building) -> Any:
@@ -86,6 +99,7 @@ def _average_pool(b: Building) -> Any:
         pad_type="custom",
         pad=place.pads(),
         exclude_padding_from_average=not counted,
+        ceil_mode=rounds_up(b),
     )
 
 

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from edgewise.runtime.onnx_runner import OnnxRunner
 
 Case = tuple[str, list[Any], dict[str, Any]]
 DRAWN = settings(max_examples=5, derandomize=True)
@@ -158,3 +162,25 @@ def test_drawn_shapes_match_onnx_runtime(build_cases: Callable[..., Any], drawn:
     built = build_cases(cases, compute_precision="float32")
     found = {f"{case[0]}_{index}": (built.sqnr_db(f"{case[0]}_{index}"), case) for index, case in enumerate(cases)}
     assert {label: entry for label, entry in found.items() if entry[0] < 90} == {}
+
+
+def test_pools_that_round_up_take_images_of_any_size(build_model: Callable[..., Any]) -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["most"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+        helper.make_node(
+            "AveragePool", ["x"], ["mean"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+        ),
+    ]
+    image = [1, 3, "height", "width"]
+    names = ("most", "mean")
+    graph = helper.make_graph(
+        nodes, "pools", [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, f"{name}_h", f"{name}_w"]) for name in names],
+    )  # fmt: skip
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    executor, _, _ = build_model(model, compute_precision="float32")
+    for height, width in ((8, 8), (7, 12), (13, 9)):
+        x = {"x": np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)}
+        want, found = OnnxRunner(model, optimize=False).run(x), executor.run(x)
+        for name in names:
+            np.testing.assert_allclose(found[name], want[name], rtol=1e-5, atol=1e-6)

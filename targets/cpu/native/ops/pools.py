@@ -44,12 +44,15 @@ def _ceiling(window: Window, value: Value) -> Window:
     """``ceil_mode`` as more padding at the end, which is the same unless an average counts it."""
     rank, pads = len(window.kernel), list(window.pads)
     for axis in range(rank):
-        reach = window.dilations[axis] * (window.kernel[axis] - 1) + 1
+        reach, stride = window.dilations[axis] * (window.kernel[axis] - 1) + 1, window.strides[axis]
+        if value.dims[axis + 2].constant is None and reach >= pads[axis + rank] + stride:
+            pads[axis + rank] += stride - 1  # rounding down then is rounding up, and no window begins in the padding
+            continue
         span = value.size(axis + 2) + pads[axis] + pads[axis + rank] - reach
-        steps = -(-span // window.strides[axis])
-        if steps * window.strides[axis] >= value.size(axis + 2) + pads[axis]:
+        steps = -(-span // stride)
+        if steps * stride >= value.size(axis + 2) + pads[axis]:
             steps -= 1  # a window must begin inside
-        pads[axis + rank] += max(steps * window.strides[axis] - span, 0)
+        pads[axis + rank] += max(steps * stride - span, 0)
     return replace(window, pads=pads)
 
 

@@ -246,6 +246,29 @@ def test_residual_convolutions_take_images_of_any_size(
     assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 100
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 11), (9, 14)])
+def test_pools_that_round_up_take_images_of_any_size(
+    height: int, width: int, graph_maker: Any, run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    g = graph_maker()
+    g.add("MaxPool", ["x"], "most", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    g.add("AveragePool", ["x"], "mean", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)
+    g.add("MaxPool", ["x"], "far", kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1)
+    outputs = {name: [1, 3, f"{name}_rows", f"{name}_columns"] for name in ("most", "mean", "far")}
+    model = g.model({"x": [1, 3, "height", "width"]}, outputs)
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)}
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 100
+
+
+def test_a_window_that_may_begin_in_the_padding_is_refused(graph_maker: Any, run_native: Any) -> None:
+    g = graph_maker()
+    g.add("MaxPool", ["x"], "y", kernel_shape=[1, 1], strides=[2, 2], ceil_mode=1)
+    with pytest.raises(NotTakenError, match="axis 2 depends on the inputs' shapes"):
+        run_native(
+            g.model({"x": [1, 3, "height", 8]}, {"y": [1, 3, "rows", 4]}), {"x": np.ones((1, 3, 8, 8), np.float32)}
+        )
+
+
 def test_libedgewise_refuses_shapes_for_which_a_table_is_too_short(
     graph_maker: Any, run_native: Any, libedgewise: ModuleType
 ) -> None:
