@@ -31,6 +31,12 @@ def _pads_zero(node: ir.Node) -> bool:
     return fill is not None and float(fill.item()) == 0.0
 
 
+def _pools_values(node: ir.Node) -> bool:
+    """A pool that hands on no indices, and reads no border of another value (−∞ has no place on a grid)."""
+    maker = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return _one_output(node) and (maker is None or maker.op_type != "Pad" or _pads_zero(maker))
+
+
 def _no_constants(node: ir.Node) -> bool:
     return all(value is not None and constant_of(value) is None for value in node.inputs)
 
@@ -44,7 +50,7 @@ _MOVES: dict[str, Callable[[ir.Node], bool]] = {
     "Flatten": _always,
     "Gather": _always,
     "Identity": _always,
-    "MaxPool": _one_output,
+    "MaxPool": _pools_values,
     "Pad": _pads_zero,
     "Reshape": _always,
     "Resize": _nearest,

@@ -27,6 +27,7 @@ from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq, is_linear
+from edgewise.quantize.passes.round_residuals import RoundResiduals
 from edgewise.quantize.passes.search_scales import SearchScales
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.shift_biases import ShiftBiases
@@ -157,6 +158,7 @@ def decisions(plan: Plan, keep_float: Sequence[str], wide: Sequence[str]) -> lis
         SelectLayers(plan, keep_float),
         WidenLayers(plan, wide),
         GrowIntegers(plan),
+        RoundResiduals(plan),
         HoistRounding(plan),
         NoteFloat(plan),
     ]

@@ -39,6 +39,7 @@ class QuantSpec:
         quantize_outputs: operators whose output is made in integers as well. Of ``op_types``: rounded whoever reads it
             (ONNX Runtime has no integer Conv with a float output). Of the others (Add, Concat, pools): computed on
             integers when all its inputs are integers already and a reader wants them.
+        residuals: what is added to a convolution's output is rounded too, where the sum is read as integers.
         float_ops: operators kept in float, each with the reason that is printed.
         attention: MatMul of two activations is quantized too.
         balance: channels of unequal range may be scaled against the weights that read them; the network stays the same.
@@ -71,6 +72,7 @@ class QuantSpec:
         "AveragePool",
         "GlobalAveragePool",
     )
+    residuals: bool = False
     float_ops: dict[str, str] = field(default_factory=dict)
     attention: bool = True
     balance: bool = True

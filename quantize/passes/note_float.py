@@ -55,9 +55,8 @@ class NoteFloat(DecidingPass):
 
     def _adds_floats(self, node: ir.Node) -> bool:
         values = [value for value in node.inputs if value is not None and constant_of(value) is None]
-        integer = all(
-            (node, index) in self.plan.uses.get(value, []) for index, value in enumerate(node.inputs) if value
-        )
+        read = [(node, index) in self.plan.uses.get(value, []) for index, value in enumerate(node.inputs) if value]
+        integer = any(read) if self.plan.spec.residuals else all(read)
         return len(values) == 2 and not integer and node.outputs[0].dtype in (None, ir.DataType.FLOAT)
 
     def _why(self, node: ir.Node) -> str:

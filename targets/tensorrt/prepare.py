@@ -16,6 +16,7 @@ from onnx_ir.passes.common import (
 
 from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
+from edgewise.targets.tensorrt.separate import SeparateProjections
 from edgewise.targets.tensorrt.symmetric import SymmetricGrids
 from edgewise.targets.tensorrt.tiny_weights import ScaleTinyWeights
 from edgewise.targets.tensorrt.weight_scales import ShortWeightScales
@@ -70,6 +71,9 @@ def prepare(
     """
     copy, widened = normalize(model)
     notes = _grid_notes(widened)
+    if SeparateProjections()(copy).modified:
+        RemoveUnusedNodesPass()(copy)
+        ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     if precision == "float32" or any(value.dtype in _SHORT_FLOATS.values() for value in _made(copy)):
         return Prepared(copy, {}, notes)
     if precision == "float16":

@@ -16,7 +16,9 @@ from edgewise.targets.tensorrt.engine_layers import EngineLayer
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 FOLDED = "no kernel of its own"
 _WIDTHS = ("int4", "float4", "int8", "uint8", "float8", "float16", "bfloat16", "float32")
+_NARROW, _FLOATS = ("int4", "float4", "int8", "uint8", "float8"), ("float16", "bfloat16", "float32")
 _SHORT = {"float8_e4m3fn": "float8", "float8_e5m2": "float8"}
+_ATTENTION = "mha"  # multi-head attention, in the vendor's names
 _GENERATED = "kgen"
 _STUB = "CASK_STUB"  # TensorRT for RTX leaves the choice of a kernel to the device
 _SPARSE = ("sparse", "spmma")
@@ -63,7 +65,8 @@ def proof(layers: Sequence[EngineLayer], made: Sequence[Product], source: str, s
 
     Returns:
         ``read_from``; ``products``: how many in which type; ``not_as_asked``: node, op, asked, found of the others;
-        ``layers`` and how many ONNX nodes share one with another (``fused_nodes``); ``format_changes``: layers that only
+        ``layers`` and how many ONNX nodes share one with another (``fused_nodes``); ``fused_attention``: kernels that hold both
+        products of an attention and its Softmax; ``format_changes``: layers that only
         convert; ``sparse``: whether it was asked for, and the layers whose kernel says that it is.
     """
     shared = [layer for layer in layers if len(layer.nodes) > 1]
@@ -73,6 +76,7 @@ def proof(layers: Sequence[EngineLayer], made: Sequence[Product], source: str, s
         "not_as_asked": [vars(product) for product in made if not product.kept],
         "layers": len(layers),
         "fused_nodes": sum(len(layer.nodes) for layer in shared),
+        "fused_attention": [layer.name for layer in layers if _ATTENTION in layer.name.lower()],
         "format_changes": [layer.name for layer in layers if _only_converts(layer)],
         "sparse": {"asked": sparse, "layers": sparse_layers(layers), "decided": _decided(layers)},
     }
@@ -135,19 +139,25 @@ def _decided(layers: Sequence[EngineLayer]) -> str:
 def _found(node: str, layers: Sequence[EngineLayer], asked: str) -> str:
     """What its kernel multiplies: the first tensor that it reads, of the narrowest kernel when there are several.
 
-    A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 and
-    convert in between, so there the type that was asked for counts when it reads it at all, weights included. Another
+    A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 (or with the
+    sums of an integer product) and convert in between, so there the type that was asked for counts when it reads it at all, weights
+    included, or, for floats, writes it. Another
     kernel may have the cast before a float32 product in it: it reads float16, and its weights are float32.
     """
     holders = [layer for layer in layers if node in layer.nodes]
     found = {_multiplies(layer, asked) for layer in holders if layer.kind != _GENERATED}
     if not found:
+        inside = _FLOATS if asked in _FLOATS else ()
         found = {dtype for layer in holders for dtype in (*layer.reads, *layer.constants)}
+        found |= {dtype for layer in holders for dtype in layer.writes if dtype in inside}
         found = {asked} if asked in found else found
     return next((dtype for dtype in _WIDTHS if dtype in found), FOLDED)
 
 
 def _multiplies(layer: EngineLayer, asked: str) -> str:
+    factor = layer.weights or next(iter(layer.reads[1:]), "")
+    if layer.precision in _NARROW and factor in _FLOATS:
+        return factor  # integers that were widened inside, for weights that were widened before
     widened = asked == layer.weights == "float32" and layer.precision in ("float16", "bfloat16")
     return asked if widened else layer.precision
 

@@ -18,6 +18,8 @@ from edgewise.targets.tensorrt.settings import OPTIONS, read_settings, sm_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+# Operators that hand integers on: rounding before them is rounding after them.
+_COMMUTE = ("Concat", "MaxPool")
 _LEAST_SM = {"bf16": 80, "fp8": 89, "w4g128": 80}  # Ampere; Ada and Hopper
 
 
@@ -62,7 +64,8 @@ class TensorRTTarget:
             quantize_bias=False,
             # The builder fuses what follows a layer up to the next Q by itself. Attention keeps its fused float16
             # kernel: in symmetric int8 the probabilities, 0 to 1, would have half of the steps.
-            quantize_outputs=(),
+            quantize_outputs=_COMMUTE,
+            residuals=True,
             attention=False,
         )
         made = with_scheme(spec, scheme, stores_int4=True)

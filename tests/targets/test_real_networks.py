@@ -38,6 +38,8 @@ def test_int8(trained: Any, name: str, device: str, make_bundle: Callable[..., A
     model = quantize(trained.model, spec, trained.calib, samples=32).model
     bundle, result = make_bundle(target, model, device=device)
     notes = " ".join(result.notes)
-    expected = "100 % of the multiply-accumulates run in int8." if name == "cpu" else f"{trained.products} in int8"
-    assert expected in notes, notes
+    if name == "cpu":
+        assert "100 % of the multiply-accumulates run in int8." in notes, notes
+    else:  # joint projections count three times
+        assert result.proof["products"]["int8"] >= trained.products and not result.proof["not_as_asked"], notes
     assert worst_db(trained, target.executor(bundle)) > 8, "far from a wrong graph, whatever rounding costs"

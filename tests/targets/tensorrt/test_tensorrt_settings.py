@@ -79,7 +79,12 @@ def test_a_profile_without_its_compute_capability_is_refused() -> None:
 def test_int8_is_symmetric_and_leaves_biases_and_attention_alone() -> None:
     spec = TARGET.quantization("int8", find_device("rtx-4070", "tensorrt"))
     assert (spec.activation_dtype, spec.activation_symmetric, spec.per_channel) == ("int8", True, True)
-    assert not spec.quantize_bias and not spec.attention and spec.quantize_outputs == ()
+    assert (
+        not spec.quantize_bias
+        and not spec.attention
+        and spec.quantize_outputs == ("Concat", "MaxPool")
+        and spec.residuals
+    )
 
 
 def test_a_fixed_shape_needs_no_profile() -> None:
