@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ _SHORT = {
     "u32": "uint32",
 }
 DTYPES = frozenset(_SHORT.values())
+_RANK_OF_IMAGES = 4
+_CHANNELS = (1, 3, 4)
 _SPEC = re.compile(r"^(?P<name>[^=]+)=(?P<dtype>[a-z0-9]+)\[(?P<dims>[^\]]*)\]$")
 
 
@@ -68,9 +72,9 @@ class TensorSpec:
         """As it stands in a bundle's manifest."""
         return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
 
-    def concrete(self, dynamic: int = 1) -> tuple[int, ...]:
-        """The shape with every symbolic dim set to ``dynamic``."""
-        return tuple(dim if isinstance(dim, int) else dynamic for dim in self.shape)
+    def concrete(self, dynamic: int = 1, sizes: Mapping[str, int] = MappingProxyType({})) -> tuple[int, ...]:
+        """The shape with every symbolic dim set to what ``sizes`` has for it, else to ``dynamic``."""
+        return tuple(dim if isinstance(dim, int) else sizes.get(dim, dynamic) for dim in self.shape)
 
     def fits(self, array: np.ndarray) -> bool:
         """Whether an array has this dtype, rank and every fixed dim."""
@@ -92,3 +96,23 @@ class TensorSpec:
                 expected=f"{self.dtype}{list(self.shape)}".replace("'", ""),
                 fix=fix or "Pass an array of that dtype and shape",
             )
+
+
+def side_dims(specs: Sequence[TensorSpec]) -> set[str]:
+    """The symbolic dims that are heights and widths of images: whoever chooses sizes has to know them, for no network takes one pixel.
+
+    An image has a batch, channels and then symbolic dims alone, or channels last; dims that other inputs have too (the length of
+    a mask) are none of its sides.
+    """
+    sides = {spec.name: _sides(spec) for spec in specs}
+    others = {
+        dim for spec in specs if not sides[spec.name] for dim in spec.shape if isinstance(dim, str)
+    }  # fmt: skip
+    return {str(dim) for dims in sides.values() if not others & {*dims} for dim in dims}
+
+
+def _sides(spec: TensorSpec) -> tuple[int | str, ...]:
+    if len(spec.shape) < _RANK_OF_IMAGES:
+        return ()
+    dims = spec.shape[1:-1] if spec.shape[-1] in _CHANNELS else spec.shape[2:]
+    return dims if all(isinstance(dim, str) for dim in dims) else ()

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgewise.runtime.data.dataset import Dataset, Sample
-from edgewise.runtime.tensors import TensorSpec
+from edgewise.runtime.tensors import TensorSpec, side_dims
+
+_SIDE = 64
 
 
 def random_data(inputs: Sequence[TensorSpec], count: int, seed: int = 0, dynamic: int = 1) -> Dataset:
@@ -20,22 +22,22 @@ def random_data(inputs: Sequence[TensorSpec], count: int, seed: int = 0, dynamic
         inputs: what the network takes.
         count: how many samples.
         seed: of the generator.
-        dynamic: the value of every symbolic dim.
+        dynamic: the value of every symbolic dim, but for those of images (:func:`edgewise.runtime.tensors.side_dims`), which are 64.
 
     Raises:
         RunError: ``count`` is below 1.
     """
+    sizes = dict.fromkeys(side_dims(inputs), max(_SIDE, dynamic))
 
     def read(wanted: Sequence[int]) -> Iterator[Sample]:
         for index in wanted:
             generator = np.random.default_rng([seed, index])
-            yield Sample({spec.name: _draw(spec, generator, dynamic) for spec in inputs}, None)
+            yield Sample({spec.name: _draw(spec, generator, spec.concrete(dynamic, sizes)) for spec in inputs}, None)
 
     return Dataset(f"random (seed {seed})", count, read, random=True)
 
 
-def _draw(spec: TensorSpec, generator: np.random.Generator, dynamic: int) -> np.ndarray:
-    shape = spec.concrete(dynamic)
+def _draw(spec: TensorSpec, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     if spec.dtype in ("int8", "uint8"):
         limits = np.iinfo(spec.dtype)
         values = generator.integers(limits.min, limits.max, shape or 1, dtype=spec.dtype, endpoint=True)

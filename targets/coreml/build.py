@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgewise.runtime.tensors import side_dims
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.classifier import settings as classifier_settings
 from edgewise.targets.coreml.compile import PACKAGE, compile_package
@@ -17,11 +18,15 @@ from edgewise.targets.coreml.images import image_inputs
 from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.node import NodeView
-from edgewise.targets.coreml.options import Options, parse_options, wrong_option
+from edgewise.targets.coreml.options import Options, Range, parse_options, wrong_option
 from edgewise.targets.coreml.overflow import kept_by_data
 from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
+from edgewise.targets.nodes import tensor_spec
+
+# Heights and widths of images, where nothing says which there may be.
+_SIDE = Range(32, 512, 224)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Made:
 def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
+    sides = side_dims([tensor_spec(value) for value in request.model.graph.inputs])
+    options = replace(options, dims=dict.fromkeys(sides, _SIDE) | dict(options.dims))
     ct = load_coremltools()
     if not options.functions:
         made = _make(request.model, options, request.folder, request.preprocess)

@@ -174,3 +174,9 @@ def test_random_data():
     assert not np.array_equal(first[0].inputs["x"], other_seed.inputs["x"])
     with pytest.raises(RunError, match="no samples"):
         random_data(specs, 0)
+
+
+def test_random_images_have_more_than_a_few_pixels():
+    specs = [TensorSpec.parse(text) for text in ("x=f32[N,3,H,W]", "ids=i64[N,S]")]
+    sample = next(iter(random_data(specs, 1, dynamic=2))).inputs
+    assert (sample["x"].shape, sample["ids"].shape) == ((2, 3, 64, 64), (2, 2))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgewise.runtime.errors import EdgewiseError, GateError, MissingExtraError, RunError
 from edgewise.runtime.extras import lazy_exports, needs
-from edgewise.runtime.tensors import DTYPES, TensorSpec
+from edgewise.runtime.tensors import DTYPES, TensorSpec, side_dims
 
 DIMS = st.one_of(st.integers(0, 1 << 20), st.from_regex(r"[a-zA-Z_][a-z0-9_+* ]{0,4}[a-z0-9]", fullmatch=True))
 
@@ -37,6 +37,7 @@ def test_what_cannot_be_parsed(text):
 
 def test_shapes_with_numbers_for_names():
     assert TensorSpec("x", "float32", ("N", 3, "M")).concrete(7) == (7, 3, 7)
+    assert TensorSpec("x", "float32", ("N", 3, "M")).concrete(7, {"M": 2}) == (7, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,19 @@ def test_our_own_missing_module_is_our_mistake(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"edgewise\.runtime\.no_such_module"), needs("graph"):
         importlib.import_module("edgewise.runtime.no_such_module")
     assert "edgewise.runtime.no_such_module" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sides"),
+    [
+        (["x=f32[N,3,H,W]"], {"H", "W"}),
+        (["x=f32[1,H,W,3]"], {"H", "W"}),
+        (["x=f32[N,1,D,H,W]"], {"D", "H", "W"}),
+        (["x=f32[N,C,T]"], set()),
+        (["past=f32[N,8,past,64]"], set()),  # keys of a decoder
+        (["ids=i64[N,S]", "mask=f32[N,1,S,total]"], set()),
+        (["x=f32[N,3,H,W]", "sizes=i64[N,2]"], {"H", "W"}),
+    ],
+)
+def test_sides_of_images(inputs, sides):
+    assert side_dims([TensorSpec.parse(text) for text in inputs]) == sides

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgewise.runtime.errors import RunError
 from edgewise.runtime.progress import Progress, silent
 from edgewise.stages.inputs import find_data
 from edgewise.stages.network import Network, tensor_spec
@@ -33,7 +34,19 @@ def with_reference(
     samples = [sample.inputs for sample in chosen]
     references = []
     for index, sample in enumerate(samples):
-        references.append(runner.run(sample))
+        try:
+            references.append(runner.run(sample))
+        except RunError as error:
+            if data is not None:
+                raise
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.items())
+            raise RunError(
+                "the network does not run on random inputs",
+                where=f"inputs {shapes}",
+                found=error.found,
+                expected="sizes and values that it takes, which nothing tells",
+                fix="Pass samples with --data DATA, or fix sizes by exporting with --input NAME=f32[1,3,224,224]",
+            ) from error
         progress("compute reference outputs", index + 1, len(samples))
     return Network(network.model, samples, references)
 
