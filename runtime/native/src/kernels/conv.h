@@ -148,6 +148,9 @@ struct ConvKernel {
     void (*lines)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);
     // Sums [4][row], row a multiple of the lanes, of stretch.outputs <= 4 outputs.
     void (*finish)(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch);
+    // Sums [pixels][row] of pixels from first_pixel on, row a multiple of kLine.
+    void (*finish_columns)(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+                           const ConvStretch& stretch);
     void (*pack)(const ConvPack& pack);
     void (*fill)(const ConvTile& tile);
     // bfloat16: float32 rows of a tile, of `planes` planes, to rows of pairs of planes, from the tile's start on; else null.

@@ -4,6 +4,20 @@
 #include "conv_pack.h"
 
 namespace ew {
+namespace {
+
+// Both have the same sums.
+template <>
+void finish_block<Wide256>(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+    finish_block<Pairs256>(finish, sums, row, stretch);
+}
+template <>
+void finish_columns<Wide256>(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+                             const ConvStretch& stretch) {
+    finish_columns<Pairs256>(finish, sums, row, first_pixel, pixels, stretch);
+}
+
+}  // namespace
 
 extern const ConvKernel kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_generic, fill_generic);

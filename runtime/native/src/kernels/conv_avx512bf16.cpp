@@ -26,6 +26,23 @@ struct Brain512 : Avx512 {
     static EW_INLINE Float to_float(Sum sum) { return {sum}; }
 };
 
+}  // namespace
+
+extern const ConvKernel kConvF32Avx512;
+
+namespace {
+
+// Sums are those of float32: so are their ends, which are not compiled twice.
+template <>
+void finish_block<Brain512>(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+    kConvF32Avx512.finish(finish, sums, row, stretch);
+}
+template <>
+void finish_columns<Brain512>(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+                              const ConvStretch& stretch) {
+    kConvF32Avx512.finish_columns(finish, sums, row, first_pixel, pixels, stretch);
+}
+
 EW_INLINE __m512i brain(const uint8_t* from) {
     const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(from));
     return _mm512_cvtepu16_epi32(reinterpret_cast<const __m256i&>(half));
@@ -51,7 +68,7 @@ void pair(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes) {
 
 extern const ConvKernel kConvBf16Avx512;
 const ConvKernel kConvBf16Avx512 = {"bf16_avx512", Brain512::kLanes, Brain512::kVectors, {}, Brain512::kSpare, dense_of<Brain512>, nullptr,
-                                    all_lines<Brain512>, finish_block<Brain512>, pack_avx512, fill_avx512, pair};
+                                    all_lines<Brain512>, finish_block<Brain512>, finish_columns<Brain512>, pack_avx512, fill_avx512, pair};
 
 }  // namespace ew
 #endif
