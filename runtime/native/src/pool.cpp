@@ -31,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpin = std::chrono::microseconds(50);  // about the longest gap between two parallel operators
 constexpr size_t kCacheLine = 64;
-constexpr int64_t kPieces = 16;  // a thread, so that one that is slowed down does not hold up the others
+constexpr int64_t kPieces = 16;  // a thread at least, so that one that is slowed down does not hold up the others
 
 void pause() {
 #if defined(__x86_64__)
@@ -141,13 +141,14 @@ public:
 
     void run(int64_t count, int64_t grain, ThreadPool::Body body, void* context) {
         body_ = body, context_ = context, core_ = current_core();
-        const int64_t pieces = std::min<int64_t>((count + grain - 1) / grain, kPieces * count_);
-        piece_ = ((count + pieces - 1) / pieces + grain - 1) / grain * grain;
-        const int64_t made = (count + piece_ - 1) / piece_;
+        const int64_t grains = count / grain + (count % grain > 0);
+        grain_ = grain;
+        piece_ = std::max<int64_t>(1, grains / (kPieces * count_)) * grain;
         for (int32_t i = 0; i < count_; ++i) {
             Share& share = shares_[static_cast<size_t>(i)];
-            share.next.store(made * i / count_ * piece_, std::memory_order_relaxed);
-            share.end = std::min(made * (i + 1) / count_ * piece_, count);
+            share.next.store(grains * i / count_ * grain, std::memory_order_relaxed);
+            share.end = std::min(grains * (i + 1) / count_ * grain, count);
+            share.begun.store(false, std::memory_order_relaxed);
         }
         state_.store((state_.load(std::memory_order_relaxed) | kOpen) + kRound, std::memory_order_seq_cst);
         if (asleep_.load(std::memory_order_seq_cst) != 0) wake();
@@ -163,6 +164,10 @@ private:
     struct alignas(kCacheLine) Share {
         std::atomic<int64_t> next{0};
         int64_t end = 0;
+        std::atomic<bool> begun{false};  // by its own thread, which is inside and will take all that is left
+    };
+    struct Piece {
+        int64_t begin, end;
     };
 
     // state_: the round, whether it is open, how many threads are inside.
@@ -173,15 +178,26 @@ private:
         wake_.notify_all();
     }
 
+    // Of a share; empty when none is left. The last pieces are smaller, so that threads end together. Others leave what is less than
+    // two grains to a share's own thread: by then it is as soon through with it.
+    Piece take_piece(Share& share, bool own) {
+        int64_t begin = share.next.load(std::memory_order_relaxed);
+        for (;;) {
+            const int64_t left = share.end - begin;
+            if (left <= 0 || (!own && left < 2 * grain_ && share.begun.load(std::memory_order_acquire))) return {0, 0};
+            const int64_t end = std::min(begin + std::clamp(left / 2 / grain_ * grain_, grain_, piece_), share.end);
+            if (share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) return {begin, end};
+        }
+    }
+
     // A thread's own pieces follow each other, so that it finds in its cache what neighbouring items share; then those that others
     // have not begun.
     void take_pieces(int32_t thread) {
+        shares_[static_cast<size_t>(thread)].begun.store(true, std::memory_order_release);
         for (int32_t i = 0; i < count_; ++i) {
             Share& share = shares_[static_cast<size_t>((thread + i) % count_)];
-            for (;;) {
-                const int64_t begin = share.next.fetch_add(piece_, std::memory_order_relaxed);
-                if (begin >= share.end) break;
-                body_(context_, begin, std::min(begin + piece_, share.end), thread);
+            for (Piece piece = take_piece(share, i == 0); piece.begin < piece.end; piece = take_piece(share, i == 0)) {
+                body_(context_, piece.begin, piece.end, thread);
             }
         }
     }
@@ -226,7 +242,7 @@ private:
     alignas(kCacheLine) std::atomic<uint64_t> state_{0};
     // Written between rounds, when nobody is inside.
     std::vector<Share> shares_;
-    alignas(kCacheLine) int64_t piece_ = 1;
+    alignas(kCacheLine) int64_t grain_ = 1, piece_ = 1;
     int core_ = -1;  // of the caller
     ThreadPool::Body body_ = nullptr;
     void* context_ = nullptr;

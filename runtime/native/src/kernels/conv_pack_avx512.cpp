@@ -2,6 +2,8 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "conv_pack.h"
 #include "simd.h"
 
@@ -32,12 +34,9 @@ EW_INLINE void halve_run(const ConvRun& run, const uint8_t* from, uint8_t* to) {
     }
 }
 
-EW_INLINE void gather_run(const ConvRun& run, const uint8_t* from, __m512i steps, int64_t step, uint8_t* to) {
-    for (int64_t i = 0; i < run.count; i += 16) {
-        const __mmask16 mask = first(run.count - i);
-        _mm512_mask_storeu_epi32(to + i * 4, mask,
-                                 _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, steps, from + i * step * 4, 4));
-    }
+// Pixels further apart come one by one: a gather of 16 takes some 70 cycles, so many loads and stores 16.
+EW_INLINE void copy_apart(const uint8_t* from, int64_t step, int64_t count, uint8_t* to) {
+    for (int64_t i = 0; i < count; ++i) std::memcpy(to + i * 4, from + i * step * 4, 4);
 }
 
 // Whether the next plane's pixels are fetched ahead where this spot meets them: the first and last positions see nearly all.
@@ -72,17 +71,7 @@ void fill_halved(const ConvTile& tile) {
     }
 }
 
-// kStep: that of the tile, 0 where it is not 1.
-template <int kStep>
-EW_INLINE __m512i loaded(const ConvPiece& piece, const uint8_t* x, __m512i steps, __m512i rest) {
-    if (kStep == 1) return _mm512_mask_loadu_epi32(rest, piece.lanes, x + piece.from);
-    return _mm512_mask_i32gather_epi32(rest, piece.lanes, steps, x + piece.from, 4);
-}
-
-template <int kStep>
-void fill_all(const ConvTile& tile) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i steps = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(tile.step)));
+void fill_near(const ConvTile& tile) {
     const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(tile.fill));
     for (int64_t plane = 0; plane < tile.planes; ++plane) {
         uint8_t* to = tile.tile + plane * tile.tile_plane;
@@ -91,9 +80,28 @@ void fill_all(const ConvTile& tile) {
             const ConvPiece* piece = tile.spots[s].pieces;
             for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64, ++piece) {
                 if (fetches(tile, s)) __builtin_prefetch(x + tile.x_plane + piece->from);
-                __m512i row = loaded<kStep>(*piece, x, steps, fill);
-                while (!piece->last) row = loaded<kStep>(*++piece, x, steps, row);
+                __m512i row = _mm512_mask_loadu_epi32(fill, piece->lanes, x + piece->from);
+                for (; !piece->last; row = _mm512_mask_loadu_epi32(row, piece->lanes, x + piece->from)) ++piece;
                 _mm512_storeu_si512(to, row);
+            }
+        }
+    }
+}
+
+void fill_apart(const ConvTile& tile) {
+    const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(tile.fill));
+    for (int64_t plane = 0; plane < tile.planes; ++plane) {
+        uint8_t* to = tile.tile + plane * tile.tile_plane;
+        for (int64_t s = 0; s < tile.spot_count; ++s) {
+            const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
+            const ConvPiece* piece = tile.spots[s].pieces;
+            for (const uint8_t* end = to + tile.row_bytes; to != end; to += 64) {
+                _mm512_storeu_si512(to, fill);
+                for (bool more = true; more; ++piece) {
+                    const int lane = __builtin_ctz(piece->lanes | 0x10000u), count = __builtin_popcount(piece->lanes);
+                    copy_apart(x + piece->from + lane * tile.step * 4, tile.step, count, to + lane * 4);
+                    more = !piece->last;
+                }
             }
         }
     }
@@ -102,15 +110,13 @@ void fill_all(const ConvTile& tile) {
 }  // namespace
 
 void fill_avx512(const ConvTile& tile) {
-    if (tile.step == 1) return fill_all<1>(tile);
+    if (tile.step == 1) return fill_near(tile);
     if (tile.step == 2) return fill_halved(tile);
-    fill_all<0>(tile);
+    fill_apart(tile);
 }
 
 void pack_avx512(const ConvPack& pack) {
     const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(pack.fill));
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i steps = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(pack.step)));
     for (int64_t plane = 0; plane < pack.planes; ++plane) {
         const uint8_t* x = pack.x + plane * pack.x_plane;
         uint8_t* tile = pack.tile + plane * pack.tile_plane;
@@ -119,7 +125,7 @@ void pack_avx512(const ConvPack& pack) {
             if (run->source < 0) fill_run(*run, fill, to);
             else if (pack.step == 1) copy_run(*run, x + run->source * 4, to);
             else if (pack.step == 2) halve_run(*run, x + run->source * 4, to);
-            else gather_run(*run, x + run->source * 4, steps, pack.step, to);
+            else copy_apart(x + run->source * 4, pack.step, run->count, to);
         }
     }
 }

@@ -15,7 +15,8 @@ namespace ew {
 namespace {
 
 constexpr int64_t kMostEntries = int64_t{1} << 31;
-constexpr int64_t kLeastCycles = 16000;  // that are worth handing to another thread
+constexpr int64_t kLeastCycles = 16000;  // that are worth handing to other threads
+constexpr int64_t kPieceCycles = 4000;   // that are worth a piece of their own
 constexpr int64_t kPartBytes = 384 * 1024;  // of a tile: what stays in the second cache beside weights
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
@@ -58,20 +59,22 @@ public:
     }
 
     // Work is counted in quarters of a vector of pixels times lines of outputs, so that threads get equal shares of it wherever
-    // tiles begin. A thread packs each tile that it has a share in; once, if the tile does not come in parts.
+    // tiles begin. A thread packs each tile that it has a share in; once, if the tile does not come in parts. Packing comes first
+    // in the count of a tile, so that who has no more than that of it has nothing of it.
     void run(const Run& run) override {
         if (geometry_.batch == 0) return;
-        const int64_t per_group = lines_ * (4 * vectors_ + cost_of(whole_tiles_)), all = geometry_.batch * groups_ * per_group;
+        int64_t per_group = 0;
+        for (int64_t tile = 0; tile < tiles_; ++tile) per_group += work_of(tile);
+        const int64_t all = geometry_.batch * groups_ * per_group;
         const int32_t threads = run.pool.threads();
         for (int32_t thread = 0; thread < threads; ++thread) *packed_in(run.scratch + thread * scratch_bytes_) = Packed();
-        const int64_t grain = part_planes_ < planes_ ? std::max(grain_, (all + threads - 1) / threads) : grain_;
-        run.pool.parallel(all, grain, [&](int64_t begin, int64_t end, int32_t thread) {
+        run.pool.parallel(all, grain_for(all, threads), [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
             int64_t group = begin / per_group, at = begin % per_group, tile = 0;
-            for (; at >= lines_ * cost_of(tile); ++tile) at -= lines_ * cost_of(tile);
+            for (; at >= work_of(tile); ++tile) at -= work_of(tile);
             for (int64_t left = end - begin; left > 0; at = 0) {
-                const int64_t cost = cost_of(tile), stop = std::min(at + left, lines_ * cost);
-                compute(run, group, tile, at / cost, stop / cost, scratch);
+                const int64_t cost = cost_of(tile), before = packing_of(tile), stop = std::min(at + left, work_of(tile));
+                compute(run, group, tile, std::max<int64_t>(at - before, 0) / cost, std::max<int64_t>(stop - before, 0) / cost, scratch);
                 left -= stop - at;
                 if (++tile == tiles_) tile = 0, ++group;
             }
@@ -199,8 +202,14 @@ private:
         const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
         part_planes_ = start_ || decode_ ? planes_ : (planes_ + cuts - 1) / cuts;
         if (brain_ && part_planes_ < planes_) part_planes_ += part_planes_ % 2;
-        // About two cycles an entry are one unit of work.
-        grain_ = std::max<int64_t>(1, kLeastCycles / 2 / std::max<int64_t>(entries_, 1));
+    }
+
+    // What is handed out at once. About two cycles an entry are one unit of work; who takes a piece of another's tile packs it anew.
+    int64_t grain_for(int64_t all, int32_t threads) const {
+        const int64_t unit_cycles = 2 * std::max<int64_t>(entries_, 1);
+        if (all < kLeastCycles / unit_cycles) return all;
+        const int64_t grain = std::max<int64_t>({1, kPieceCycles / unit_cycles, packing_of(0)});
+        return part_planes_ < planes_ ? std::max(grain, (all + threads - 1) / threads) : grain;
     }
 
     Tile tile_at(int64_t tile) const {
@@ -233,6 +242,10 @@ private:
         if (tile == whole_tiles_) return spare_ > 0 ? (spare_ + 3) / 4 : 0;
         return 4 * (vectors_ / whole_tiles_ + (tile < vectors_ % whole_tiles_));
     }
+
+    // A vector of an entry takes some 4 cycles to pack, and 16 where its pixels lie apart.
+    int64_t packing_of(int64_t tile) const { return (cost_of(tile) + 3) / 4 * (geometry_.stride[2] > 2 ? 8 : 2); }
+    int64_t work_of(int64_t tile) const { return packing_of(tile) + lines_ * cost_of(tile); }
 
     Packed* packed_in(uint8_t* scratch) const { return reinterpret_cast<Packed*>(scratch + scratch_bytes_ - kPackedBytes); }
 
@@ -341,7 +354,7 @@ private:
     std::vector<int32_t> begins_;  // per output, where the kernel shifts x
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
-    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0, grain_ = 1;
+    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0;
     Codes codes_;  // without data
     void (*decode_)(const Codes& codes, float* y) = nullptr;
     void (*round_)(float* x, int64_t count) = nullptr;
