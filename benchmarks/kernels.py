@@ -1,13 +1,14 @@
 """libedgewise's convolutions and linear layers alone: what they reach of this processor's peak.
 
-    python benchmarks/kernels.py                                    every shape of the benchmark networks, int8 and float32
+    python benchmarks/kernels.py                                    every shape of the benchmark networks: int8, float32, bfloat16, int4
     python benchmarks/kernels.py --network deit_small_patch16_224 --block 4x4 --density 0.25
     python benchmarks/kernels.py --isa avx2 --dtype f32 --json > kernels.json
     python benchmarks/kernels.py --table > targets/cpu/native/density.json    from where on sparsity pays (about a minute)
 
 The shapes are data: kernel_shapes.json. Each output is compared with numpy on some pixels before it is timed. The peak is that of
 independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many. Float32 layers that the compiler
-gives to Winograd's algorithm run so here too: they multiply less than the layer's definition counts, and may pass the peak.
+gives to Winograd's algorithm run so here too: they multiply less than the layer's definition counts, and may pass the peak. ``int4`` is weights
+in 4 bits, 32 inputs to a scale, under float32 inputs; its peak is float32's. Depthwise layers, and for int4 grouped ones, have no such form.
 """
 
 from __future__ import annotations
@@ -24,14 +25,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from edgewise.targets.cpu.native.coded import Rows
 from edgewise.targets.cpu.native.engine_file import encode
-from edgewise.targets.cpu.native.packing import pack_conv, pack_depthwise, pack_winograd, winograd_pays
+from edgewise.targets.cpu.native.packing import (
+    Packed,
+    pack_brain,
+    pack_conv,
+    pack_depthwise,
+    pack_winograd,
+    winograd_pays,
+)
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
 HERE = Path(__file__).resolve().parent
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
+DTYPES = ("s8", "f32", "bf16", "int4")
+INT4_BLOCK = 32  # entries that share a scale
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,8 @@ def peaks() -> dict[str, float]:
             found["f32"] = peak(1)
         if "avx2" in isas:
             found["f32_avx2"] = peak(2)
+        if "avx512bf16" in isas:
+            found["bf16"] = peak(3)
         return found
 
 
@@ -129,19 +143,53 @@ def sparse_weights(weights: np.ndarray, job: Job, rng: np.random.Generator) -> n
 
 
 def constant(name: str, array: np.ndarray) -> Tensor:
-    dtype = {"f": DType.F32, "i": DType.S8}[array.dtype.kind] if array.dtype != np.int32 else DType.S32
+    dtypes = {"float32": DType.F32, "int8": DType.S8, "int32": DType.S32, "uint16": DType.BF16, "uint8": DType.U8}
+    dtype = dtypes[array.dtype.name]
     return Tensor(name, dtype, tuple(dim(size) for size in array.shape), data=array)
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """To what bfloat16 holds."""
+    return array.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def packed_weights(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Packed]:
+    """Weights, int8 or float32, and the form in which they are multiplied."""
+    shape = job.shape
+    if job.dtype == "s8":
+        weights = sparse_weights(rng.integers(-63, 64, shape.weights).astype(np.int8), job, rng)
+        return weights, pack_depthwise(weights[:, 0]) if shape.depthwise else pack_conv(
+            weights, group=shape.group, block=job.block
+        )
+    if job.dtype == "int4":
+        return codes(shape, rng)
+    weights = sparse_weights(rng.standard_normal(shape.weights, np.float32), job, rng)
+    if job.dtype == "bf16":
+        return rounded(weights), pack_brain(weights, group=shape.group)
+    if shape.depthwise:
+        return weights, pack_depthwise(weights[:, 0])
+    if shape.three_by_three and job.block is None and winograd_pays(weights, shape.out):
+        return weights, pack_winograd(weights)
+    return weights, pack_conv(weights, group=shape.group, block=job.block)
+
+
+def codes(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, Packed]:
+    """What weights in 4 bits stand for, and their codes."""
+    entries = int(np.prod(shape.weights[1:]))
+    scale = rng.uniform(0.1, 0.3, (shape.outputs, -(-entries // INT4_BLOCK)))
+    rows = Rows(
+        rng.integers(0, 16, (shape.outputs, entries)).astype(np.uint8), scale, np.full_like(scale, 8), INT4_BLOCK, 4
+    )
+    real = (rows.codes - 8.0) * scale.repeat(INT4_BLOCK, 1)[:, :entries]
+    packed = rows.packed(np.ones(shape.outputs))
+    kernel = {"kernel": list(shape.kernel)} if shape.kernel else {}
+    return real.astype(np.float32).reshape(shape.weights), Packed(packed.constants, {**packed.attributes, **kernel})
 
 
 def make(job: Job, rng: np.random.Generator) -> tuple[Plan, np.ndarray, np.ndarray]:
     """The plan, its input, and the weights."""
     shape, integer = job.shape, job.dtype == "s8"
-    weights = (
-        rng.integers(-63, 64, shape.weights).astype(np.int8)
-        if integer
-        else rng.standard_normal(shape.weights, np.float32)
-    )
-    weights = sparse_weights(weights, job, rng)
+    weights, packed = packed_weights(job, rng)
     pixels, out = int(np.prod(shape.size)), int(np.prod(shape.out))
     if integer:
         c4, m4 = -(-shape.channels // 4), -(-shape.outputs // 4)
@@ -152,23 +200,23 @@ def make(job: Job, rng: np.random.Generator) -> tuple[Plan, np.ndarray, np.ndarr
         y = Tensor("y", DType.U8, tuple(map(dim, (1, shape.outputs, *shape.out))), Layout.C4, storage=taken.storage)
     else:
         array = rng.standard_normal((1, shape.channels, *shape.size), np.float32)
+        if job.dtype == "bf16":
+            array = rounded(array)
         given = x = Tensor("x", DType.F32, tuple(map(dim, array.shape)))
         taken = y = Tensor("y", DType.F32, tuple(map(dim, (1, shape.outputs, *shape.out))))
-    if shape.depthwise:
-        packed = pack_depthwise(weights[:, 0])
-    elif shape.three_by_three and not integer and job.block is None and winograd_pays(weights, shape.out):
-        packed = pack_winograd(weights)
-    else:
-        packed = pack_conv(weights, group=shape.group, block=job.block)
     attributes: dict[str, Any] = dict(packed.attributes)
     if shape.kernel:
-        attributes |= {"strides": [shape.stride] * len(shape.size), "pads": [shape.pad] * 2 * len(shape.size)}
+        attributes |= {
+            "kernel": list(shape.kernel),
+            "strides": [shape.stride] * len(shape.size),
+            "pads": [shape.pad] * 2 * len(shape.size),
+        }
     if integer:
         attributes |= {"y_scale": 1.0, "y_zero_point": 128}
     scale = np.full(shape.outputs, 1 / (40.0 * np.sqrt(shape.weights[1] * 75.0)), np.float32)
     operands = {name: constant(name, value) for name, value in packed.constants.items()}
     inputs = [x, operands["weights"], constant("scale", scale), constant("bias", np.zeros_like(scale)), None]
-    inputs += [operands.get("index"), operands.get("start")]
+    inputs += [operands.get("index"), operands.get("start"), operands.get("terms")]
     op = Op(packed.op, "layer", inputs, [y], attributes)
     return Plan(Isa[job.isa.upper()], [given], [taken], [op]), array, weights
 
@@ -223,7 +271,7 @@ def measure(job: Job) -> dict[str, Any]:
 def peak_for(kernel: str, found: dict[str, float]) -> float | None:
     if kernel.startswith("s8"):
         return found.get("s8")
-    return found.get("f32_avx2" if kernel.endswith("avx2") else "f32")
+    return found.get("bf16" if kernel.startswith("bf16") else "f32_avx2" if kernel.endswith("avx2") else "f32")
 
 
 def row(job: Job, found: dict[str, float]) -> dict[str, Any]:
@@ -243,7 +291,9 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     block = tuple(map(int, arguments.block.split("x"))) if arguments.block else None
     for shape in shapes(arguments.network):
         for dtype in arguments.dtype:
-            if block and (shape.depthwise or shape.group > 1):
+            if (block or dtype == "int4") and (shape.depthwise or shape.group > 1):
+                continue
+            if dtype == "bf16" and shape.depthwise:
                 continue
             yield Job(shape, dtype, block, arguments.density, arguments.isa, arguments.threads)
 
@@ -282,7 +332,7 @@ def report(rows: list[dict[str, Any]], found: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append", default=[])
-    parser.add_argument("--dtype", action="append", choices=["s8", "f32"], default=[])
+    parser.add_argument("--dtype", action="append", choices=DTYPES, default=[])
     parser.add_argument("--isa", choices=ISAS, help="the best of this machine by default")
     parser.add_argument("--block", help="RxC: R inputs by C outputs")
     parser.add_argument("--density", type=float, default=0.25, help="share of the blocks that are kept")
@@ -293,7 +343,7 @@ def main() -> None:
     import edgewise.runtime._native as native
 
     arguments.isa = arguments.isa or native.isas().split()[-1]
-    arguments.dtype = arguments.dtype or ["s8", "f32"]
+    arguments.dtype = arguments.dtype or (["s8", "f32"] if arguments.block else list(DTYPES))
     if arguments.table:
         json.dump(density_table(arguments), sys.stdout, indent=1)
         print()

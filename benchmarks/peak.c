@@ -23,12 +23,14 @@ static double now(void) {
 
 __attribute__((target("avx512f,avx512vnni"))) static void dot512(void) { EACH(__m512i, 20, "vpdpbusd"); }
 __attribute__((target("avx512f"))) static void fma512(void) { EACH(__m512, 20, "vfmadd231ps"); }
+__attribute__((target("avx512f"))) static void brain512(void) { EACH(__m512, 20, "vdpbf16ps"); }
 __attribute__((target("avx2,fma"))) static void fma256(void) { EACH(__m256, 12, "vfmadd231ps"); }
 
-/* Giga operations (a multiply and an add are two) a second. kind 0: u8 * s8 with VNNI; 1: float32 with AVX-512; 2: with AVX2. */
+/* Giga operations (a multiply and an add are two) a second. kind 0: u8 * s8 with VNNI; 1: float32 with AVX-512; 2: with AVX2;
+   3: bfloat16. */
 double peak(int kind) {
-    static void (*const loops[])(void) = {dot512, fma512, fma256};
-    static const double operations[] = {20 * 128.0, 20 * 32.0, 12 * 16.0};
+    static void (*const loops[])(void) = {dot512, fma512, fma256, brain512};
+    static const double operations[] = {20 * 128.0, 20 * 32.0, 12 * 16.0, 20 * 64.0};
     double best = 1e9;
     for (int i = 0; i < 200; ++i) {
         const double begin = now();
