@@ -31,7 +31,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpin = std::chrono::microseconds(50);  // about the longest gap between two parallel operators
 constexpr size_t kCacheLine = 64;
-constexpr int64_t kPieces = 16;  // a thread at least, so that one that is slowed down does not hold up the others
+constexpr int64_t kPieces = 16;      // a thread, so that one that is slowed down does not hold up the others
+constexpr int64_t kLeastGrains = 4;  // of a piece, but of a share's last ones
 
 void pause() {
 #if defined(__x86_64__)
@@ -143,7 +144,7 @@ public:
         body_ = body, context_ = context, core_ = current_core();
         const int64_t grains = count / grain + (count % grain > 0);
         grain_ = grain;
-        piece_ = std::max<int64_t>(1, grains / (kPieces * count_)) * grain;
+        piece_ = std::max(kLeastGrains, grains / (kPieces * count_)) * grain;
         for (int32_t i = 0; i < count_; ++i) {
             Share& share = shares_[static_cast<size_t>(i)];
             share.next.store(grains * i / count_ * grain, std::memory_order_relaxed);
@@ -178,13 +179,13 @@ private:
         wake_.notify_all();
     }
 
-    // Of a share; empty when none is left. The last pieces are smaller, so that threads end together. Others leave what is less than
-    // two grains to a share's own thread: by then it is as soon through with it.
+    // Of a share; empty when none is left. The last pieces are smaller, so that threads end together. Others leave the
+    // last grain to a share's own thread, which is as soon through with it.
     Piece take_piece(Share& share, bool own) {
         int64_t begin = share.next.load(std::memory_order_relaxed);
         for (;;) {
             const int64_t left = share.end - begin;
-            if (left <= 0 || (!own && left < 2 * grain_ && share.begun.load(std::memory_order_acquire))) return {0, 0};
+            if (left <= 0 || (!own && left <= grain_ && share.begun.load(std::memory_order_acquire))) return {0, 0};
             const int64_t end = std::min(begin + std::clamp(left / 2 / grain_ * grain_, grain_, piece_), share.end);
             if (share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) return {begin, end};
         }

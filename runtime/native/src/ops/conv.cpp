@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kMostEntries = int64_t{1} << 31;
 constexpr int64_t kLeastCycles = 16000;  // that are worth handing to other threads
 constexpr int64_t kPieceCycles = 4000;   // that are worth a piece of their own
+constexpr int64_t kLinesAtOnce = 4;      // of spare pixels
 constexpr int64_t kPartBytes = 384 * 1024;  // of a tile: what stays in the second cache beside weights
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
@@ -73,8 +74,8 @@ public:
             int64_t group = begin / per_group, at = begin % per_group, tile = 0;
             for (; at >= work_of(tile); ++tile) at -= work_of(tile);
             for (int64_t left = end - begin; left > 0; at = 0) {
-                const int64_t cost = cost_of(tile), before = packing_of(tile), stop = std::min(at + left, work_of(tile));
-                compute(run, group, tile, std::max<int64_t>(at - before, 0) / cost, std::max<int64_t>(stop - before, 0) / cost, scratch);
+                const int64_t stop = std::min(at + left, work_of(tile));
+                compute(run, group, tile, lines_within(tile, at), lines_within(tile, stop), scratch);
                 left -= stop - at;
                 if (++tile == tiles_) tile = 0, ++group;
             }
@@ -246,6 +247,12 @@ private:
     // A vector of an entry takes some 4 cycles to pack, and 16 where its pixels lie apart.
     int64_t packing_of(int64_t tile) const { return (cost_of(tile) + 3) / 4 * (geometry_.stride[2] > 2 ? 8 : 2); }
     int64_t work_of(int64_t tile) const { return packing_of(tile) + lines_ * cost_of(tile); }
+
+    // How many lines are done when so much of a tile's work is. Spare pixels take several lines at once.
+    int64_t lines_within(int64_t tile, int64_t work) const {
+        const int64_t lines = std::max<int64_t>(work - packing_of(tile), 0) / cost_of(tile);
+        return tile == whole_tiles_ && lines < lines_ ? lines / kLinesAtOnce * kLinesAtOnce : lines;
+    }
 
     Packed* packed_in(uint8_t* scratch) const { return reinterpret_cast<Packed*>(scratch + scratch_bytes_ - kPackedBytes); }
 
