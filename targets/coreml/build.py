@@ -17,6 +17,7 @@ from edgewise.targets.coreml.functions import entry_of, function_models, join, p
 from edgewise.targets.coreml.images import image_inputs
 from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
+from edgewise.targets.coreml.logarithms import before_logarithms
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.options import Options, Range, parse_options, wrong_option
 from edgewise.targets.coreml.overflow import kept_by_data
@@ -83,9 +84,11 @@ def _make(model: ir.Model, options: Options, folder: Path, preprocess: dict[str,
         refusal = judge(view)
         if refusal is not None:
             raise refusal.error(view.label, view.op)
-    if options.half and options.calibration:
-        beyond = kept_by_data(model, ready, options, preprocess)
-        options = replace(options, keep_float32=(*options.keep_float32, *beyond))
+    if options.half:
+        kept = before_logarithms(ready.graph)
+        if options.calibration:
+            kept += kept_by_data(model, ready, options, preprocess)
+        options = replace(options, keep_float32=(*options.keep_float32, *kept))
     interface = Interface(ready.graph, options, image_inputs(ready.graph, options, preprocess))
     with quietly():
         converted = convert(ready, options, interface)

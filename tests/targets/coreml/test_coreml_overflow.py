@@ -99,3 +99,33 @@ def test_a_weight_that_is_nan_is_refused(build_model: BuildModel) -> None:
     with pytest.raises(TargetError) as caught:
         build_model(model)
     assert "1 NaN among 64 numbers" in str(caught.value) and "'first'" in caught.value.where
+
+
+def test_what_leads_to_a_logarithm_computes_in_float32(build_model: BuildModel) -> None:
+    """A spectrogram: squares of small numbers are nothing in float16, and their logarithm is most of the picture."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "waves"], ["spectrum"], name="spectrum"),
+        helper.make_node("Mul", ["spectrum", "spectrum"], ["power"], name="power"),
+        helper.make_node("MatMul", ["power", "bank"], ["bands"], name="bands"),
+        helper.make_node("Add", ["bands", "least"], ["some"], name="some"),
+        helper.make_node("Log", ["some"], ["loud"], name="loud"),
+        helper.make_node("MatMul", ["loud", "head"], ["y"], name="head"),
+    ]
+    constants = {
+        "waves": RNG.standard_normal((8, 8)), "bank": RNG.uniform(0, 1, (8, 8)), "least": np.array([1e-12]), "head": RNG.standard_normal((8, 8)),
+    }  # fmt: skip
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in "xy"]
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], initializers)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    executor, result, _ = build_model(model)
+    x = {"x": (1e-4 * RNG.standard_normal((4, 8))).astype(np.float32)}
+    found = compare_outputs([OnnxRunner(model, optimize=False).run(x)], [executor.run(x)])
+    assert found[0].sqnr_db > 50
+    kept = [
+        precision
+        for name, precision in precisions(result).items()
+        if any(part in name for part in ("power", "bands", "some", "loud"))
+    ]
+    assert kept and set(kept) == {"float32"}
+    assert "float16" in precisions(result).values()
