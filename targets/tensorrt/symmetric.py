@@ -8,6 +8,7 @@ import onnx_ir as ir
 _TYPES = {ir.DataType.UINT8: (0, 255), ir.DataType.INT8: (-128, 127)}
 _MIDDLE = 128
 _STEPS = 127
+_CLIPS = 11  # the first opset whose Clip takes its limits as inputs
 
 
 class SymmetricGrids(ir.passes.InPlacePass):
@@ -22,7 +23,8 @@ class SymmetricGrids(ir.passes.InPlacePass):
         x ─► QuantizeLinear(s', 0: i8) ─► DequantizeLinear(s', 0) ─► Conv
 
     uint8 around 128 is int8 around 0, value by value: nothing changes. Any other grid is made anew, as wide as its longer side:
-    s' = s · max(|least − z|, |greatest − z|) / 127, up to twice as coarse; ``widened`` names these. Stored integers (weights) are
+    s' = s · max(|least − z|, |greatest − z|) / 127, up to twice as coarse; ``widened`` names these. A Relu or Clip before them keeps
+    what the shorter end of the old grid cut off. Stored integers (weights) are
     moved to the new grid; where they fit it as they are, exactly.
     """
 
@@ -60,6 +62,29 @@ class SymmetricGrids(ir.passes.InPlacePass):
             node.replace_input_with(0, _stored(f"{node.name}_integers", moved, graph))
         if node.op_type == "QuantizeLinear":
             node.outputs[0].type = ir.TensorType(ir.DataType.INT8)
+            if not exact and zero.size == scale.size == 1:
+                low, high = ((end - offset.item()) * scale.item() for end in (least, greatest))
+                _keep_the_limit(node, low, high, graph)
+
+
+def _keep_the_limit(quantize: ir.Node, low: float, high: float, graph: ir.Graph) -> None:
+    """Cut off what lay beyond the shorter end of the old grid, as it did: other tools leave a Relu out where the grid cuts."""
+    value = quantize.inputs[0]
+    producer = value.producer() if value is not None else None
+    cut_already = producer is not None and producer.op_type == "Relu" and low <= 0.0
+    if value is None or value.dtype is None or cut_already or graph.opset_imports.get("", _CLIPS) < _CLIPS:
+        return
+    name = f"{quantize.name}_limit"
+    if low == 0.0:
+        cut = ir.node("Relu", [value], name=name)
+    else:
+        at_low = -low < high
+        limit = _stored(f"{name}_value", np.array(low if at_low else high).astype(value.dtype.numpy()), graph)
+        cut = ir.node("Clip", [value, limit] if at_low else [value, None, limit], name=name)
+    made = cut.outputs[0]
+    made.name, made.type, made.shape = f"{quantize.name}_limited", ir.TensorType(value.dtype), value.shape
+    graph.insert_before(quantize, cut)
+    quantize.replace_input_with(0, made)
 
 
 def _asymmetric(node: ir.Node) -> bool:

@@ -515,3 +515,43 @@ def test_torch_tensors_of_the_processor_are_taken(driver, library, engine_bundle
     assert isinstance(outputs["y"], torch.Tensor) and torch.equal(outputs["y"], 2 * x)
     mixed = OnTheGpu(np.ones((2, 3), np.float32))
     assert model.run({"x": mixed})["y"].device == (2, 0), "results stay where the inputs are"
+
+
+def verified(path: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """``edgewise verify``: its exit code, and what it says in one line."""
+    from edgewise.cli.outcome import run
+
+    capfd.readouterr()
+    code = run(["verify", str(path)])
+    return code, " ".join(capfd.readouterr().err.split())
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("options", "rows", "says"),
+    [
+        ({"version": "1.6"}, 2, "tensorrt_rtx 1.7 here, expected 1.6, which built the engine"),
+        ({"sm": 87}, 2, "found Test GPU with SM 89, expected SM 87"),
+        ({"plan": b"a pl"}, 2, "found magic tag does not match, expected an engine of tensorrt_rtx 1.7"),
+        ({"plan": b"x" * ((1 << 20) + 1)}, 2, "1048576 bytes free on Test GPU"),
+        ({}, 17, "expected a shape within the engine's profile: [0, 3] to [4, 3]"),
+    ],
+)
+def test_the_command_line_says_why_an_engine_does_not_run(driver, library, engine_bundle, capfd, options, rows, says):
+    from edgewise.runtime.bundle import open_bundle, seal
+
+    path = engine_bundle(**options)
+    manifest = open_bundle(path).manifest
+    x = np.ones((rows, 3), np.float32)
+    save_reference(path / "reference.npz", [{"x": x}], [{"y": 2 * x, "n": np.array([3 * rows])}])
+    seal(path, manifest)
+    code, text = verified(path, capfd)
+    assert code == 2 and says in text and "Traceback" not in text, text
+
+
+@needs_compiler
+def test_the_command_line_refuses_a_cut_engine_file(driver, library, engine_bundle, capfd):
+    path = engine_bundle()
+    (path / "model.engine").write_bytes(b"a pl")
+    code, text = verified(path, capfd)
+    assert code == 2 and "model.engine" in text and "Traceback" not in text, text

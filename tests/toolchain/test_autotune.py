@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -145,6 +147,24 @@ def test_patterns_are_remembered_for_other_networks(network: Path) -> None:
     other = StandIn(mixed, "another stand")
     tune(network, other)
     assert len(other.asked) == 3, "times hold for one device"
+
+
+def test_what_another_version_of_the_builder_took_is_measured_again(network: Path) -> None:
+    tune(network, StandIn(mixed))
+    told = json.loads((network / "autotune.json").read_text())
+    (stand,) = told["patterns"]
+    assert "tensorrt_rtx 1." in stand, "the version is part of what times hold for"
+    told["patterns"] = {stand.replace("tensorrt_rtx 1.", "tensorrt_rtx 0."): told["patterns"][stand]}
+    told["runs"] = {}
+    (network / "autotune.json").write_text(json.dumps(told))
+    later = StandIn(mixed)
+    assert tune(network, later)["chosen"] == FASTER and len(later.asked) == 3
+
+
+def test_the_gpu_at_hand_is_part_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    verb = importlib.import_module("edgewise.verbs.autotune")
+    monkeypatch.setattr(verb, "Gpu", lambda: SimpleNamespace(name="Test GPU", sm=89))
+    assert verb.ProfiledAt().name == "local Test GPU SM89" and verb.ProfiledAt("ssh://a@b").name == "ssh://a@b"
 
 
 def test_the_accuracy_gate_refuses_int8(network: Path) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import ToolchainError
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.cuda import Gpu
 from edgewise.runtime.devices.address import LOCAL
-from edgewise.runtime.errors import GateError
+from edgewise.runtime.errors import GateError, RunError
 from edgewise.runtime.manifest import MANIFEST
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.progress import Progress, silent
@@ -40,8 +41,14 @@ class ProfiledAt:
 
     @property
     def name(self) -> str:
-        """The address."""
-        return self.address
+        """The address; of this machine also its GPU, where it has one."""
+        if self.address != LOCAL:
+            return self.address
+        try:
+            gpu = Gpu()
+        except RunError:
+            return self.address  # measuring says so
+        return f"{self.address} {gpu.name} SM{gpu.sm}"
 
     def measure(self, bundle: Path) -> Measured:
         """Median, its interval and the layers."""
@@ -69,10 +76,12 @@ class _Search:
     memory: Memory
     folder: Path
     progress: Progress
+    built_by: dict[str, str] = field(default_factory=dict)
 
     def stand_key(self) -> str:
-        """What times hold for."""
-        return f"{self.target} {self.device or 'default'} {self.stand.name}"
+        """What times hold for: the target, the device, where it is measured, and the library that builds for it."""
+        built_by = " ".join(f"{library} {version}" for library, version in sorted(self.built_by.items()))
+        return f"{self.target} {self.device or 'default'} {self.stand.name} {built_by}"
 
     def try_one(self, placement: str, keep_float: list[str], quantized: bool) -> Candidate:
         """Build, judge, measure; what was measured before is not measured again."""
@@ -93,6 +102,7 @@ class _Search:
                 options=self.options,
                 preprocess=self.preprocess,
             )
+            self.built_by.update(open_bundle(candidate.bundle).manifest["engine"]["versions"])
             self._judge(candidate)
         except GateError as error:
             candidate.refused = str(error)
