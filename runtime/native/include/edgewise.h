@@ -99,7 +99,8 @@ EW_API void ew_context_close(ew_context* context);
 /* For inputs with dims of -1, before the first run and whenever it changes: after a change all inputs must be written again. A dim
  * of one name must be the same in all inputs, which is checked at the next call that needs the shapes. */
 EW_API ew_status ew_set_input_shape(ew_context* context, int32_t index, const int64_t* dims, int32_t rank);
-/* The shape that an output will have with the present input shapes. */
+/* The shape that an output will have with the present input shapes; where that depends on what the inputs hold, after a run the shape
+ * of its result, before it the largest. Memory for ew_bind_output has the largest size; ew_read_output gives what there is. */
 EW_API ew_status ew_output_shape(ew_context* context, int32_t index, int64_t* dims, int32_t* rank);
 /* Copy in before, copy out after a run; bytes must be the tensor's exact size. */
 EW_API ew_status ew_write_input(ew_context* context, int32_t index, const void* data, size_t bytes);

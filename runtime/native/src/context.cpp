@@ -125,7 +125,9 @@ Status Context::resolve_symbols() {
 Status Context::bind_shapes() {
     if (ready_) return {};
     EW_TRY(resolve_symbols());
-    EW_TRY(evaluate(plan_, symbols_, &values_));
+    counts_.assign(plan_.counts.size(), -1);
+    EW_TRY(evaluate(plan_, symbols_, counts_, &values_));
+    most_ = values_;
     EW_TRY(place_tensors());
     EW_TRY(prepare_steps());
     EW_TRY(place_memory());
@@ -154,7 +156,7 @@ Status Context::place_tensor(const PlanTensor& from, Tensor* tensor) {
     const int64_t needed = bytes_of(*tensor);
     if (needed < 0) return Status::fail(EW_OUT_OF_MEMORY, "tensor %.100s is too large for any memory", tensor->name);
     const int64_t offset = from.constant ? 0 : values_[from.offset];
-    const int64_t room = from.constant ? static_cast<int64_t>(from.bytes) : values_[plan_.storages[from.storage]];
+    const int64_t room = from.constant ? static_cast<int64_t>(from.bytes) : most_[plan_.storages[from.storage]];
     const bool aligned = offset % static_cast<int64_t>(size_of(tensor->dtype)) == 0;
     if (offset < 0 || room < 0 || room > kMost || !aligned || needed > room - offset) {
         return Status::fail(EW_BAD_FILE, "engine file: tensor %.100s does not fit its place", tensor->name);
@@ -182,20 +184,24 @@ bool Context::Step::gives_nothing() const {
 }
 
 Status Context::prepare_steps() {
-    for (size_t i = 0; i < steps_.size(); ++i) {
-        for (Attribute& attribute : attributes_[i].entries) {
-            for (size_t d = 0; d < attribute.expressions.size(); ++d) attribute.integers[d] = values_[attribute.expressions[d]];
-        }
-        Step& step = steps_[i];
-        Setup setup{plan_.ops[i].op.c_str(), plan_.ops[i].name.c_str(), attributes_[i], step.inputs.data(),
-                    static_cast<int32_t>(step.inputs.size()), step.outputs.data(), static_cast<int32_t>(step.outputs.size()),
-                    host_isa(), pool_->threads()};
-        EW_TRY(step.op->prepare(setup));
-        step.idle = step.gives_nothing();
-        profile_[i].kernel = setup.kernel;
-        if (setup.scratch_bytes > static_cast<uint64_t>(kMost)) return setup.refuse("needs too much memory");
-        step.scratch_bytes = setup.scratch_bytes;
+    for (size_t i = 0; i < steps_.size(); ++i) EW_TRY(prepare_step(i));
+    return {};
+}
+
+Status Context::prepare_step(size_t index) {
+    for (Attribute& attribute : attributes_[index].entries) {
+        for (size_t d = 0; d < attribute.expressions.size(); ++d) attribute.integers[d] = values_[attribute.expressions[d]];
     }
+    Step& step = steps_[index];
+    Setup setup{plan_.ops[index].op.c_str(), plan_.ops[index].name.c_str(), attributes_[index], step.inputs.data(),
+                static_cast<int32_t>(step.inputs.size()), step.outputs.data(), static_cast<int32_t>(step.outputs.size()),
+                host_isa(), pool_->threads()};
+    EW_TRY(step.op->prepare(setup));
+    step.idle = step.gives_nothing();
+    profile_[index].kernel = setup.kernel;
+    if (setup.scratch_bytes > static_cast<uint64_t>(kMost)) return setup.refuse("needs too much memory");
+    step.scratch_bytes = setup.scratch_bytes;
+    step.stale = false;
     return {};
 }
 
@@ -238,7 +244,10 @@ Status Context::place_memory() {
     }
     arena_bytes_ = static_cast<size_t>(total);
     least_arena_bytes_ = most_alive(lives, steps);
-    for (size_t i = 0; i < steps_.size(); ++i) steps_[i].scratch_offset = static_cast<size_t>(offsets_[plan_.storages.size() + i]);
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        steps_[i].scratch_offset = static_cast<size_t>(offsets_[plan_.storages.size() + i]);
+        steps_[i].placed_bytes = steps_[i].scratch_bytes;
+    }
     set_pointers();
     return {};
 }
@@ -249,7 +258,7 @@ void Context::set_pointers() {
         if (from.constant) continue;
         // The app's memory may be of an earlier shape: then it is not touched, and run() says so.
         const Bound& bound = bound_[from.storage];
-        const bool fits = bound.data && static_cast<int64_t>(bound.bytes) == values_[plan_.storages[from.storage]];
+        const bool fits = bound.data && static_cast<int64_t>(bound.bytes) == most_[plan_.storages[from.storage]];
         // A tensor that no operator uses may be in a storage without a place.
         uint8_t* base = fits ? bound.data : arena_.get() + offsets_[from.storage];
         tensors_[i].data = base + values_[from.offset];
@@ -266,8 +275,8 @@ Status Context::output_shape(size_t index, int64_t* dims, int32_t* rank) {
 
 namespace {
 
-Status wrong_size(const Tensor& tensor, size_t bytes) {
-    return Status::fail(EW_INVALID_ARGUMENT, "%.100s has %zu bytes, not %zu", tensor.name, tensor.bytes, bytes);
+Status wrong_size(const Tensor& tensor, uint64_t wanted, size_t bytes) {
+    return Status::fail(EW_INVALID_ARGUMENT, "%.100s has %llu bytes, not %zu", tensor.name, static_cast<unsigned long long>(wanted), bytes);
 }
 
 }  // namespace
@@ -275,7 +284,7 @@ Status wrong_size(const Tensor& tensor, size_t bytes) {
 Status Context::write_input(size_t index, const void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[plan_.inputs[index]];
-    if (bytes != tensor.bytes) return wrong_size(tensor, bytes);
+    if (bytes != tensor.bytes) return wrong_size(tensor, tensor.bytes, bytes);
     if (bound_[plan_.tensors[plan_.inputs[index]].storage].data) EW_TRY(bind_input(index, nullptr, 0));
     if (bytes > 0) std::memcpy(tensor.data, data, bytes);
     written_[index] = true;
@@ -285,15 +294,19 @@ Status Context::write_input(size_t index, const void* data, size_t bytes) {
 Status Context::read_output(size_t index, void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[plan_.outputs[index]];
-    if (bytes != tensor.bytes) return wrong_size(tensor, bytes);
+    if (bytes != tensor.bytes) return wrong_size(tensor, tensor.bytes, bytes);
     if (bytes > 0 && data != tensor.data) std::memcpy(data, tensor.data, bytes);
     return {};
+}
+
+uint64_t Context::room(uint32_t port) const {
+    return static_cast<uint64_t>(most_[plan_.storages[plan_.tensors[port].storage]]);  // check_port_storages
 }
 
 Status Context::bind(const std::vector<uint32_t>& ports, size_t index, void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[ports[index]];
-    if (data && bytes != tensor.bytes) return wrong_size(tensor, bytes);
+    if (data && bytes != room(ports[index])) return wrong_size(tensor, room(ports[index]), bytes);
     if (reinterpret_cast<uintptr_t>(data) % size_of(tensor.dtype) != 0) {
         return Status::fail(EW_INVALID_ARGUMENT, "memory for %.100s is not aligned to its dtype", tensor.name);
     }
@@ -316,9 +329,9 @@ Status Context::check_bound() const {
     for (const auto* ports : {&plan_.inputs, &plan_.outputs}) {
         for (uint32_t port : *ports) {
             const Bound& bound = bound_[plan_.tensors[port].storage];
-            if (bound.data && bound.bytes != tensors_[port].bytes) {
-                return Status::fail(EW_INVALID_ARGUMENT, "%.100s has %zu bytes now, but is bound to %zu", tensors_[port].name,
-                                    tensors_[port].bytes, bound.bytes);
+            if (bound.data && bound.bytes != room(port)) {
+                return Status::fail(EW_INVALID_ARGUMENT, "%.100s has %llu bytes now, but is bound to %zu", tensors_[port].name,
+                                    static_cast<unsigned long long>(room(port)), bound.bytes);
             }
         }
     }
@@ -332,13 +345,15 @@ Status Context::run() {
     for (size_t i = 0; i < steps_.size(); ++i) {
         Step& step = steps_[i];
         const uint64_t begin = options_.profile ? now_ns() : 0;
+        if (step.stale) EW_TRY(unless_ready(prepare_again(i)));
         // A dim of 0 leaves the others unbounded by memory: loops over them would take as long as a file says.
-        if (!step.idle) step.op->run({step.inputs.data(), step.outputs.data(), arena_.get() + step.scratch_offset, *pool_});
+        if (!step.idle) step.op->run({step.inputs.data(), step.outputs.data(), scratch(step), *pool_});
         if (options_.profile) {
             profile_[i].total_ns += now_ns() - begin;
             ++profile_[i].runs;
         }
         if (observer_) tell(i);
+        if (!counts_.empty()) EW_TRY(unless_ready(read_counts(i)));
     }
     return {};
 }

@@ -52,8 +52,10 @@ private:
         std::unique_ptr<Operator> op;
         std::vector<Tensor*> inputs;
         std::vector<Tensor*> outputs;
-        bool idle = false;  // with the present shapes every output is empty
+        bool idle = false;   // with the present shapes every output is empty
+        bool stale = false;  // a count has changed since it was prepared
         uint64_t scratch_bytes = 0;
+        uint64_t placed_bytes = 0;  // of scratch, in the arena
         size_t scratch_offset = 0;  // in the arena
 
         bool gives_nothing() const;
@@ -67,6 +69,13 @@ private:
     Status place_tensor(const PlanTensor& from, Tensor* tensor);
     Status check_port_storages() const;
     Status prepare_steps();
+    Status prepare_step(size_t index);
+    Status prepare_again(size_t index);
+    Status read_counts(size_t step);
+    Status use_counts(size_t step);
+    Status unless_ready(Status status);
+    uint64_t room(uint32_t port) const;  // of an input or output: the most that it can be
+    uint8_t* scratch(const Step& step) const;
     std::vector<Lifetime> lifetimes() const;  // of what offsets_ places
     Status place_memory();
     void set_pointers();
@@ -79,7 +88,9 @@ private:
     std::unique_ptr<ThreadPool> pool_;
     std::vector<std::vector<int64_t>> shapes_;  // of the inputs, as the app set them; empty: not yet
     std::vector<int64_t> symbols_;     // what the shapes say
-    std::vector<int64_t> values_;      // of the expressions, for the present shapes
+    std::vector<int64_t> counts_;      // that the last run has found; -1: none yet
+    std::vector<int64_t> values_;      // of the expressions, for the present shapes and counts
+    std::vector<int64_t> most_;        // of the expressions, while no count was known: what memory is placed for
     std::vector<Tensor> tensors_;
     std::vector<Attributes> attributes_;  // with the present values of dims
     std::vector<Step> steps_;
@@ -88,6 +99,8 @@ private:
     std::vector<bool> written_;        // per input: it has data in the arena
     AlignedBytes arena_;
     size_t arena_bytes_ = 0;
+    AlignedBytes spare_;               // scratch of operators that need more for less than for the most
+    uint64_t spare_bytes_ = 0;
     uint64_t least_arena_bytes_ = 0;
     bool ready_ = false;               // shapes are bound and memory is placed
     std::vector<ew_profile_entry> profile_;

@@ -56,9 +56,10 @@ Status read_expressions(Reader& reader, Plan* plan) {
         const auto kind = reader.number<uint8_t>();
         const auto a = reader.number<int64_t>();
         const auto b = reader.number<int64_t>();
-        if (kind > Expression::kMaximum) return bad("an unknown kind of expression");
+        if (kind > Expression::kCounted) return bad("an unknown kind of expression");
         if (kind == Expression::kSymbol && (a < 0 || a >= symbols)) return bad("an expression of a symbol that is not there");
-        if (kind > Expression::kSymbol && (a < 0 || a >= i || b < 0 || b >= i)) return bad("an expression of a later one");
+        const bool other = kind > Expression::kSymbol && kind < Expression::kCounted;  // b of a count is a tensor: find_counts
+        if (kind > Expression::kSymbol && (a < 0 || a >= i || b < 0 || (other && b >= i))) return bad("an expression of a later one");
         plan->expressions.push_back({static_cast<Expression::Kind>(kind), a, b});
     }
     return {};
@@ -176,6 +177,57 @@ Status check_inputs_are_read_only(const Plan& plan) {
     return {};
 }
 
+bool is_one_number(const Plan& plan, const PlanTensor& tensor) {
+    const auto is_one = [&](uint32_t dim) { return plan.expressions[dim].kind == Expression::kConstant && plan.expressions[dim].a == 1; };
+    return !tensor.constant && tensor.dtype == EW_S64 && std::all_of(tensor.dims.begin(), tensor.dims.end(), is_one);
+}
+
+// Which operator writes each count. What depends on it must come later: `since` is the last operator that an expression waits for.
+Status find_counts(Plan* plan) {
+    std::vector<int64_t> writer(plan->tensors.size(), -1), since(plan->expressions.size(), -1);
+    for (size_t i = 0; i < plan->ops.size(); ++i) {
+        for (uint32_t output : plan->ops[i].outputs) writer[output] = static_cast<int64_t>(i);
+    }
+    for (size_t i = 0; i < since.size(); ++i) {
+        const Expression& expression = plan->expressions[i];
+        if (expression.kind <= Expression::kSymbol) continue;
+        const auto a = static_cast<size_t>(expression.a), b = static_cast<size_t>(expression.b);
+        if (expression.kind != Expression::kCounted) {
+            since[i] = std::max(since[a], since[b]);
+            continue;
+        }
+        if (b >= plan->tensors.size() || !is_one_number(*plan, plan->tensors[b])) return bad("a count that is no number");
+        if (writer[b] < 0) return bad("a count that no operator writes");
+        since[i] = std::max(since[a], writer[b]);
+        plan->counts.push_back({static_cast<uint32_t>(b), static_cast<uint32_t>(writer[b])});
+    }
+    if (plan->counts.empty()) return {};
+    const auto latest = [&](const std::vector<uint32_t>& dims) {
+        int64_t found = -1;
+        for (uint32_t dim : dims) found = std::max(found, since[dim]);
+        return found;
+    };
+    for (PlanTensor& tensor : plan->tensors) {
+        tensor.counted = latest(tensor.dims) >= 0 || (!tensor.constant && since[tensor.offset] >= 0);
+    }
+    for (size_t i = 0; i < plan->ops.size(); ++i) {
+        PlanOp& op = plan->ops[i];
+        int64_t waits = -1;
+        const auto touch = [&](size_t index) {
+            const PlanTensor& tensor = plan->tensors[index];
+            waits = std::max({waits, latest(tensor.dims), tensor.constant ? -1 : since[tensor.offset]});
+        };
+        for (int32_t input : op.inputs) {
+            if (input >= 0) touch(static_cast<size_t>(input));
+        }
+        for (uint32_t output : op.outputs) touch(output);
+        for (const Attribute& attribute : op.attributes.entries) waits = std::max(waits, latest(attribute.expressions));
+        if (waits >= static_cast<int64_t>(i)) return bad("an operator needs a count that is not there yet");
+        op.counted = waits >= 0;
+    }
+    return {};
+}
+
 }  // namespace
 
 Status read_plan(const uint8_t* data, size_t bytes, Plan* plan) {
@@ -198,7 +250,8 @@ Status read_plan(const uint8_t* data, size_t bytes, Plan* plan) {
     for (PlanOp& op : plan->ops) EW_TRY(read_op(reader, *plan, &op));
     if (reader.failed()) return bad("the plan ends too early");
     if (reader.left() != 0) return bad("something follows the plan");
-    return check_inputs_are_read_only(*plan);
+    EW_TRY(check_inputs_are_read_only(*plan));
+    return find_counts(plan);
 }
 
 namespace {
@@ -219,15 +272,17 @@ bool compute(Expression::Kind kind, int64_t a, int64_t b, int64_t* value) {
         case Expression::kMinimum: *value = std::min(a, b); return true;
         case Expression::kMaximum: *value = std::max(a, b); return true;
         case Expression::kConstant:
-        case Expression::kSymbol: break;  // have no arguments
+        case Expression::kSymbol:
+        case Expression::kCounted: break;  // are not computed
     }
     return false;
 }
 
 }  // namespace
 
-Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values) {
+Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, const std::vector<int64_t>& counts, std::vector<int64_t>* values) {
     values->resize(plan.expressions.size());
+    size_t count = 0;
     for (size_t i = 0; i < plan.expressions.size(); ++i) {
         const Expression& expression = plan.expressions[i];
         const auto a = static_cast<size_t>(expression.a), b = static_cast<size_t>(expression.b);
@@ -235,6 +290,9 @@ Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vect
             (*values)[i] = expression.a;
         } else if (expression.kind == Expression::kSymbol) {
             (*values)[i] = symbols[a];
+        } else if (expression.kind == Expression::kCounted) {
+            const int64_t most = (*values)[a], found = counts[count++];
+            (*values)[i] = found < 0 ? most : std::min(found, most);
         } else if (!compute(expression.kind, (*values)[a], (*values)[b], &(*values)[i])) {
             return Status::fail(shape_error(plan), "a dim computed from the inputs' shapes is too large, or divided by nothing");
         }

@@ -16,12 +16,19 @@ namespace ew {
 constexpr uint32_t kFormatVersion = 1;
 constexpr size_t kAlignment = 64;
 
-// A number that may depend on the inputs' shapes. Arguments are earlier expressions, so a pass in order evaluates all.
+// A number that may depend on the inputs' shapes. Arguments are earlier expressions, so a pass in order evaluates all. A counted one
+// is known when an operator of the run has written it, and until then the most that it can be: memory is placed for that.
 struct Expression {
-    enum Kind : uint8_t { kConstant, kSymbol, kAdd, kSubtract, kMultiply, kFloorDivide, kCeilDivide, kMinimum, kMaximum };
+    enum Kind : uint8_t { kConstant, kSymbol, kAdd, kSubtract, kMultiply, kFloorDivide, kCeilDivide, kMinimum, kMaximum, kCounted };
     Kind kind;
     int64_t a;  // the constant, the symbol's index, or an expression's index
-    int64_t b;
+    int64_t b;  // an expression's index; of kCounted the tensor that will hold it
+};
+
+// A counted expression, in their order.
+struct Count {
+    uint32_t tensor;
+    uint32_t step;  // the operator that writes it
 };
 
 struct PlanTensor {
@@ -33,6 +40,7 @@ struct PlanTensor {
     uint64_t offset;             // constant: bytes from the start of the weights; else the expression of the bytes into the storage
     uint64_t bytes;              // of a constant
     uint32_t storage;
+    bool counted = false;        // its dims or its place depend on a count
 };
 
 struct PlanOp {
@@ -41,6 +49,7 @@ struct PlanOp {
     std::vector<int32_t> inputs;  // tensors; -1 where an optional one is left out
     std::vector<uint32_t> outputs;
     Attributes attributes;
+    bool counted = false;  // an operand or attribute depends on a count
 };
 
 struct Plan {
@@ -52,6 +61,7 @@ struct Plan {
     std::vector<uint32_t> inputs;   // tensors
     std::vector<uint32_t> outputs;  // tensors
     std::vector<PlanOp> ops;
+    std::vector<Count> counts;
     const uint8_t* weights = nullptr;
     uint64_t weights_bytes = 0;
 };
@@ -62,7 +72,7 @@ Status read_plan(const uint8_t* data, size_t bytes, Plan* plan);
 // Whose fault impossible dims are: the app's, where it chooses shapes, otherwise the file's.
 inline ew_status shape_error(const Plan& plan) { return plan.symbols.empty() ? EW_BAD_FILE : EW_INVALID_ARGUMENT; }
 
-// Values of all expressions for these symbols. Refuses overflow and division by what is not positive.
-Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, std::vector<int64_t>* values);
+// Values of all expressions for these symbols and counts (-1: not known yet). Refuses overflow and division by what is not positive.
+Status evaluate(const Plan& plan, const std::vector<int64_t>& symbols, const std::vector<int64_t>& counts, std::vector<int64_t>* values);
 
 }  // namespace ew

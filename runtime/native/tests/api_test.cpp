@@ -139,10 +139,12 @@ void shapes() {
     CHECK_FAILS(ew_set_input_shape(one.context, 0, dims, 1), EW_INVALID_ARGUMENT, "cannot be -1");
     dims[0] = INT64_MAX;
     CHECK_STATUS(ew_set_input_shape(one.context, 0, dims, 1), EW_INVALID_ARGUMENT);
-    one.shape(int64_t{1} << 46);
+    constexpr bool kWide = sizeof(void*) == 8;
+    one.shape(int64_t{1} << (kWide ? 46 : 30));  // a tensor of 4 times as many bytes
     CHECK_FAILS(ew_run(one.context), EW_OUT_OF_MEMORY, "too large for any memory");
-    one.shape(int64_t{1} << 41);
-    CHECK_FAILS(ew_run(one.context), EW_OUT_OF_MEMORY, "no memory for");
+    one.shape(int64_t{1} << (kWide ? 41 : 28));  // each fits, all together do not
+    CHECK_FAILS(ew_run(one.context), EW_OUT_OF_MEMORY, kWide ? "no memory for" : "too large for any memory");
+    if (!kWide) CHECK_FAILS(ew_set_input_shape(one.context, 0, &(dims[0] = (int64_t{1} << 32) + 4), 1), EW_INVALID_ARGUMENT, "cannot be 4294967300");
     one.shape(2);  // and it is well again
     one.write(2, 1, 1);
     CHECK_STATUS(ew_run(one.context), EW_OK);
@@ -171,6 +173,40 @@ void binding() {
     CHECK_STATUS(ew_bind_input(one.context, 0, a.data(), 16), EW_OK);
     CHECK_STATUS(ew_bind_input(one.context, 0, nullptr, 0), EW_OK);
     CHECK_FAILS(ew_run(one.context), EW_INVALID_ARGUMENT, "has no data");
+}
+
+// A dim that a run finds out: the shape before is the largest, after that of the result; memory is always for the largest.
+void counts() {
+    Opened one(counted_engine());
+    const std::vector<float> x{1, 2, 3, 4, 5};
+    std::vector<float> y(5, 0);
+    int64_t dims[EW_MAX_RANK];
+    int32_t rank = 0;
+    ew_tensor_info info;
+    CHECK_STATUS(ew_output_info(one.engine, 0, &info), EW_OK);
+    CHECK(info.rank == 1 && info.dims[0] == -1 && info.dim_names[0] == nullptr);
+    CHECK_STATUS(ew_output_shape(one.context, 0, dims, &rank), EW_OK);
+    CHECK(rank == 1 && dims[0] == 5);
+    CHECK_STATUS(ew_write_input(one.context, 1, x.data(), 20), EW_OK);
+    for (const int64_t n : {int64_t{3}, int64_t{0}, int64_t{5}, INT64_MAX, int64_t{1}, int64_t{1}, int64_t{-1}, INT64_MIN, int64_t{2}}) {
+        CHECK_STATUS(ew_write_input(one.context, 0, &n, 8), EW_OK);
+        CHECK_STATUS(ew_run(one.context), EW_OK);
+        CHECK_STATUS(ew_output_shape(one.context, 0, dims, &rank), EW_OK);
+        const int64_t wanted = n < 0 ? 0 : n > 5 ? 5 : n;
+        CHECK(dims[0] == wanted && one.read(wanted) == std::vector<float>(x.begin(), x.begin() + wanted));
+        CHECK_FAILS(ew_read_output(one.context, 0, y.data(), static_cast<size_t>(wanted) * 4 + 4), EW_INVALID_ARGUMENT, "y has ");
+    }
+    CHECK_FAILS(ew_bind_output(one.context, 0, y.data(), 8), EW_INVALID_ARGUMENT, "y has 20 bytes, not 8");
+    CHECK_STATUS(ew_bind_output(one.context, 0, y.data(), 20), EW_OK);
+    for (const int64_t n : {int64_t{4}, int64_t{1}}) {
+        CHECK_STATUS(ew_write_input(one.context, 0, &n, 8), EW_OK);
+        CHECK_STATUS(ew_run(one.context), EW_OK);
+    }
+    CHECK(y == std::vector<float>({1, 2, 3, 4, 0}));
+    CHECK(open_bytes(counted_engine(true)) == EW_BAD_FILE && std::strstr(ew_last_error(), "needs a count that is not there yet"));
+    CHECK(open_bytes(counted_engine(false, EW_F32)) == EW_BAD_FILE && std::strstr(ew_last_error(), "a count that is no number"));
+    CHECK(open_bytes(counted_engine(false, EW_S64, 9)) == EW_BAD_FILE && std::strstr(ew_last_error(), "a count that is no number"));
+    CHECK(open_bytes(counted_engine(false, EW_S64, 0)) == EW_BAD_FILE && std::strstr(ew_last_error(), "a count that no operator writes"));
 }
 
 void headers() {
@@ -335,6 +371,7 @@ int main() {
     wrong_indices_and_sizes();
     shapes();
     binding();
+    counts();
     observing();
     headers();
     plans();

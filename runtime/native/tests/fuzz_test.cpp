@@ -182,6 +182,7 @@ int main(int count, char** arguments) {
         randomness.seed(seed);
         fuzz(sum_engine(), "sum", runs);
         fuzz(sum_engine(true), "sum of fixed shape", runs);
+        fuzz(counted_engine(), "a count", runs);
     }
     for (int i = 3; i < count; ++i) {
         const std::vector<uint8_t> file = read_file(arguments[i]);

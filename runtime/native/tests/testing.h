@@ -71,9 +71,9 @@ public:
         return *this;
     }
     Bytes& expression(uint8_t kind, int64_t a, int64_t b = 0) { return u8(kind).s64(a).s64(b); }
-    // A plain float tensor of one dim at the start of a storage; expression 0 must be the constant 0.
-    Bytes& tensor(const char* name, uint32_t dim, uint32_t storage) {
-        text(name).u8(EW_F32).u8(0).u8(0).u32(1).u32(dim);
+    // A plain tensor of one dim at the start of a storage; expression 0 must be the constant 0.
+    Bytes& tensor(const char* name, uint32_t dim, uint32_t storage, ew_dtype dtype = EW_F32) {
+        text(name).u8(static_cast<uint8_t>(dtype)).u8(0).u8(0).u32(1).u32(dim);
         return number<uint64_t>(0).number<uint64_t>(0).u32(storage);
     }
     Bytes& binary(const char* name, const char* function, int32_t a, int32_t b, uint32_t y) {
@@ -121,6 +121,20 @@ inline std::vector<uint8_t> sum_engine(bool fixed = false) {
     plan.u32(4).tensor("a", 1, 0).tensor("b", 1, 1).tensor("s", 1, 2).tensor("y", 1, 3);
     plan.u32(2).u32(0).u32(1).u32(1).u32(3);
     plan.u32(2).binary("sum", "add", 0, 1, 2).binary("product", "mul", 2, 0, 3);
+    return file_around(plan);
+}
+
+// y = the first n of 5 elements of x, as many as a copy of n says; `late`: which comes too late.
+inline std::vector<uint8_t> counted_engine(bool late = false, ew_dtype dtype = EW_S64, int64_t tensor = 1) {
+    Bytes plan, copy, slice;
+    plan.u32(0).u32(6).expression(0, 0).expression(0, 5).expression(0, 20).expression(0, 1).expression(0, 8).expression(9, 1, tensor);
+    plan.u32(4).u32(4).u32(4).u32(2).u32(2);
+    plan.u32(4).tensor("n", 3, 0, dtype).tensor("c", 3, 1, dtype).tensor("x", 1, 2).tensor("y", 5, 3);
+    plan.u32(2).u32(0).u32(2).u32(1).u32(3).u32(2);
+    copy.text("copy").text("count").u32(1).number<int32_t>(0).u32(1).u32(1).u32(0);
+    slice.text("slice").text("part").u32(1).number<int32_t>(2).u32(1).u32(3);
+    slice.u32(2).text("starts").u8(3).u32(1).s64(0).text("steps").u8(3).u32(1).s64(1);
+    for (const Bytes* op : {late ? &slice : &copy, late ? &copy : &slice}) plan.all.insert(plan.all.end(), op->all.begin(), op->all.end());
     return file_around(plan);
 }
 

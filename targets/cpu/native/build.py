@@ -64,12 +64,19 @@ def precision(op: Op) -> str:
     if len(op.inputs) > 1 and op.inputs[1] is not None and op.inputs[1].dtype is DType.BF16:
         return "bfloat16"
     operands = [tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None]
-    dtypes = {DType.U8: "int8", DType.S8: "int8", DType.F32: "float32", DType.S64: "int64", DType.S32: "int32"}
+    dtypes = {
+        DType.U8: "int8",
+        DType.S8: "int8",
+        DType.F32: "float32",
+        DType.F16: "float16",
+        DType.S64: "int64",
+        DType.S32: "int32",
+    }
     return dtypes.get(operands[0].dtype, "bool") if operands else "int64"
 
 
 def _try(plan: Plan, request: BuildRequest) -> None:
-    """Open the engine here (and run it once, where shapes depend on the inputs), so that a refusal comes now.
+    """Open the engine here (and run it once, where shapes depend on the inputs or on what they hold), so that a refusal comes now.
 
     As for any processor: this one may lack the device's instructions, and the file differs in the level that it names alone.
     """
@@ -83,11 +90,17 @@ def _try(plan: Plan, request: BuildRequest) -> None:
         path.write_bytes(encode(replace(plan, isa=Isa.GENERIC)))
         try:
             context = native.Context(native.Engine(str(path)), threads=1)
-            if any(isinstance(size, str) for spec in specs for size in spec.shape):
+            if _depends(plan) or any(isinstance(size, str) for spec in specs for size in spec.shape):
                 sample = next(iter(random_data(specs, 1, dynamic=_TRIED_SIZE)))
                 context.run([sample.inputs[spec.name] for spec in specs])
         except native.NativeError as error:
             raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
+
+
+def _depends(plan: Plan) -> bool:
+    """Whether a run decides how large a tensor is."""
+    tensors = [tensor for op in plan.ops for tensor in [*op.inputs, *op.outputs] if tensor is not None]
+    return any(size.is_counted for tensor in tensors for size in tensor.dims)
 
 
 def _layer(op: Op) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class _Encoder:
             kind = KINDS.index(one.kind)
             if one.left is not None and one.right is not None:
                 a, b = self._dim(one.left), self._dim(one.right)
+            elif one.left is not None:  # a count
+                a, b = self._dim(one.left), self._index(one.tensor)
             elif one.kind == "symbol":
                 a, b = self._symbols.setdefault(str(one.value), len(self._symbols)), 0
             else:

@@ -55,12 +55,16 @@ class Isa(IntEnum):
 
 @dataclass(frozen=True)
 class Dim:
-    """A number known when the inputs' shapes are: a constant, a symbol, or made of two others. Constants fold at once."""
+    """A number known when the inputs' shapes are: a constant, a symbol, or made of two others. Constants fold at once.
+
+    One of kind ``counted`` is known in a run alone, when its tensor has been written; it is at most ``left``.
+    """
 
     kind: str
     value: int | str = 0
     left: Dim | None = None
     right: Dim | None = None
+    tensor: Tensor | None = None
 
     def __add__(self, other: Dim | int) -> Dim:
         """Sum."""
@@ -95,8 +99,15 @@ class Dim:
         """Its value, when it depends on no input."""
         return int(self.value) if self.kind == "constant" else None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether it depends on what the inputs hold, not on their shapes alone."""
+        return self.kind == "counted" or any(one is not None and one.is_counted for one in (self.left, self.right))
+
     def at(self, symbols: int) -> int:
-        """Its value with a number in place of every symbol."""
+        """Its value with a number in place of every symbol, and of what is counted the most."""
+        if self.kind == "counted" and self.left is not None:
+            return self.left.at(symbols)
         if self.left is None or self.right is None:
             return int(self.value) if self.kind == "constant" else symbols
         return OPERATIONS[self.kind](self.left.at(symbols), self.right.at(symbols))
@@ -104,7 +115,7 @@ class Dim:
 
 # What changes nothing as the right operand.
 _NEUTRAL = {"add": 0, "subtract": 0, "multiply": 1, "floor_divide": 1, "ceil_divide": 1}
-KINDS = ("constant", "symbol", *OPERATIONS)
+KINDS = ("constant", "symbol", *OPERATIONS, "counted")
 
 
 def dim(value: Dim | int | str) -> Dim:
@@ -112,6 +123,11 @@ def dim(value: Dim | int | str) -> Dim:
     if isinstance(value, Dim):
         return value
     return Dim("symbol" if isinstance(value, str) else "constant", value)
+
+
+def counted(tensor: Tensor, most: Dim) -> Dim:
+    """What one S64 holds when an operator has written it: 0 to ``most``."""
+    return Dim("counted", left=most, tensor=tensor)
 
 
 def product(dims: Sequence[Dim]) -> Dim:

@@ -7,6 +7,7 @@ import onnx_ir.passes.common as passes
 from onnx import version_converter
 from onnxscript import optimizer
 
+from edgewise.targets.cpu.native.half import widen
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
@@ -29,6 +30,8 @@ def prepare(model: ir.Model) -> ir.Model:
     """
     opset = model.opset_imports.get("", _FIRST_OPSET)
     ready = model.clone() if opset >= _FIRST_OPSET else _upgraded(model, opset)
+    passes.InlinePass()(ready)
+    widen(ready)
     _name(ready)
     with without_warnings("onnxscript", "onnx_ir"):
         _fold(ready)

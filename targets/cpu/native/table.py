@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgewise.targets.cpu.native.activations import PRIVATE
 from edgewise.targets.cpu.native.context import Lowering
 from edgewise.targets.cpu.native.ops import (
+    counted,
     elementwise,
     linear,
     movement,
@@ -87,6 +88,7 @@ LOWERINGS: dict[str, Lowering] = {
     "AveragePool": pools.pool,
     "BatchNormalization": norm.batch_normalization,
     "Cast": elementwise.cast,
+    "Compress": counted.compress,
     "Concat": spatial.concat,
     "ConstantOfShape": spatial.constant_of_shape,
     "Conv": linear.conv,
@@ -109,6 +111,8 @@ LOWERINGS: dict[str, Lowering] = {
     "LogSoftmax": norm.softmax,
     "MatMul": linear.matmul,
     "MaxPool": pools.pool,
+    "NonMaxSuppression": counted.non_max_suppression,
+    "NonZero": counted.nonzero,
     "Not": elementwise.logical_not,
     "Pad": spatial.pad,
     "RMSNormalization": norm.layer_normalization,
@@ -116,6 +120,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Range": scan.range_,
     "Reshape": movement.reshape,
     "Resize": spatial.resize,
+    "RoiAlign": counted.roi_align,
     "Shape": elementwise.shape,
     "Size": elementwise.size,
     "Slice": movement.slice_,

@@ -31,6 +31,10 @@ def inner_tensors(ctx: Context) -> dict[str, dict[str, Any]]:
         maker = value.producer()
         if not value.name or maker is None or made.raw or made.tensor is None:
             continue
+        if any(
+            factor.is_counted for factor in made.form.factors
+        ):  # as many as a run finds, which the source may see otherwise
+            continue
         if is_op(maker, *_SILENT) and maker.inputs[0] in ctx.values:  # else it was computed with the layer before
             continue
         place = _place(made.tensor, written)

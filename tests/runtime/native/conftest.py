@@ -262,6 +262,7 @@ def _dtype(array: np.ndarray) -> DType:
 
 _DTYPES = {
     "float32": DType.F32,
+    "float16": DType.F16,
     "uint8": DType.U8,
     "int8": DType.S8,
     "int32": DType.S32,

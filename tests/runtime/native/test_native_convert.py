@@ -115,3 +115,19 @@ def test_hostile_files_are_refused(
 ) -> None:
     with pytest.raises(native.NativeError):
         run_op(op, inputs, [output], attributes)
+
+
+@pytest.mark.parametrize("isa", ["generic", "neon"])
+def test_every_float16_and_back(run_op: Any, isa: str) -> None:
+    """Also those between two, half way between two, just beside that, and beyond the largest."""
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    wide = run_op("cast", [halves], [("float32", halves.shape)], isa=isa)[0]
+    np.testing.assert_array_equal(wide, halves.astype(np.float32))
+    numbers = wide[np.isfinite(wide)]
+    between = np.concatenate([numbers + (np.nextafter(numbers, np.float32(np.inf)) - numbers) * k for k in (1, 4095)])
+    x = np.concatenate(
+        [wide, between, (numbers[:-1] + numbers[1:]) / 2, np.float32([65519.9, 65520, 1e9, -1e30, 1e-9])]
+    ).astype(np.float32)
+    with np.errstate(over="ignore"):
+        want = x.astype(np.float16)
+    np.testing.assert_array_equal(run_op("cast", [x], [("float16", x.shape)], isa=isa)[0], want)

@@ -121,7 +121,7 @@ F = np.zeros((1, 4, 6), np.float32)
 HOSTILE: list[tuple[str, list[Any], list[tuple[Any, ...]], dict[str, Any]]] = [
     ("resize", [F], [("float32", (1, 4, 12))], {}),
     ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0]}),
-    ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0, 0.0]}),
+    ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0, -2.0]}),
     ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0, float("nan")]}),
     ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0, 2.0], "function": "odd"}),
     ("resize", [F], [("float32", (1, 4, 12))], {"scales": [1.0, 1.0, 2.0], "coordinate": "odd"}),

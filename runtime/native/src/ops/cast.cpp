@@ -1,4 +1,4 @@
-// cast: y = x in y's dtype, as numpy does. shape_value: the attribute `values` as s64.
+// cast: y = x in y's dtype, as numpy does; float16 from and to float32 alone. shape_value: the attribute `values` as s64.
 #include <cmath>
 #include <cstring>
 
@@ -35,6 +35,45 @@ struct Bool {
     }
 };
 
+struct Half {
+    uint16_t bits;
+};
+
+void widen(const uint8_t* x, uint8_t* y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        const uint32_t half = reinterpret_cast<const Half*>(x)[i].bits, sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31, rest = half & 0x3ff;
+        uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | rest << 13;
+        if (exponent == 0) {
+            const float small = static_cast<float>(rest) / 16777216.0f;
+            std::memcpy(&bits, &small, 4);
+            bits |= sign;
+        }
+        std::memcpy(y + i * 4, &bits, 4);
+    }
+}
+
+// To the nearest, halves to even.
+void narrow(const uint8_t* x, uint8_t* y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, x + i * 4, 4);
+        const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+        uint32_t half;
+        if (size > 0x7f800000u) {
+            half = 0x7e00;
+        } else if (size >= 0x477ff000u) {  // 65520 and more
+            half = 0x7c00;
+        } else if (size < 0x38800000u) {  // below the least normal one
+            float small;
+            std::memcpy(&small, &size, 4);
+            half = static_cast<uint32_t>(std::nearbyint(small * 16777216.0f));
+        } else {
+            half = (size - 0x38000000u + 0xfff + (size >> 13 & 1)) >> 13;
+        }
+        reinterpret_cast<Half*>(y)[i].bits = static_cast<uint16_t>(sign | half);
+    }
+}
+
 using Caster = void (*)(const uint8_t*, uint8_t*, int64_t);
 
 template <typename From>
@@ -51,6 +90,7 @@ Caster caster_from(DType to) {
 }
 
 Caster find_caster(DType from, DType to) {
+    if (from == EW_F16 || to == EW_F16) return from == EW_F32 ? narrow : to == EW_F32 ? widen : nullptr;
     switch (from) {
         case EW_F32: return caster_from<float>(to);
         case EW_S64: return caster_from<int64_t>(to);

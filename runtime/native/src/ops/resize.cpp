@@ -1,5 +1,5 @@
 // resize, as ONNX's: function nearest (any dtype, plain or C4), linear (float32, or 8 bits in C4), cubic (float32). scales: a number
-// for each axis; the other attributes are in resize_taps.h. Channels of C4 are not resized.
+// for each axis, 0 for that of the sizes; the other attributes are in resize_taps.h. Channels of C4 are not resized.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -33,7 +33,8 @@ public:
         for (int i = 0; i < rank_ && !empty_; ++i) {
             const bool quads = packed_ && i == 1;
             const int64_t in = quads ? (x.dims[1] + 3) / 4 : x.dims[i], out = quads ? in : y.dims[i];
-            EW_TRY(axes_[i].read(setup, in, out, quads ? 1.0f : static_cast<float>(scales[static_cast<size_t>(i)])));
+            const double scale = scales[static_cast<size_t>(i)] == 0 ? static_cast<double>(out) / static_cast<double>(in) : scales[static_cast<size_t>(i)];
+            EW_TRY(axes_[i].read(setup, in, out, quads ? 1.0f : static_cast<float>(scale)));
             in_[i] = in;
             tables += rounded(axes_[i].table_bytes());
         }

@@ -348,10 +348,11 @@ def gather(node: ir.Node, ctx: Context) -> None:
         dims = [*part.dims[:axis], *([dim(1)] * indices.rank), *part.dims[axis + 1 :]]
         ctx.give(node, as_shape(part, dims, ctx))
         return
-    _gather_rows(node, value, indices, axis, ctx)
+    gather_rows(node, value, indices, axis, ctx)
 
 
-def _gather_rows(node: ir.Node, value: Value, indices: Value, axis: int, ctx: Context) -> None:
+def gather_rows(node: ir.Node, value: Value, indices: Value, axis: int, ctx: Context) -> None:
+    """The entries along an axis that indices name, as the node's output."""
     builder = ctx.builder
     rounding = value.quant
     data, index = builder.plain(builder.real(value)), builder.plain(indices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -322,6 +323,7 @@ def _laid_out(ctx: Context, parts: list[Tensor], made: Tensor) -> bool:
 
 
 _WHOLE = 1e-4  # of a size
+_SMALL = 64
 
 
 def resize(node: ir.Node, ctx: Context) -> None:
@@ -334,10 +336,7 @@ def resize(node: ir.Node, ctx: Context) -> None:
         coordinate = "asymmetric"
     if coordinate == "tf_crop_and_resize" or attribute_int(node, "antialias", 0):
         raise Refusal("Resize with a region or antialiasing")
-    between = [
-        abs(value.size(axis) * scale - (dims[axis].constant or 0)) for axis, scale in enumerate(scales) if scale != 1
-    ]
-    if coordinate == "align_corners" and max(between, default=0) > _WHOLE:
+    if coordinate == "align_corners" and not all(map(_is_whole, value.dims, dims, scales)):
         raise Refusal("Resize between corners to a size that is not whole")
     made = ctx.builder.new(DType.F32, dims)
     nearest = attribute_text(node, "nearest_mode", "round_prefer_floor")
@@ -355,21 +354,38 @@ def _resized(node: ir.Node, ctx: Context, value: Value) -> tuple[list[float], li
     axes = [value.axis(axis) for axis in attribute_ints(node, "axes") or range(value.rank)]
     if attribute_text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Refusal("Resize that keeps the aspect ratio")
+    scales, dims = [1.0] * value.rank, list(value.dims)
     if given is not None and given.array is not None and given.array.size:
-        scales = [1.0] * value.rank
         for axis, scale in zip(axes, given.array.reshape(-1), strict=True):
-            scales[axis] = float(scale)
-        return scales, [
-            size if scale == 1 else dim(int(np.floor(value.size(axis) * scale)))
-            for axis, (size, scale) in enumerate(zip(value.dims, scales, strict=True))
-        ]
+            scales[axis], dims[axis] = float(scale), _scaled(dims[axis], float(scale))
+        return scales, dims
     sizes = ctx.optional(node, 3)
     if sizes is None or sizes.sizes is None:
         raise Refusal("Resize to a size that is not known")
-    scales, dims = [1.0] * value.rank, list(value.dims)
-    for axis, want in zip(axes, fixed_sizes(sizes), strict=True):
-        scales[axis], dims[axis] = want / value.size(axis), dim(want)
+    for axis, want in zip(axes, sizes.sizes, strict=True):
+        size, known = dims[axis].constant, want.constant
+        # 0: that of the sizes when they are known
+        scales[axis], dims[axis] = known / size if size and known else float(want == dims[axis]), want
     return scales, dims
+
+
+def _scaled(size: Dim, scale: float) -> Dim:
+    """Rounded down; of a size that depends on the inputs by a scale that is a fraction of small numbers."""
+    if scale == 1:
+        return size
+    if size.constant is not None:
+        return dim(int(np.floor(size.constant * scale)))
+    part = Fraction(scale).limit_denominator(_SMALL)
+    if np.float32(part.numerator / part.denominator) != np.float32(scale):
+        raise Refusal(f"Resize by {scale:g} of a size that depends on the inputs")
+    return size * part.numerator // part.denominator
+
+
+def _is_whole(size: Dim, made: Dim, scale: float) -> bool:
+    """Whether a size times its scale is a whole number."""
+    if size.constant is not None and made.constant is not None:
+        return scale == 1 or abs(size.constant * scale - made.constant) <= _WHOLE
+    return scale == int(scale)
 
 
 # -- DepthToSpace and back are reshapes and transpositions

@@ -23,10 +23,20 @@ def _numbered(write: Writer, indices: ir.Value, sizes: list[int], inner: int) ->
     return write("ReduceSum", write("Mul", positive, np.asarray(strides, np.int64)), [-1], keepdims=0)
 
 
+def _places_of(indices: ir.Value) -> list[int]:
+    """The sizes of tuples of indices; of one axis of tuples that a run counts -1."""
+    if indices.shape is None or len(indices.shape) != 2 or isinstance(indices.shape[0], int):
+        return shape_of(indices)
+    length = indices.shape[1]
+    if not isinstance(length, int):
+        raise Refusal(f"the sizes of {indices.name!r} are not known")
+    return [-1, length]
+
+
 def gather_nd(node: ir.Node, write: Writer) -> list[ir.Value]:
     """Rows named by tuples of indices."""
     x, indices, batch = need(node, 0), need(node, 1), attribute_int(node, "batch_dims", 0)
-    sizes, wanted = shape_of(x), shape_of(indices)
+    sizes, wanted = shape_of(x), _places_of(indices)
     length = wanted[-1]
     used, rest = sizes[batch : batch + length], sizes[batch + length :]
     rows = _numbered(write, indices, used, 1)
@@ -62,7 +72,8 @@ def reverse_sequence(node: ir.Node, write: Writer) -> list[ir.Value]:
     return [write("GatherElements", x, write("Expand", index, sizes), axis=time)]
 
 
-def _scattered(write: Writer, x: ir.Value, rows: ir.Value, updates: ir.Value, row: int, reduction: str) -> ir.Value:
+def scattered(write: Writer, x: ir.Value, rows: ir.Value, updates: ir.Value, row: int, reduction: str) -> ir.Value:
+    """A value seen as rows of so many elements, with those that are named by number replaced."""
     sizes = shape_of(x)
     flat = write.reshape(x, [int(np.prod(sizes)) // row, row])
     made = ir.node(
@@ -79,12 +90,13 @@ def _scattered(write: Writer, x: ir.Value, rows: ir.Value, updates: ir.Value, ro
 def scatter_nd(node: ir.Node, write: Writer) -> list[ir.Value]:
     """Rows named by tuples of indices, replaced."""
     x, indices, updates = (need(node, index) for index in range(3))
-    sizes, length = shape_of(x), shape_of(indices)[-1]
+    sizes, wanted = shape_of(x), _places_of(indices)
+    length = wanted[-1]
     inner = int(np.prod(sizes[length:]))
-    if 0 in [*sizes, *shape_of(indices)]:
+    if 0 in [*sizes, *wanted]:
         raise Refusal("no elements")
     rows = _numbered(write, indices, sizes[:length], inner)
-    return [_scattered(write, x, rows, updates, inner, attribute_text(node, "reduction", "none"))]
+    return [scattered(write, x, rows, updates, inner, attribute_text(node, "reduction", "none"))]
 
 
 def scatter_elements(node: ir.Node, write: Writer) -> list[ir.Value]:
@@ -100,7 +112,7 @@ def scatter_elements(node: ir.Node, write: Writer) -> list[ir.Value]:
         if index != axis:
             others += (np.arange(size) * stride).reshape([-1 if one == index else 1 for one in range(len(sizes))])
     places = write("Add", write("Mul", _positive(write, indices, sizes[axis]), strides[axis]), others)
-    return [_scattered(write, x, places, updates, 1, attribute_text(node, "reduction", "none"))]
+    return [scattered(write, x, places, updates, 1, attribute_text(node, "reduction", "none"))]
 
 
 def tensor_scatter(node: ir.Node, write: Writer) -> list[ir.Value]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgewise.targets.cpu.native.context import attribute_int, attribute_text
 from edgewise.targets.cpu.native.value import Refusal
-from edgewise.targets.cpu.native.written.writer import Writer, given, need, shape_of
+from edgewise.targets.cpu.native.written.writer import Writer, given, need, rank_of, shape_of
 
 _MOST_STEPS = 1024
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -90,9 +90,10 @@ def recurrent(node: ir.Node, write: Writer) -> list[ir.Value]:
     x = need(node, 0)
     if batch_first:
         x = write("Transpose", x, perm=[1, 0, 2])
-        sizes = shape_of(need(node, 0))
-        x.shape = ir.Shape([sizes[1], sizes[0], sizes[2]])
-    steps = shape_of(x)[0]
+        given_shape = need(node, 0).shape
+        if given_shape is not None:
+            x.shape = ir.Shape([given_shape[1], given_shape[0], given_shape[2]])
+    steps, _ = _steps_and_batch(x)
     if "clip" in node.attributes or attribute_int(node, "input_forget", 0):
         raise Refusal(f"{kind} with clip or input_forget")
     if steps > _MOST_STEPS or not steps:
@@ -120,6 +121,13 @@ def recurrent(node: ir.Node, write: Writer) -> list[ir.Value]:
     return [whole, *last]
 
 
+def _steps_and_batch(x: ir.Value) -> tuple[int, int]:
+    """Of [steps, batch, numbers]; 1 for a batch that is not known, to which a first state of zeros broadcasts."""
+    if rank_of(x) != 3 or x.shape is None or not isinstance(x.shape[0], int):
+        raise Refusal(f"a number of steps that is not known ({x.name!r})")
+    return x.shape[0], x.shape[1] if isinstance(x.shape[1], int) else 1
+
+
 def _cell(node: ir.Node, write: Writer, index: int, directions: int) -> _Cell:
     kind, gates = node.op_type, _GATES[node.op_type]
     listed = (
@@ -143,7 +151,7 @@ def _cell(node: ir.Node, write: Writer, index: int, directions: int) -> _Cell:
 def _direction(
     node: ir.Node, write: Writer, cell: _Cell, x: ir.Value, index: int, *, back: bool
 ) -> tuple[ir.Value, list[ir.Value]]:
-    steps, batch, _ = shape_of(x)
+    steps, batch = _steps_and_batch(x)
     weights, bias, lengths = need(node, 1), given(node, 3), given(node, 4)
     products = write("MatMul", x, write("Transpose", write.pick(weights, 0, index), perm=[1, 0]))
     if bias is not None:

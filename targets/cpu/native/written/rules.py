@@ -8,7 +8,16 @@ import onnx_ir as ir
 
 from edgewise.targets.cpu.native.activations import PRIVATE
 from edgewise.targets.cpu.native.value import Refusal
-from edgewise.targets.cpu.native.written import control, functions, indexing, products, quantized, recurrent, sampling
+from edgewise.targets.cpu.native.written import (
+    control,
+    functions,
+    indexing,
+    places,
+    products,
+    quantized,
+    recurrent,
+    sampling,
+)
 from edgewise.targets.cpu.native.written.writer import Writer
 
 Rule = Callable[[ir.Node, Writer], Sequence[ir.Value] | None]  # None: the node is lowered as it is
@@ -16,6 +25,7 @@ Rule = Callable[[ir.Node, Writer], Sequence[ir.Value] | None]  # None: the node 
 RULES: dict[str, Rule] = {
     **functions.RULES,
     **indexing.RULES,
+    **places.RULES,
     **products.RULES,
     **quantized.RULES,
     **sampling.RULES,

@@ -1,4 +1,4 @@
-"""Values between pixels: GridSample, RoiAlign, DeformConv. Pixels are rows of channels, picked by number, and weighed."""
+"""Values between pixels: GridSample, DeformConv. Pixels are rows of channels, picked by number, and weighed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.cpu.native.context import attribute_float, attribute_int, attribute_ints, attribute_text
+from edgewise.targets.cpu.native.context import attribute_int, attribute_ints, attribute_text
 from edgewise.targets.cpu.native.value import Refusal
 from edgewise.targets.cpu.native.written.writer import Writer, given, need, shape_of
 
@@ -121,57 +121,6 @@ def _clipped(write: Writer, at: ir.Value, size: int) -> ir.Value:
     return _whole(write, write("Clip", at, 0.0, float(size - 1)))
 
 
-# -- RoiAlign
-
-
-def roi_align(node: ir.Node, write: Writer) -> list[ir.Value]:
-    """Averages (or the largest) of a fixed number of places in each cell of boxes."""
-    x, boxes, images = (need(node, index) for index in range(3))
-    sizes, count = shape_of(x), shape_of(boxes)[0]
-    each = attribute_int(node, "sampling_ratio", 0)
-    if each <= 0:
-        raise Refusal("RoiAlign whose number of places depends on the boxes (sampling_ratio 0)")
-    half = attribute_text(node, "coordinate_transformation_mode", "half_pixel") == "half_pixel"
-    cells = [attribute_int(node, f"output_{name}", 1) for name in ("height", "width")]
-    scaled = write("Sub", write("Mul", boxes, attribute_float(node, "spatial_scale", 1.0)), 0.5 if half else 0.0)
-    taps = []
-    for axis, size in enumerate(sizes[2:]):
-        start, end = write.cut(scaled, 1, 1 - axis, 2 - axis), write.cut(scaled, 1, 3 - axis, 4 - axis)
-        span = write("Sub", end, start)
-        span = span if half else write("Max", span, 1.0)
-        steps = ((np.arange(cells[axis] * each) + 0.5) / (each * cells[axis])).astype(np.float32)[None]
-        place = write("Add", start, write("Mul", span, steps))  # [boxes, cells · each]
-        taps.append(
-            [
-                (write.reshape(at, _beside(count, axis)), write.reshape(one, _beside(count, axis)))
-                for at, one in _inside(write, place, size)
-            ]
-        )
-    pixels = prod(sizes[2:])
-    offsets = write("Mul", write.reshape(_whole(write, images), [count, 1, 1]), pixels)
-    parts = _mixed(write, _rows(write, x, sizes), taps, sizes[2:], offsets)
-    largest = attribute_text(node, "mode", "avg") == "max"
-    made = write("Max", *parts) if largest else _total(write, parts)
-    made = write.reshape(made, [count, cells[0], each, cells[1], each, sizes[1]])
-    made = write("ReduceMax" if largest else "ReduceMean", made, [2, 4], keepdims=0)
-    return [write("Transpose", made, perm=[0, 3, 1, 2])]
-
-
-def _beside(count: int, axis: int) -> list[int]:
-    return [count, -1, 1] if axis == 0 else [count, 1, -1]
-
-
-def _inside(write: Writer, place: ir.Value, size: int) -> list[Tap]:
-    """The two pixels around a place; nothing further out than one pixel, and the border's pixel up to there."""
-    near = write("And", write("GreaterOrEqual", place, -1.0), write("LessOrEqual", place, float(size)))
-    place = write("Clip", place, 0.0, float(size - 1))
-    first = write("Floor", place)
-    part = write("Sub", place, first)
-    zero = np.zeros((), np.float32)
-    weights = [write("Where", near, weight, zero) for weight in (write("Sub", 1.0, part), part)]
-    return [(_clipped(write, first, size), weights[0]), (_clipped(write, write("Add", first, 1.0), size), weights[1])]
-
-
 # -- DeformConv
 
 
@@ -218,4 +167,4 @@ def _fixed(node: ir.Node, axis: int, kernel: Sequence[int], out: Sequence[int]) 
     return places.reshape(shape).astype(np.float32)
 
 
-RULES = {"DeformConv": deform_conv, "GridSample": grid_sample, "RoiAlign": roi_align}
+RULES = {"DeformConv": deform_conv, "GridSample": grid_sample}

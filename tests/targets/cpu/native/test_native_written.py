@@ -177,3 +177,59 @@ def test_pixels_between_pixels(check: Check, padding: str, mode: str, corners: i
     }}"""
     )
     check(model, {"x": random(2, 3, 5, 4), "grid": random(2, 6, 7, 2, seed=1)}, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_layers_of_any_batch(check: Check, kind: str) -> None:
+    gates = {"LSTM": 4, "GRU": 3}[kind]
+    model = model_of(
+        f"""g (float[6,N,5] x) => (float[6,2,N,3] y) {{ y = {kind}<hidden_size = 3, direction = "bidirectional">(x, w, r, b) }}""",
+        w=random(2, gates * 3, 5) * np.float32(0.5), r=random(2, gates * 3, 3, seed=1), b=random(2, gates * 6, seed=2),
+    )  # fmt: skip
+    for batch in (1, 4):
+        check(model, {"x": random(6, batch, 5)})
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_of_any_image(check: Check, mode: str) -> None:
+    """By a scale, to a size that another value has, and to one that is known."""
+    model = model_of(
+        f"""g (float[1,2,H,W] x, float[1,2,A,B] other) => (float[1,2,P,Q] a, float[1,2,A,B] b, float[1,2,7,9] c) {{
+        a = Resize<mode = "{mode}">(x, , scales)
+        whole = Shape(other)
+        b = Resize<mode = "{mode}", coordinate_transformation_mode = "align_corners">(x, , , whole)
+        c = Resize<mode = "{mode}">(x, , , sizes)
+    }}""",
+        scales=np.array([1, 1, 1.5, 2], np.float32), sizes=np.array([1, 2, 7, 9]),
+    )  # fmt: skip
+    for height, width, rows, columns in ((4, 6, 8, 12), (5, 5, 5, 5), (3, 8, 9, 2)):
+        check(model, {"x": random(1, 2, height, width), "other": random(1, 2, rows, columns)}, atol=1e-4)
+
+
+def test_resize_by_an_odd_scale_of_any_image_is_refused() -> None:
+    model = model_of(
+        """g (float[1,2,H,8] x) => (float[1,2,P,8] y) { y = Resize(x, , scales) }""",
+        scales=np.array([1, 1, 1.2345678, 1], np.float32),
+    )
+    with pytest.raises(NotTakenError, match=r"Resize by 1\.23457 of a size that depends"):
+        compile_model(model, Isa.GENERIC)
+
+
+def test_a_network_in_float16(run_native: Any, run_onnx: Any) -> None:
+    """Inputs and outputs as they are, weights too; inside it is float32, so no sum overflows."""
+    model = model_of(
+        """g (float16[2,3,8,8] x, float16[1] s, bool c) => (float16[2,4,8,8] y, float16[2,3,8,8] twice) {
+        a = Conv<pads = [1,1,1,1]>(x, w, b)
+        scaled = Mul(a, s)
+        chosen = If<then_branch = p () => (float16[2,4,8,8] u) { u = Relu(scaled) }, else_branch = q () => (float16[2,4,8,8] v) { v = Neg(scaled) }>(c)
+        wide = Cast<to = 1>(chosen)
+        root = Sqrt(wide)
+        y = Cast<to = 10>(root)
+        two = Constant<value = float16[1] {2}>()
+        twice = Mul(x, two)
+    }""", w=random(4, 3, 3, 3).astype(np.float16), b=random(4).astype(np.float16),
+    )  # fmt: skip
+    inputs = {"x": random(2, 3, 8, 8).astype(np.float16), "s": np.array([0.5], np.float16), "c": np.array(True)}
+    for made, want in zip(run_native(model, inputs), run_onnx(model, inputs), strict=True):
+        assert made.dtype == want.dtype == np.float16 and made.shape == want.shape
+        np.testing.assert_allclose(made.astype(np.float32), want.astype(np.float32), atol=4e-3)
