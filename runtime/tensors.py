@@ -105,9 +105,7 @@ def side_dims(specs: Sequence[TensorSpec]) -> set[str]:
     a mask) are none of its sides.
     """
     sides = {spec.name: _sides(spec) for spec in specs}
-    others = {
-        dim for spec in specs if not sides[spec.name] for dim in spec.shape if isinstance(dim, str)
-    }  # fmt: skip
+    others = {dim for spec in specs if not sides[spec.name] for dim in spec.shape if isinstance(dim, str)}
     return {str(dim) for dims in sides.values() if not others & {*dims} for dim in dims}
 
 

@@ -22,7 +22,7 @@ def random_data(inputs: Sequence[TensorSpec], count: int, seed: int = 0, dynamic
         inputs: what the network takes.
         count: how many samples.
         seed: of the generator.
-        dynamic: the value of every symbolic dim, but for those of images (:func:`edgewise.runtime.tensors.side_dims`), which are 64.
+        dynamic: the value of every symbolic dim, but for those of images (:func:`edgewise.runtime.tensors.side_dims`), which are at least 64.
 
     Raises:
         RunError: ``count`` is below 1.

@@ -44,8 +44,9 @@ def _before(node: ir.Node, seen: set[ir.Node]) -> Iterator[ir.Node]:
         if made.op_type in _ELEMENTWISE | _MOVES:
             yield from [made, *_before(made, seen)]
         elif made.op_type in _PRODUCTS and any(constant(each) is not None for each in made.inputs):
-            leading = list(_before(made, seen))
+            leading = list(_before(made, set(seen)))  # what is left out here may still be met on another way
             if any(_squares(each) for each in leading):
+                seen.update(leading)
                 yield from [made, *leading]
 
 

@@ -106,5 +106,5 @@ def notes_of(layers: list[dict[str, str]], options: Options) -> list[str]:
         return []
     listed = ", ".join(f"{count} {op}" for op, count in sorted(floats.items()))
     return [
-        f"in float32, not float16: {listed} (kept by keep_float32 or the calibration data, or a constant is beyond float16)"
+        f"in float32, not float16: {listed} (kept by keep_float32, by the calibration data or for a logarithm, or a constant is beyond float16)"
     ]

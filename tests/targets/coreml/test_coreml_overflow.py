@@ -15,6 +15,7 @@ from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets import TargetError
 from edgewise.targets.base import BuildResult, Executor
+from edgewise.targets.coreml.logarithms import before_logarithms
 
 BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]
 RNG = np.random.default_rng(8)
@@ -129,3 +130,19 @@ def test_what_leads_to_a_logarithm_computes_in_float32(build_model: BuildModel) 
     ]
     assert kept and set(kept) == {"float32"}
     assert "float16" in precisions(result).values()
+
+
+def test_a_way_that_ends_at_a_product_does_not_hide_another() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["u"], name="u"),
+        helper.make_node("MatMul", ["u", "w"], ["product"], name="product"),
+        helper.make_node("Add", ["product", "u"], ["both"], name="both"),
+        helper.make_node("Log", ["both"], ["y"], name="log"),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in ("x", "y", "u", "product", "both")
+    ]
+    weights = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:2], [weights], value_info=ports[2:])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    assert before_logarithms(model.graph) == ["u", "both", "y"]
