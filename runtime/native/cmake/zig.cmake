@@ -12,6 +12,8 @@ set(CMAKE_AR "${EDGEWISE_ZIG}/ar" CACHE FILEPATH "")
 set(CMAKE_RANLIB "${EDGEWISE_ZIG}/ranlib" CACHE FILEPATH "")
 set(CMAKE_CXX_COMPILER_AR "${CMAKE_AR}" CACHE FILEPATH "")
 set(CMAKE_CXX_COMPILER_RANLIB "${CMAKE_RANLIB}" CACHE FILEPATH "")
-# The same level for all triples' libraries: Zig builds its C++ library once for each.
-set(CMAKE_CXX_FLAGS_RELEASE_INIT "-Os -DNDEBUG -g0")
+# One level for CMake's own trials, the linking and what is merged into the archive: for each level Zig builds its C++ library
+# anew, two minutes of a core. What is compiled says its own level.
+set(CMAKE_CXX_FLAGS_INIT "-Os -g0")
+set(CMAKE_CXX_FLAGS_RELEASE "-Os -DNDEBUG -g0" CACHE STRING "")
 set(EDGEWISE_STATIC ON CACHE BOOL "")
