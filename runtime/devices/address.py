@@ -19,7 +19,7 @@ _FILE = "devices.toml"
 _SERIAL = re.compile(r"[\w.:\[\]-]+")
 _SSH_KEYS = ("key", "known_hosts")
 # What an entry of devices.toml may say beside its address.
-_ENTRY_KEYS = ("address", "summary", "triple", "runner", "folder", "profile", "meter")
+_ENTRY_KEYS = ("address", "summary", "triple", "runner", "folder", "profile", "meter", "sensors")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Address:
         folder: where files go on the device; empty: ``~/.cache/edgewise``, on Android ``/data/local/tmp/edgewise``.
         profile: the device profile that engines are built for.
         meter: a CSV file of an external power meter, on this machine.
+        sensors: the folder on the device that holds ``sys`` with its power sensors; empty: ``/``.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Address:
     folder: str = ""
     profile: str = ""
     meter: str = ""
+    sensors: str = ""
 
 
 def parse_address(text: str) -> Address:
@@ -148,7 +150,7 @@ def _entry(name: str, entry: Any, file: Path) -> Address:
         raise _bad_entry(where, f"{wrong[0]} = {entry[wrong[0]]!r}", "a string")
     if not entry["address"].startswith(("ssh://", "adb:")) and entry["address"] != LOCAL:
         raise _bad_entry(where, f"the address {entry['address']!r}", "local, ssh://… or adb:SERIAL")
-    told = {key: entry.get(key, "") for key in ("triple", "folder", "profile")}
+    told = {key: entry.get(key, "") for key in ("triple", "folder", "profile", "sensors")}
     runner = tuple(shlex.split(entry.get("runner", "")))
     meter = str(file.parent / entry["meter"]) if entry.get("meter") else ""
     return replace(parse_address(entry["address"]), text=name, runner=runner, meter=meter, **told)

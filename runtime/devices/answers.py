@@ -19,7 +19,7 @@ def converse(device: Shell, command: Sequence[str], progress: Progress) -> tuple
     answer: dict[str, Any] = {}
 
     def listen(line: str) -> None:
-        told = _decode(line)
+        told = decode(line)
         if "progress" in told:
             progress(*told["progress"])
         else:
@@ -28,7 +28,7 @@ def converse(device: Shell, command: Sequence[str], progress: Progress) -> tuple
     return answer, device.run(command, on_line=listen)
 
 
-def _decode(line: str) -> dict[str, Any]:
+def decode(line: str) -> dict[str, Any]:
     """Empty for a line that a crash cut short, or that a library printed."""
     try:
         told = json.loads(line)

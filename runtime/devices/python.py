@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.runtime.bundle import Bundle, save_reference
+from edgewise.runtime.devices.address import Address
 from edgewise.runtime.devices.answers import converse
 from edgewise.runtime.devices.errors import DeviceError
 from edgewise.runtime.devices.runners import Order
@@ -27,6 +28,7 @@ _ASK = "import sys; from importlib.util import find_spec; print(*sys.version_inf
 
 def run_there(
     device: Shell,
+    address: Address,
     bundle: Bundle,
     order: Order,
     variants: Sequence[dict[str, Any]],
@@ -57,7 +59,14 @@ def run_there(
             save_reference(folder / "samples.npz", *([dict(each) for each in part] for part in order.samples))
             samples = device.push(folder / "samples.npz", progress=progress)
     own = {key: value for key, value in asdict(order).items() if key != "samples"}
-    told = {**own, "path": sent, "function": "", "samples": samples, "variants": list(variants)}
+    told = {
+        **own,
+        "sensors": None if address.meter else address.sensors or "/",
+        "path": sent,
+        "function": "",
+        "samples": samples,
+        "variants": list(variants),
+    }
     command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there"]
     cold = _carry_out(device, [*command, json.dumps(told)], progress)["cold"] if order.cold else None
     return _carry_out(device, [*command, json.dumps({**told, "cold": False})], progress) | {"cold": cold}

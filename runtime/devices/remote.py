@@ -16,8 +16,6 @@ from edgewise.runtime.energy.meter_csv import read_meter
 from edgewise.runtime.profile.result import make_profile, summarize
 from edgewise.runtime.progress import Progress, silent
 
-_NO_METER = "the device's own sensors are not read; name an external meter's record as `meter` in devices.toml"
-
 
 class _Watch:
     """Notes on this machine's clock, which a meter's record goes by, when the device rested and when it began to measure."""
@@ -41,7 +39,8 @@ class _Watch:
 def _metered(address: Address, watch: _Watch, measured: dict[str, Any]) -> dict[str, Any] | str:
     if watch.began is None:
         return "the device did not say when it began to measure"
-    window = (watch.began, watch.began + measured["wall_s"])
+    # A program that says when it ended knows better than we when it began.
+    window = measured.get("host_window") or (watch.began, watch.began + measured["wall_s"])
     samples = read_meter(Path(address.meter))
     method = f"external meter ({Path(address.meter).name}), times of the host to within the connection's delay"
     return energy_of(samples, window, watch.idle, measured["count"], counts=False, method=method)
@@ -57,7 +56,7 @@ def profile_remote(
         RunError: not a bundle.
     """
     bundle = open_bundle(path)
-    runner = runner_for(bundle)
+    runner = runner_for(bundle, address)
     progress("connect", 0, None)
     watch = _Watch(progress)
     with open_device(address) as device:
@@ -67,7 +66,7 @@ def profile_remote(
     parities = [parity_of_sums(entry, measured["samples"]) for entry in measured["sums"]]
     if order.check_only:
         return {"engine": measured["engine"], "samples": measured["samples"]}, parities
-    energy = _metered(address, watch, measured) if address.meter else _NO_METER
+    energy = _metered(address, watch, measured) if address.meter else measured["energy"]
     where = {
         "reached": address.text,
         "triple": measured["triple"],

@@ -1,7 +1,7 @@
 """The side of a device that has Python: ``python3 -m edgewise.runtime.devices.there ORDER``, JSON lines on stdout.
 
 Only the runtime is there, and what its engine needs: numpy and the engine's library. An order is that of the worker
-(:mod:`edgewise.runtime.profile.worker`) with ``check_only``, ``cold`` (that start alone) and ``variants``: engine settings to measure beside the bundle's own.
+(:mod:`edgewise.runtime.profile.worker`) with ``check_only``, ``sensors`` (the folder that holds ``sys`` with those of power, or None), ``cold`` (that start alone) and ``variants``: engine settings to measure beside the bundle's own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from typing import Any
 
 from edgewise.runtime.bundle import Bundle, load_reference, open_bundle
 from edgewise.runtime.compare import sums_of
+from edgewise.runtime.energy import find_source
 from edgewise.runtime.engines import RunOptions, open_engine
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.model import Model, load
 from edgewise.runtime.profile.cold import cold_start
+from edgewise.runtime.profile.local import with_energy
 from edgewise.runtime.profile.samples import samples_of
 from edgewise.runtime.profile.timing import measure
-from edgewise.runtime.profile.worker import Tell, answer, work
+from edgewise.runtime.profile.worker import Tell, answer
 
 _VARIANT_RUNS = 30
+_NOT_THE_WORKERS = ("cold", "check_only", "sensors", "variants", "concurrency")
 
 
 def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """
     if order["cold"]:
         return {"cold": cold_start(order, tell)}
-    measured = {} if order["check_only"] else work(order, tell)
+    measured = {} if order["check_only"] else _measure(order, tell)
     tell({"progress": ["check", 0, None]})
     model = load(order["path"], threads=order["threads"])
     inputs, references = load_reference(Path(order["samples"])) if order["samples"] else _own(model)
@@ -46,6 +49,14 @@ def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     variants = [_variant(order, settings, tell) for settings in order["variants"]]
     more = {"variants": variants, "wall_s": end - begin, "count": measured["count"]}
     return {**checked, **measured, **more}
+
+
+def _measure(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """In a process of its own, so that the sensor is not read by the one that computes; with ``energy``, or why it is not known."""
+    own = {key: value for key, value in order.items() if key not in _NOT_THE_WORKERS}
+    source = find_source(Path(order["sensors"])) if order["sensors"] else "an external meter is named"
+    measured, energy = with_energy(own, source, lambda *told: tell({"progress": list(told)}))
+    return measured | {"energy": energy}
 
 
 def _own(model: Model) -> tuple[list[Any], list[Any]]:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,12 +18,13 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.compare import sums_of
 from edgewise.runtime.devices.address import Address
 from edgewise.runtime.devices.agents import agent_for, triple_of
-from edgewise.runtime.devices.answers import converse
+from edgewise.runtime.devices.answers import converse, decode
 from edgewise.runtime.devices.errors import DeviceError
 from edgewise.runtime.devices.reference import Arrays
 from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.devices.runners.native import samples_in
 from edgewise.runtime.devices.shell import Shell
+from edgewise.runtime.devices.watched import Watch
 from edgewise.runtime.engines import model_file
 from edgewise.runtime.progress import Progress
 
@@ -32,6 +34,8 @@ _LEAST_RUNS, _MOST_RUNS = 20, 10_000
 _TIMES, _OUTPUTS, _LAYERS = "times.json", "outputs.json", "layers.json"
 _LOADED = re.compile(r"(?:deserialized|loaded) in ([\d.]+) sec")
 _VERSION = re.compile(r"\[TensorRT[^\]]*? v(\d+)\]")
+# What it prints as soon as the timed runs are over.
+_OVER = ("Warmup completed", "Timing trace")
 _LINES = 3
 
 
@@ -75,33 +79,40 @@ def run_trtexec(
         if order.check_only:
             return checked
         machine = [_machine(device, agent, progress)]
+        watch = Watch(device, address, [agent])
         progress("measure", 0, order.runs)
-        run(inputs[0], _measuring(order, place), progress)
+        run(inputs[0], _measuring(order, place), progress, watch)
         machine.append(_machine(device, agent, progress))
-        return {**checked, "engine": run.facts(), **_measured(run, order, machine, inputs[0])}
+        measured = _measured(run, order, machine, inputs[0])
+        return {**checked, "engine": run.facts(), **measured, **run.energy(watch, measured)}
     finally:
         device.ask(f"rm -rf {shlex.quote(place)}")
 
 
 class _Program:
-    """trtexec with one engine; ``said`` is what it printed last."""
+    """trtexec with one engine; ``said`` is what it printed last, ``heard`` the host's clock at each line of it."""
 
     def __init__(self, device: Shell, program: str, engine: str, place: str, bundle: Bundle) -> None:
         self._device, self._place, self.said = device, place, ""
+        self.heard: list[tuple[float, str]] = []
         self._settings = bundle.manifest["engine"].get("settings", {})
         self._dynamic = {spec.name for spec in bundle.inputs if not all(isinstance(dim, int) for dim in spec.shape)}
         self._command = [program, f"--loadEngine={engine}"]
         if (core := self._settings.get("dla_core")) is not None:
             self._command.append(f"--useDLACore={core}")
 
-    def __call__(self, sample: Arrays, words: Sequence[str], progress: Progress) -> None:
+    def __call__(self, sample: Arrays, words: Sequence[str], progress: Progress, watch: Watch | None = None) -> None:
         shapes = [
             f"{_quoted(name)}:{'x'.join(map(str, a.shape))}" for name, a in sample.items() if name in self._dynamic
         ]
         given = [f"{_quoted(name)}:{self._sent(array, progress)}" for name, array in sample.items()]
         more = [f"--shapes={','.join(shapes)}"] if shapes else []
-        finished = self._device.run([*self._command, f"--loadInputs={','.join(given)}", *more, *words])
-        self.said = finished.text + finished.stderr
+        command = [*self._command, f"--loadInputs={','.join(given)}", *more, *words]
+        self.heard = []
+        finished = self._device.run(
+            watch.beside(command) if watch else command, on_line=lambda line: self.heard.append((time.time(), line))
+        )
+        self.said = "\n".join([*(line for _, line in self.heard), finished.stderr])
         if finished.status != 0:
             errors = [line for line in self.said.splitlines() if "[E]" in line] or self.said.splitlines()
             raise DeviceError(
@@ -120,6 +131,20 @@ class _Program:
                 "cannot read what trtexec wrote", where=f"{self._device.where}, {name}", found=str(error), expected="JSON",
                 fix="Run it there by hand; another version may write another form",
             ) from error  # fmt: skip
+
+    def energy(self, watch: Watch, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """``energy`` of the last run (or why it is not known), and when its timed runs were on the host's clock, if it said so."""
+        over = next((at for at, line in self.heard if any(sign in line for sign in _OVER)), None)
+        if over is None:
+            return {"energy": "trtexec did not say when it had measured"}
+        begin = over - measured["wall_s"]
+        answer: dict[str, Any] = {}
+        for at, line in self.heard:
+            answer |= (told := decode(line))
+            if "clock" in told:  # both lines took the same way, so its length does not count
+                answer["ahead_s"] = at - told["clock"]
+        window = (begin - answer.get("ahead_s", 0.0), over - answer.get("ahead_s", 0.0))
+        return {"energy": watch.energy(answer, window, measured["count"]), "host_window": (begin, over)}
 
     def facts(self) -> dict[str, str]:
         version = _VERSION.search(self.said)

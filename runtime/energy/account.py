@@ -13,7 +13,7 @@ from typing import Any
 from edgewise.runtime.energy.sources import Source
 
 IDLE_S = 1.0
-_EVERY_S = 0.05
+EVERY_S = 0.05
 _LEAST_SAMPLES = 3
 
 
@@ -51,7 +51,7 @@ class Account:
             value = self.source.read()
             if value is not None:
                 self.samples.append(Sample(time.monotonic(), value))
-            self._over.wait(_EVERY_S)
+            self._over.wait(EVERY_S)
 
 
 def energy_of(

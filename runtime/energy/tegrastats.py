@@ -9,8 +9,14 @@ from typing import IO, cast
 
 # "VDD_IN 4920mW/4893mW" since JetPack 4.6, "POM_5V_IN 3110/3067" before: now and mean so far, in milliwatts.
 _RAIL = re.compile(r"\b((?:VDD|POM|VIN|CV|SOC|CPU|GPU|SYS|NC)[A-Z0-9_]*) (\d+)(?:mW)?/(\d+)(?:mW)?(?=\s|$)")
+PROGRAM = "tegrastats"
 _EVERY_MS = 100
 _WHOLE_BOARD = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")
+
+
+def command(program: str) -> list[str]:
+    """How it is started to print a line at regular times."""
+    return [program, "--interval", str(_EVERY_MS)]
 
 
 def rails_w(line: str) -> dict[str, float]:
@@ -29,7 +35,7 @@ class TegrastatsReader:
     """The program itself, started by the first reading and ended by :meth:`close`."""
 
     def __init__(self, program: str) -> None:
-        self._command = [program, "--interval", str(_EVERY_MS)]
+        self._command = command(program)
         self._process: subprocess.Popen[str] | None = None
         self._latest: float | None = None
 

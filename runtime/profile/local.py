@@ -80,7 +80,7 @@ def profile(
             "samples": None if samples is None else str(file),
         }
         started = send_off({**order, "cold": True}, progress) if cold else None
-        measured, energy = _with_energy(order, find_source(), progress)
+        measured, energy = with_energy(order, find_source(), progress)
     if measured["layers"] and "arena_bytes" in measured:
         measured["peak"] = find_peak(measured, threads, run_agent, progress)
     if concurrency:
@@ -89,7 +89,7 @@ def profile(
     return {**make_profile(measured, threads, energy, open_bundle(path)), "cold": started}
 
 
-def _with_energy(order: dict[str, Any], source: Source | str, progress: Progress) -> tuple[dict[str, Any], Any]:
+def with_energy(order: dict[str, Any], source: Source | str, progress: Progress) -> tuple[dict[str, Any], Any]:
     """What the worker measured, and the energy that the machine's sensor saw meanwhile (or why it saw none)."""
     if isinstance(source, str):
         return send_off(order, progress), source

@@ -40,7 +40,13 @@ class Order:
 
 
 class Runner(Protocol):
-    """A module of this folder."""
+    """A module of this folder.
+
+    Attributes:
+        not_over_adb: why a phone cannot run this, unless devices.toml names a ``runner`` there; empty where it can.
+    """
+
+    not_over_adb: str
 
     def measure(
         self, device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress
@@ -49,18 +55,18 @@ class Runner(Protocol):
 
         Returns:
             What ``edgewise.runtime.profile.worker`` brings back, with ``sums`` (``edgewise.runtime.compare.parity_of_sums``)
-            and ``samples``; ``cold`` and ``concurrency`` where the order asks for them; ``peak`` where the layers' roof is known.
+            and ``samples``; ``energy``: as :func:`edgewise.runtime.energy.energy_of` gives it, of the device's own sensors; ``cold`` and ``concurrency`` where the order asks for them; ``peak`` where the layers' roof is known.
 
         Raises:
             DeviceError: the device cannot run it, or vanishes.
         """
 
 
-def runner_for(bundle: Bundle) -> Runner:
+def runner_for(bundle: Bundle, address: Address) -> Runner:
     """The module that runs this kind of engine on a device.
 
     Raises:
-        DeviceError: there is none.
+        DeviceError: there is none, or none for a phone.
     """
     kind, kinds = bundle.manifest["engine"]["kind"], sorted(module.name for module in pkgutil.iter_modules(__path__))
     if kind not in kinds:
@@ -69,5 +75,11 @@ def runner_for(bundle: Bundle) -> Runner:
             expected=f"one of {', '.join(kinds)}",
             fix="Build it with --target cpu --engine native, or copy it there and profile it there",
         )  # fmt: skip
-    runner: Any = importlib.import_module(f"{__name__}.{kind}")
-    return runner  # type: ignore[no-any-return]
+    runner: Runner = importlib.import_module(f"{__name__}.{kind}")  # type: ignore[assignment]
+    if address.kind == "adb" and not address.runner and runner.not_over_adb:
+        raise DeviceError(
+            "a phone cannot run this bundle over adb", where=f"{address.text}, {bundle.path}",
+            found=f"engine kind {kind!r}: {runner.not_over_adb}", expected="an engine of libedgewise, which brings all that it needs",
+            fix="Build it with --target cpu --engine native, or name a Python on the phone as `runner` in devices.toml (docs/devices.md)",
+        )  # fmt: skip
+    return runner

@@ -14,9 +14,10 @@ from edgewise.runtime.progress import Progress
 
 # Each is measured beside the bundle's own choice, so that a profile says what every unit would take.
 _UNITS = ("CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
+not_over_adb = "Core ML is Apple's"
 
 
-def measure(device: Shell, _: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
+def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
     """See :class:`~edgewise.runtime.devices.runners.Runner`."""
     system = device.ask("uname -sm")
     if not system.startswith("Darwin") and not device.runner:
@@ -24,5 +25,5 @@ def measure(device: Shell, _: Address, bundle: Bundle, order: Order, progress: P
             "the device has no Core ML", where=device.where, found=f"uname says {system!r}", expected="a Mac (Darwin)",
             fix="Name a Mac; on other systems leave --device out, and the package is evaluated operation by operation",
         )  # fmt: skip
-    measured = run_there(device, bundle, order, [{"compute_units": units} for units in _UNITS], progress)
+    measured = run_there(device, address, bundle, order, [{"compute_units": units} for units in _UNITS], progress)
     return measured | {"triple": system}

@@ -16,6 +16,7 @@ from edgewise.runtime.devices.errors import DeviceError
 from edgewise.runtime.devices.reference import write_plain_reference
 from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.devices.shell import Finished, Shell, cannot_start
+from edgewise.runtime.devices.watched import Watch
 from edgewise.runtime.engines import model_file
 from edgewise.runtime.profile.roofline import find_peak
 from edgewise.runtime.progress import Progress
@@ -28,6 +29,7 @@ _ADVICE = {
     65: ("the network's own inputs and outputs", "Build the bundle again"),
 }  # fmt: skip
 _NO_ADVICE = ("an engine that runs there", "Run the bundle on this machine to see whether it fails here too")
+not_over_adb = ""
 
 
 def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
@@ -41,7 +43,11 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
         reference = device.push(plain, progress=progress)
     start = [*device.runner, agent]
     cold = _cold(device, [*start, engine, reference], order, progress) if order.cold else None
-    measured = _run(device, [*start, engine, reference, *_options(order)], progress)
+    program = [*start, engine, reference, *_options(order)]
+    if order.check_only:
+        measured = _run(device, program, progress)
+    else:
+        measured = _measure(device, Watch(device, address, start), program, progress)
     macs = bundle.manifest["engine"].get("settings", {}).get("macs") or {}
     for layer in measured["layers"] or []:
         layer["macs"] = macs.get(layer["name"])
@@ -50,6 +56,13 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
             measured, order.threads, lambda words: _run(device, [*start, *words], progress), progress
         )
     return measured | {"versions": {"agent": measured["engine"]["version"]}, "triple": triple, "cold": cold}
+
+
+def _measure(device: Shell, watch: Watch, program: list[str], progress: Progress) -> dict[str, Any]:
+    """With ``energy``, or the reason why it is not known."""
+    answer = _answer(device, watch.beside(program), progress)
+    measured: dict[str, Any] = answer["result"]
+    return measured | {"energy": watch.energy(answer, tuple(measured["window"]), measured["count"])}
 
 
 def _cold(device: Shell, command: list[str], order: Order, progress: Progress) -> dict[str, Any]:
@@ -75,6 +88,12 @@ def _options(order: Order) -> list[str]:
 
 
 def _run(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:
+    result: dict[str, Any] = _answer(device, command, progress)["result"]
+    return result
+
+
+def _answer(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:
+    """All that the agent says; ``result`` is there."""
     answer, finished = converse(device, command, progress)
     if "error" in answer:
         status, what, found = (answer["error"][key] for key in ("status", "what", "found"))
@@ -82,8 +101,7 @@ def _run(device: Shell, command: list[str], progress: Progress) -> dict[str, Any
         raise DeviceError(what, where=device.where, found=found, expected=expected, fix=fix)
     if "result" not in answer:
         raise _crashed(device, command, finished)
-    measured: dict[str, Any] = answer["result"]
-    return measured
+    return answer
 
 
 def _crashed(device: Shell, command: list[str], finished: Finished) -> DeviceError:

@@ -11,8 +11,10 @@ from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.devices.shell import Shell
 from edgewise.runtime.progress import Progress
 
+not_over_adb = "ONNX Runtime runs in a Python there, and Android has none"
 
-def measure(device: Shell, _: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
+
+def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
     """See :class:`~edgewise.runtime.devices.runners.Runner`."""
-    measured = run_there(device, bundle, order, [], progress, modules=("onnxruntime",))
+    measured = run_there(device, address, bundle, order, [], progress, modules=("onnxruntime",))
     return measured | {"triple": device.ask("uname -sm")}

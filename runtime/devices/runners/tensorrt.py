@@ -14,6 +14,8 @@ from edgewise.runtime.devices.trtexec import find_trtexec, run_trtexec
 from edgewise.runtime.engines import model_file
 from edgewise.runtime.progress import Progress
 
+not_over_adb = "TensorRT runs in a Python or in trtexec there, and NVIDIA makes neither for Android"
+
 
 def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progress: Progress) -> dict[str, Any]:
     """See :class:`~edgewise.runtime.devices.runners.Runner`."""
@@ -26,7 +28,7 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
         )  # fmt: skip
     missing = lacks(device, python_of(device), (library,))
     if not missing:
-        return run_there(device, bundle, order, [], progress) | {"triple": device.ask("uname -sm")}
+        return run_there(device, address, bundle, order, [], progress) | {"triple": device.ask("uname -sm")}
     program = find_trtexec(device, library)
     if program is None:
         raise DeviceError(

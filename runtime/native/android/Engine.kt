@@ -1,5 +1,6 @@
 package dev.edgewise
 
+import java.io.Closeable
 import java.nio.ByteBuffer
 
 /** What libedgewise refuses, in its words. */
@@ -12,7 +13,7 @@ class EdgewiseException(message: String) : RuntimeException(message)
  * @param path the engine file, outside of the APK (copy an asset to `filesDir` once).
  * @param threads 0 is one per core; 1 starts none.
  */
-class Engine(path: String, threads: Int = 0) : AutoCloseable {
+class Engine(path: String, threads: Int = 0) : Closeable {
     private var handle: Long = open(path, threads)
 
     val inputNames: List<String> get() = (0 until count(live(), false)).map { name(live(), false, it) }

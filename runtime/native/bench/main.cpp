@@ -13,6 +13,7 @@
 #include "peak.h"
 #include "serve.h"
 #include "session.h"
+#include "watch.h"
 
 namespace bench {
 namespace {
@@ -23,7 +24,7 @@ constexpr double kMostLevelS = 1, kMostThreads = 1024, kLeastPeakBytes = 1 << 16
 
 const char kUsageText[] =
     "edgewise-bench ENGINE REFERENCE [--threads N] [--runs N] [--warmup N] [--min-time S] [--duration S] [--per-layer] [--check-only]"
-    " [--cold] [--concurrency N,N,...]; or: --machine; --peak THREADS BYTES";
+    " [--cold] [--concurrency N,N,...]; or: --machine; --peak THREADS BYTES; --watch ...";
 
 struct Order {
     const char *engine = nullptr, *reference = nullptr;
@@ -235,6 +236,7 @@ int main(int count, char** arguments) {
     }
     if (count == 2 && std::strcmp(arguments[1], "--serve") == 0) return bench::serve();
     if (count == 2 && std::strcmp(arguments[1], "--machine") == 0) return bench::tell(0, 0);
+    if (count > 1 && std::strcmp(arguments[1], "--watch") == 0) return bench::watch(count - 2, arguments + 2);
     double threads = 0, bytes = 0;
     if (count == 4 && std::strcmp(arguments[1], "--peak") == 0 && bench::number(arguments[2], 1, bench::kMostThreads, &threads) &&
         bench::number(arguments[3], bench::kLeastPeakBytes, bench::kMostPeakBytes, &bytes)) {

@@ -109,6 +109,7 @@ Failure measure(const Run& run, const Plan& plan, Timings* timings) {
         if (plan.duration_s > 0) stretch.add(ms, now_s(), &timings->series);
     }
     timings->own_cpu_s = own_cpu_s() - cpu;
+    timings->began_s = start;
     timings->wall_s = now_s() - start;
     return {};
 }
@@ -118,6 +119,7 @@ void write(Json* json, const Timings& timings) {
     clock_getres(CLOCK_MONOTONIC, &step);
     json->number("first_run_ms", timings.first_ms).numbers("warmup_ms", timings.warmup_ms).numbers("runs_ms", timings.runs_ms);
     json->boolean("stable", timings.stable).integer("count", timings.count);
+    json->open_list("window").number(nullptr, timings.began_s).number(nullptr, timings.began_s + timings.wall_s).close_list();
     json->number("own_cpu_s", timings.own_cpu_s).number("wall_s", timings.wall_s);
     json->number("resolution_ms", static_cast<double>(step.tv_sec) * 1e3 + static_cast<double>(step.tv_nsec) * 1e-6);
     write(json, timings.glances);

@@ -27,6 +27,7 @@ struct Timings {
     bool stable = true;
     std::vector<Glance> glances;
     std::vector<Point> series;
+    double began_s = 0;  // of the warm runs, by now_s()
     double own_cpu_s = 0, wall_s = 0;
     int64_t count = 0;  // of warm runs; runs_ms holds at most the first 10,000 of a sustained measurement
 };

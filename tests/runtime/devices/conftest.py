@@ -10,7 +10,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import onnx_ir as ir
 import pytest
 
 from edgewise.runtime.bundle import create_bundle, save_reference
+from edgewise.runtime.devices import trtexec as trtexec_module
 from edgewise.targets.base import BuildRequest
 from edgewise.targets.cpu.native.build import build_native
 from edgewise.targets.devices import find_device
@@ -49,6 +52,44 @@ net (float[1, 3, 8, 8] x) => (float[1, CLASSES] y)
    y = MatMul (g, f)
 }
 """
+
+
+_TRTEXEC = """#!{python} -SE
+import array, json, pathlib, sys, time
+print("&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # a stand-in")
+given = dict(item.removeprefix("--").partition("=")[::2] for item in sys.argv[1:])
+engine = pathlib.Path(given["loadEngine"]).read_bytes()
+if engine != b"engine":
+    print("[09/01/2026-10:00:00] [E] Error[1]: the engine plan file is not compatible (a stand-in)")
+    sys.exit(1)
+print("[I] Engine deserialized in 0.0125 sec.")
+name, file = given["loadInputs"].split(":")
+x = array.array("f", pathlib.Path(file).read_bytes())
+assert name == "x" and given.get("shapes", "x:2x3") == "x:2x3"
+if "exportOutput" in given:
+    told = [dict(name="y", dimensions="2x3", values=[2 * value for value in x])]
+    pathlib.Path(given["exportOutput"]).write_text(json.dumps(told))
+if "exportTimes" in given:
+    runs = int(given.get("iterations", 50))
+    times = [dict(startH2dMs=10.0 * i, endD2hMs=10.0 * i + 1.5, computeMs=1.0, latencyMs=1.5 + i / 1000) for i in range(runs)]
+    print("[I] Starting inference", flush=True)
+    time.sleep(0.3 + runs / 100)
+    print("[I] Warmup completed 30 queries over 200 ms\\n[I] Timing trace has", runs, "queries", flush=True)
+    time.sleep(0.2) # writes its files
+    pathlib.Path(given["exportTimes"]).write_text(json.dumps(times))
+if "exportProfile" in given:
+    layers = [dict(count=50), dict(name="conv + relu", timeMs=50.0, averageMs=1.0, medianMs=0.9, percentage=100.0)]
+    pathlib.Path(given["exportProfile"]).write_text(json.dumps(layers))
+"""
+
+
+def sibling(name: str) -> Any:
+    """A module of this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def program(name: str) -> str:
@@ -206,6 +247,102 @@ def native_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return path
 
     return make
+
+
+@pytest.fixture
+def doubling_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """y = 2x as an engine of a kind, with ``spoil`` added to the reference."""
+
+    def make(
+        kind: str, spoil: float = 0.0, content: bytes = b"engine", name: str = "model.engine", **more: Any
+    ) -> Path:
+        path = tmp_path / f"{kind}.edge"
+        inputs = [{"x": np.full((2, 3), index, np.float32)} for index in range(1, 3)]
+        outputs = [{"y": sample["x"] * 2 + np.float32(spoil)} for sample in inputs]
+        with create_bundle(path) as (draft, manifest):
+            (draft / name).write_bytes(content)
+            save_reference(draft / "reference.npz", inputs, outputs)
+            manifest |= {
+                "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 3]}],
+                "outputs": [{"name": "y", "dtype": "float32", "shape": ["N", 3]}],
+                "target": kind,
+                "engine": {"kind": kind, "files": [name], "settings": {"model": name, **more}},
+            }
+        return path
+
+    return make
+
+
+@pytest.fixture
+def host(sshd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Name a device with this Python, which another user may not read: the server lets ourselves in."""
+
+    def name(python: str = sys.executable, **entry: object) -> str:
+        script = tmp_path / "python3"
+        script.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+        script.chmod(0o755)
+        address = sshd.address().replace(f"//{sshd.user}@", f"//{getpass.getuser()}@")
+        devices = tmp_path / "devices.toml"
+        told = {"address": address, "runner": script, "folder": tmp_path / "sent", **entry}
+        devices.write_text("\n".join(["[host]", *(f'{key} = "{value}"' for key, value in told.items())]))
+        monkeypatch.setenv("EDGEWISE_DEVICES", str(devices))
+        return "host"
+
+    return name
+
+
+@pytest.fixture
+def trtexec(agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for NVIDIA's program, where edgewise looks for it."""
+    monkeypatch.setenv("EDGEWISE_AGENTS", str(agents))
+    program = tmp_path / "trtexec"
+    program.write_text(_TRTEXEC.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setitem(trtexec_module._PROGRAMS, "tensorrt", (str(program),))
+    return program
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    adb = shutil.which("adb")
+    if adb is None:
+        if "CI" in os.environ:
+            pytest.fail("CI has adb")
+        pytest.skip("needs adb")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    device = sibling("adbd").Adbd()
+    try:
+        subprocess.run([adb, "connect", f"127.0.0.1:{device.port}"], check=True, capture_output=True, timeout=60)
+        yield device
+    finally:
+        device.close()
+        subprocess.run([adb, "kill-server"], check=False, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def power() -> Iterator[Any]:
+    """The module ``power``, with ``begin(sign, sensor)``: lets a device take power while a process with that word runs; gives its folder."""
+    module, over = sibling("power"), threading.Event()
+    threads: list[threading.Thread] = []
+    root = Path(tempfile.mkdtemp(prefix="edgewise-board-"))
+    root.chmod(0o755)  # the device's user is another
+
+    def begin(sign: str, sensor: str) -> Path:
+        tell = getattr(module, sensor)
+        tell(root, module.IDLE_W, 100.0)
+        threads.append(threading.Thread(target=module.live, args=(root, sign, tell, over)))
+        threads[0].start()
+        return root
+
+    module.begin, module.root = begin, root
+    yield module
+    over.set()
+    for thread in threads:
+        thread.join()
+    shutil.rmtree(root)
 
 
 @pytest.fixture

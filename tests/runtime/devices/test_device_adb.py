@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,30 +17,6 @@ from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.storage import sha256_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    adb = shutil.which("adb")
-    if adb is None:
-        if "CI" in os.environ:
-            pytest.fail("CI has adb")
-        pytest.skip("needs adb")
-    spec = importlib.util.spec_from_file_location("adbd", Path(__file__).with_name("adbd.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    device = module.Adbd()
-    try:
-        subprocess.run([adb, "connect", f"127.0.0.1:{device.port}"], check=True, capture_output=True, timeout=60)
-        yield device
-    finally:
-        device.close()
-        subprocess.run([adb, "kill-server"], check=False, capture_output=True, timeout=60)
 
 
 @pytest.fixture
@@ -97,6 +69,17 @@ def test_a_profile_over_adb(
     result, parities = profile_remote(native_bundle(), address, Order(runs=10, warmup=1))
     assert len(result["latency_ms"]["samples"]) == 10
     assert parities[0].sqnr_db > 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("onnxruntime", "Android has none"), ("tensorrt", "neither for Android"), ("coreml", "Apple's")]
+)
+def test_what_no_phone_runs_is_refused_before_it_is_asked(kind: str, why: str, native_bundle: Any) -> None:
+    with pytest.raises(DeviceError, match="a phone cannot run this bundle over adb") as caught:
+        profile_remote(native_bundle(kind=kind), parse_address("adb:NOSUCHSERIAL"), Order())
+    assert f"'{kind}'" in caught.value.found and why in caught.value.found
+    assert "libedgewise" in caught.value.expected and "--engine native" in caught.value.fix
+    assert "adb:NOSUCHSERIAL" in caught.value.where
 
 
 def test_a_phone_that_is_not_there_is_said_so(phone: Any) -> None:

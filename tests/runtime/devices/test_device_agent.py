@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,53 @@ def test_bad_numbers_of_contexts_and_peaks_are_refused(bench: Bench, agent: Path
         assert "--concurrency" in bench("--concurrency", text)["error"]["found"], text
     done = subprocess.run([agent, "--peak", "0", "65536"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["status"] == 64
+
+
+def test_it_reads_files_and_lines_beside_a_program(agent: Path, tmp_path: Path) -> None:
+    (tmp_path / "power").write_text("-1500000\n")
+    begin = time.monotonic()
+    command = [
+        agent,
+        "--watch",
+        "0.2",
+        "0.01",
+        tmp_path / "power",
+        tmp_path / "none",
+        "--lines",
+        "echo a; echo b",
+        "--",
+    ]
+    done = subprocess.run(
+        [*command, "sh", "-c", "sleep 0.2; echo said; exit 3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    clock, said, last = done.stdout.splitlines()
+    watched = json.loads(last)["watched"]
+    assert said == "said" and begin < json.loads(clock)["clock"] == watched["idle"][1] < time.monotonic()
+    assert watched["idle"][1] - watched["idle"][0] >= 0.2
+    assert len(watched["at_s"]) > 10 and watched["at_s"] == sorted(watched["at_s"])
+    assert watched["values"][0] == [-1500000, None] and watched["at_s"][-1] > watched["idle"][1]
+    assert [line for _, line in watched["lines"]] == ["a", "b"]
+
+
+def test_what_it_watches_ends_with_it(agent: Path, tmp_path: Path) -> None:
+    assert subprocess.run([agent, "--watch", "0", "x", "--", "true"], capture_output=True, check=False).returncode == 64
+    assert subprocess.run([agent, "--watch", "0", "1", "f"], capture_output=True, check=False).returncode == 64
+    missing = subprocess.run([agent, "--watch", "0", "1", "--", "no/such"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 127 and "no/such: No such file" in missing.stderr
+    killed = subprocess.run(
+        [agent, "--watch", "0", "1", "--", "sh", "-c", "kill -9 $$"], capture_output=True, check=False
+    )
+    assert killed.returncode == 128 + 9
+    line = f"while :; do touch {tmp_path / 'lives'}; sleep 0.05; done"
+    with subprocess.Popen([agent, "--watch", "0", "1", "--", "sh", "-c", line], stdout=subprocess.DEVNULL) as watching:
+        while not (tmp_path / "lives").exists():
+            time.sleep(0.02)
+        watching.kill()
+    time.sleep(0.2)
+    (tmp_path / "lives").unlink()
+    time.sleep(0.3)
+    assert not (tmp_path / "lives").exists()
 
 
 @pytest.mark.parametrize("level", ["generic", "avx2", "avx512", "avx512vnni", "avx512bf16"])

@@ -54,12 +54,14 @@ def test_an_agent_is_small_static_and_computes_the_same(triple: str, native_bund
     assert peak["f32_gmacs_per_s"] > 0 and peak["int8_gmacs_per_s"] > 0 and peak["memory_gb_per_s"] > 0
 
 
-def test_from_a_checkpoint_to_a_report_on_a_board(sshd: Any, tmp_path: Path) -> None:
+def test_from_a_checkpoint_to_a_report_on_a_board(sshd: Any, power: Any, tmp_path: Path) -> None:
     devices = tmp_path / "devices.toml"
     runner = emulator("aarch64-linux-musl")
-    devices.write_text(
-        f'[board]\naddress = "{sshd.address()}"\ntriple = "aarch64-linux-musl"\nrunner = "{runner}"\nprofile = "raspberrypi5"\n'
-    )
+    told = {
+        "address": sshd.address(), "triple": "aarch64-linux-musl", "runner": runner, "profile": "raspberrypi5",
+        "sensors": power.begin("--min-time", "rails"),
+    }  # fmt: skip
+    devices.write_text("\n".join(["[board]", *(f'{key} = "{value}"' for key, value in told.items())]))
     command = [
         Path(sys.executable).with_name("edgewise"), "convert", "--recipe", _ROOT / "examples/digits/cnn.yaml", "--target", "cpu",
         "--device", "raspberrypi5", "--engine", "native", "--profile-on", "board", "-o", tmp_path / "out", "--json",
@@ -76,8 +78,11 @@ def test_from_a_checkpoint_to_a_report_on_a_board(sshd: Any, tmp_path: Path) -> 
     assert profile["engine"]["isas"] == "generic neon neon_dotprod neon_i8mm"
     assert "s8_neon_i8mm" in profile["engine"]["kernels"]
     assert {layer["kernel"] for layer in profile["layers"]} and profile["latency_ms"]["median"] > 0
+    energy = profile["energy"]
+    assert energy["method"] == "INA power monitor (hwmon): VDD_IN, read on the device"
+    assert 0 < energy["idle_w"] < energy["total_w"] and energy["joules_per_inference"] > 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "aarch64" in page
+    assert "aarch64" in page and "VDD_IN" in page
     command[1:] = ["verify", told["bundle"], "--device", "board", "--json"]
     done = subprocess.run(
         [*map(str, command)], cwd=_ROOT, capture_output=True, text=True, check=False, env=environment(devices)

@@ -112,8 +112,11 @@ def test_outputs_that_differ_there_fail_the_gate(mac: Any, mac_bundle: Any) -> N
 
 def test_a_crash_there_is_an_error_with_its_last_words(mac: Any, mac_bundle: Any) -> None:
     with pytest.raises(DeviceError, match="Python ended without an answer") as caught:
-        edgewise.profile(mac_bundle(), device=mac("STAND_IN_CRASHES=1"), runs=2, warmup=0)
+        edgewise.verify(mac_bundle(), device=mac("STAND_IN_CRASHES=1"))
     assert "exit status 132" in caught.value.found and "illegal instruction" in caught.value.found
+    with pytest.raises(DeviceError, match="the process that measures crashed") as caught:
+        edgewise.profile(mac_bundle(), device="mac", runs=2, warmup=0)
+    assert "illegal instruction" in caught.value.found and "mac, " in caught.value.where
 
 
 def test_a_python_without_numpy_is_said_so(mac: Any, mac_bundle: Any) -> None:

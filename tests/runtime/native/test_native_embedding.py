@@ -124,60 +124,100 @@ def test_the_library_is_small_and_needs_the_system_alone(prefix: Path) -> None:
     assert exported == declared
 
 
-_JAVA = """
-package dev.edgewise;
-import java.nio.*;
-public class Engine {
-    native long open(String path, int threads);
-    native void free(long handle);
-    native int count(long handle, boolean outputs);
-    native String name(long handle, boolean outputs, int index);
-    native void setShape(long handle, int index, long[] dims);
-    native long[] shape(long handle, int index);
-    native void write(long handle, int index, ByteBuffer data);
-    native void read(long handle, int index, ByteBuffer data);
-    native void compute(long handle);
-    static ByteBuffer floats(int count) { return ByteBuffer.allocateDirect(4 * count).order(ByteOrder.nativeOrder()); }
-    public static void main(String[] given) {
-        System.load(given[0]);
-        Engine it = new Engine();
-        long handle = it.open(given[1], 1);
-        System.out.println(it.count(handle, false) + it.name(handle, false, 0) + it.count(handle, true) + it.name(handle, true, 0));
-        it.setShape(handle, 0, new long[] {2, 5});
-        ByteBuffer x = floats(10), y = floats(10);
-        for (int i = 0; i < 10; ++i) x.putFloat(4 * i, 10 * i);
-        it.write(handle, 0, x);
-        it.compute(handle);
-        it.read(handle, 0, y);
-        System.out.println(it.shape(handle, 0)[0] + " " + y.getFloat(36));
-        try { it.write(handle, 0, floats(3)); } catch (EdgewiseException error) { System.out.println(error.getMessage()); }
-        try { it.write(handle, 0, ByteBuffer.allocate(40)); } catch (IllegalArgumentException error) { System.out.println(error.getMessage()); }
-        it.free(handle);
-        try { it.open("none", 1); } catch (EdgewiseException error) { System.out.println(error.getMessage()); }
+_KOTLIN = """
+import dev.edgewise.Engine
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+fun floats(count: Int): ByteBuffer = ByteBuffer.allocateDirect(4 * count).order(ByteOrder.nativeOrder())
+
+fun refused(work: () -> Unit) =
+    try { work(); println("nothing") } catch (error: RuntimeException) { println("${error.javaClass.simpleName}: ${error.message}") }
+
+fun main(args: Array<String>) {
+    Engine(args[0], threads = 1).use { engine ->
+        println("${engine.inputNames} ${engine.outputNames}")
+        engine.setInputShape(0, longArrayOf(2, 5))
+        val x = floats(10)
+        val y = floats(10)
+        for (i in 0 until 10) x.putFloat(4 * i, 10f * i)
+        engine.writeInput(0, x)
+        engine.run()
+        engine.readOutput(0, y)
+        println("${engine.outputShape(0).toList()} ${y.getFloat(36)}")
+        refused { engine.writeInput(0, floats(3)) }
+        refused { engine.writeInput(0, ByteBuffer.allocate(40)) }
+        refused { engine.setInputShape(0, LongArray(99)) }
+        engine.close()
+        refused { engine.run() }
     }
+    refused { Engine("none") }
 }
-class EdgewiseException extends RuntimeException { EdgewiseException(String message) { super(message); } }
+"""
+_SAID = """\
+[x] [y]
+[2, 5] 94.0
+EdgewiseException: x has 40 bytes, not 12
+IllegalArgumentException: the buffer is not direct
+IllegalArgumentException: too many dims
+IllegalStateException: the engine is closed
 """
 
 
-def test_the_jni_glue_runs_in_a_java_machine(prefix: Path, engine_file: Callable[[Plan], Path], tmp_path: Path) -> None:
-    """Java stands in for Kotlin: the same class with the same native methods."""
-    javac = which("javac")
-    headers = Path(javac).resolve().parents[1] / "include" if javac else Path()
-    if not (headers / "jni.h").is_file():
-        pytest.skip("needs a JDK")  # CI has none
+def installed(name: str) -> Path:
+    """A program that CI installs; elsewhere the test skips without it."""
+    found = which(name)
+    if not found:
+        if "CI" in os.environ:
+            pytest.fail(f"CI has {name}")
+        pytest.skip(f"needs {name}")
+    return Path(found)
+
+
+@pytest.fixture(scope="module")
+def jni() -> Path:
+    """The folder with a JDK's jni.h."""
+    return installed("javac").resolve().parents[1] / "include"
+
+
+@pytest.fixture(scope="module")
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program over Engine.kt, with Kotlin's library in it; whatever the compiler warns of is an error."""
+    folder = tmp_path_factory.mktemp("kotlin")
+    (folder / "Main.kt").write_text(_KOTLIN)
+    wrapper = _ROOT / "runtime/native/android/Engine.kt"
+    run(
+        installed("kotlinc"), "-Werror", "-jvm-target", "1.8", "-include-runtime", folder / "Main.kt", wrapper, "-d", folder / "it.jar"
+    )  # fmt: skip
+    return folder / "it.jar"
+
+
+def check_kotlin(program: Path, library: Path, engine: Path) -> None:
+    said = run(installed("java"), f"-Djava.library.path={library.parent}", "-jar", program, engine)
+    assert said.startswith(_SAID)
+    assert re.fullmatch(r"EdgewiseException: .*none.*No such file.*\n", said.removeprefix(_SAID))
+
+
+def test_the_kotlin_wrapper_runs_in_a_java_machine(
+    prefix: Path, jni: Path, kotlin: Path, engine_file: Callable[[Plan], Path], tmp_path: Path
+) -> None:
     (archive,) = prefix.rglob("libedgewise.a")
     glue = tmp_path / "libedgewise_jni.so"
     run(
-        "cc", "-shared", "-fPIC", "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{headers}", f"-I{headers / 'linux'}",
+        "cc", "-shared", "-fPIC", "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{jni}", f"-I{jni / 'linux'}",
         f"-I{prefix / 'include'}", _ROOT / "runtime/native/android/edgewise_jni.c", archive, "-lstdc++", "-lm", "-pthread", "-o", glue,
     )  # fmt: skip
-    (tmp_path / "Engine.java").write_text(_JAVA)
-    run(str(javac), "-d", tmp_path, tmp_path / "Engine.java")
-    java = Path(str(javac)).resolve().with_name("java")
-    said = run(java, "-cp", tmp_path, "dev.edgewise.Engine", glue, engine_file(scores_plan())).splitlines()
-    assert said[:2] == ["1x1y", "2 94.0"]
-    assert said[2] == "x has 40 bytes, not 12" and said[3] == "the buffer is not direct" and "No such file" in said[4]
+    check_kotlin(kotlin, glue, engine_file(scores_plan()))
+
+
+@pytest.mark.cross
+def test_the_android_project_builds_all_that_the_wrapper_needs(
+    jni: Path, kotlin: Path, engine_file: Callable[[Plan], Path]
+) -> None:
+    """With this machine's compiler and a JDK's header in place of the NDK's."""
+    build = _ROOT / ".cache" / "native-android"
+    cmake(_ROOT / "runtime/native/android", build, f"-DEDGEWISE_JNI={jni}")
+    check_kotlin(kotlin, build / "libedgewise_jni.so", engine_file(scores_plan()))
 
 
 def test_the_wrappers_call_what_there_is(prefix: Path) -> None:
