@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +19,30 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("edgewise")
 
 _BARE = ("exporter", "quantize", "targets", "runtime", "toolchain")
+
+
+_DEADLY = """
+import os, pathlib, signal
+import numpy as np
+marker = pathlib.Path({marker!r})
+def samples():
+    if not marker.exists():
+        marker.write_text("died")
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield {{"x": np.zeros({shape}, np.float32), "label": 0}}
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Callable[..., Path]:
+    """Write ``deadly.py``, whose ``samples`` kill the process that opens them, once: what a worker dies of. Gives the file that then is there."""
+
+    def write(*shape: int) -> Path:
+        marker = tmp_path / "marker"
+        (tmp_path / "deadly.py").write_text(_DEADLY.format(marker=str(marker), shape=shape))
+        return marker
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def run_there(
     own = {key: value for key, value in asdict(order).items() if key != "samples"}
     told = {
         **own,
-        "sensors": None if address.meter else address.sensors or "/",
+        "sensors": _sensors(address, order),
         "path": sent,
         "function": "",
         "samples": samples,
@@ -70,6 +70,11 @@ def run_there(
     command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there"]
     cold = _carry_out(device, [*command, json.dumps(told)], progress)["cold"] if order.cold else None
     return _carry_out(device, [*command, json.dumps({**told, "cold": False})], progress) | {"cold": cold}
+
+
+def _sensors(address: Address, order: Order) -> str | None:
+    """The folder with ``sys`` whose sensors are to be read."""
+    return None if address.meter or not order.energy else address.sensors or "/"
 
 
 def _carry_out(device: Shell, command: list[str], progress: Progress) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from edgewise.runtime.compare import TensorParity, parity_of_sums
 from edgewise.runtime.devices.address import Address
 from edgewise.runtime.devices.open import open_device
 from edgewise.runtime.devices.runners import Order, runner_for
-from edgewise.runtime.energy.account import IDLE_S, energy_of
+from edgewise.runtime.energy.account import energy_of
 from edgewise.runtime.energy.meter_csv import read_meter
+from edgewise.runtime.energy.sensors import IDLE_S
 from edgewise.runtime.profile.result import make_profile, summarize
 from edgewise.runtime.progress import Progress, silent
 

@@ -26,7 +26,7 @@ from edgewise.runtime.profile.timing import measure
 from edgewise.runtime.profile.worker import Tell, answer
 
 _VARIANT_RUNS = 30
-_NOT_THE_WORKERS = ("cold", "check_only", "sensors", "variants", "concurrency")
+_NOT_THE_WORKERS = ("cold", "check_only", "energy", "sensors", "variants", "concurrency")
 
 
 def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def work_there(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
 def _measure(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """In a process of its own, so that the sensor is not read by the one that computes; with ``energy``, or why it is not known."""
     own = {key: value for key, value in order.items() if key not in _NOT_THE_WORKERS}
-    source = find_source(Path(order["sensors"])) if order["sensors"] else "an external meter is named"
+    source = find_source(Path(order["sensors"])) if order["sensors"] else "the device's sensors were not asked for"
     measured, energy = with_energy(own, source, lambda *told: tell({"progress": list(told)}))
     return measured | {"energy": energy}
 

@@ -79,12 +79,12 @@ def run_trtexec(
         if order.check_only:
             return checked
         machine = [_machine(device, agent, progress)]
-        watch = Watch(device, address, [agent])
+        watch = Watch(device, address, [agent], order.duration_s) if order.energy else None
         progress("measure", 0, order.runs)
         run(inputs[0], _measuring(order, place), progress, watch)
         machine.append(_machine(device, agent, progress))
         measured = _measured(run, order, machine, inputs[0])
-        return {**checked, "engine": run.facts(), **measured, **run.energy(watch, measured)}
+        return {**checked, "engine": run.facts(), **measured, **(run.energy(watch, measured) if watch else {})}
     finally:
         device.ask(f"rm -rf {shlex.quote(place)}")
 

@@ -10,9 +10,9 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
+from edgewise.runtime.energy.sensors import IDLE_S
 from edgewise.runtime.energy.sources import Source
 
-IDLE_S = 1.0
 EVERY_S = 0.05
 _LEAST_SAMPLES = 3
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from edgewise.runtime.energy.tegrastats import board_w
+from edgewise.runtime.energy.tegrastats import board_w, command
 
+IDLE_S = 1.0
 # By path from the root: what a file's first line is.
 Tree = Mapping[str, str]
 Readings = Sequence[float | None]
@@ -47,13 +48,19 @@ class Sensor:
         method: for the record: the sensor, and what is read.
         counts: whether it gives joules counted so far (else watts at this moment).
         terms: files to read, whose terms are added.
-        lines: instead of files a program that prints the power, by its path.
+        lines: instead of files the words of a command that prints what ``read_lines`` understands.
+        read_lines: makes a function of each line in turn: joules or watts, None for a line that says neither.
+        idle_s: how long it takes to see what idleness takes.
+        least_steps: how often a counter that moves in coarse steps must have moved for its difference to mean something.
     """
 
     method: str
     counts: bool
     terms: tuple[Term, ...] = ()
-    lines: str = ""
+    lines: tuple[str, ...] = ()
+    read_lines: Callable[[], Callable[[str], float | None]] = lambda: board_w
+    idle_s: float = IDLE_S
+    least_steps: int = 0
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -74,11 +81,6 @@ class Sensor:
             return total
 
         return read
-
-    @staticmethod
-    def watts_of_line(line: str) -> float | None:
-        """Of what :attr:`lines` prints."""
-        return board_w(line)
 
 
 class _Followed:
@@ -172,7 +174,7 @@ def _channels(tree: Tree, chip: str) -> list[tuple[str, str, Term]]:
 
 
 def _tegrastats(program: str) -> Sensor | str:
-    return Sensor("tegrastats, board input", False, lines=program) if program else ""
+    return Sensor("tegrastats, board input", False, lines=tuple(command(program))) if program else ""
 
 
 def _battery(tree: Tree) -> Sensor | str:

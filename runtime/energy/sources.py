@@ -46,7 +46,7 @@ def find_source(root: Path = _ROOT) -> Source | str:
 
 def _opened(sensor: Sensor, root: Path) -> Source:
     if sensor.lines:
-        reader = TegrastatsReader(sensor.lines)
+        reader = TegrastatsReader(sensor.lines[0])
         return Source(sensor.method, sensor.counts, reader.watts, reader.close)
     read, files = sensor.reader(), [root / file for file in sensor.files]
     return Source(sensor.method, sensor.counts, lambda: read([number(_text(file)) for file in files]))

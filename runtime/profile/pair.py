@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -48,13 +48,20 @@ def profile_pair(
     check_numbers(threads, rounds, None, 1.0)
     order = {"pair": [str(a), str(b)], "path": f"{a}, {b}", "threads": threads, "rounds": rounds or _ROUNDS}
     measured = send_off(order, progress)
-    of_a, of_b = measured["rounds_ms"]
+    return compared(a, b, measured["rounds_ms"], threads, measured["machine"])
+
+
+def compared(
+    a: Path | str, b: Path | str, rounds_ms: Sequence[Sequence[float]], threads: int, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """What :func:`profile_pair` returns, out of the rounds of each."""
+    of_a, of_b = rounds_ms
     ratios = [late / early for early, late in zip(of_a, of_b, strict=True)]
     interval = median_interval(ratios)
     low, high = interval or (None, None)
     return {
         "schema_version": SCHEMA_VERSION,
-        "device": measured["machine"],
+        "device": machine,
         "threads": threads,
         "versions": {"edgewise": own_version()},
         "a": {"path": str(a), "latency_ms": summarize(of_a)},

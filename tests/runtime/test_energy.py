@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgewise.runtime.devices import Address, remote
-from edgewise.runtime.energy import Account, Source, energy_of, find_source, read_meter
+from edgewise.runtime.energy import Account, Source, charge, energy_of, find_source, read_meter
 from edgewise.runtime.energy.account import Sample
 from edgewise.runtime.energy.tegrastats import TegrastatsReader, board_w, rails_w
 from edgewise.runtime.errors import RunError
@@ -26,6 +26,27 @@ _NX = (
     "PMIC@50C VDD_IN 3184/3205 VDD_CPU_GPU_CV 409/430 VDD_SOC 980/980"
 )
 _NANO = "RAM 870/3956MB (lfb 561x4MB) IRAM 0/252kB(lfb 252kB) CPU [5%@102] PLL@25.5C PMIC@100C POM_5V_IN 1608/1608 POM_5V_GPU 0/0 POM_5V_CPU 160/160"
+
+
+# As Android's BatteryService prints it.
+_DUMPSYS = """\
+Current Battery Service state:
+  AC powered: false
+  USB powered: true
+  Wireless powered: false
+  Dock powered: false
+  Max charging current: 500000
+  Max charging voltage: 5000000
+  Charge counter: 3254000
+  status: 2
+  health: 2
+  present: true
+  level: 84
+  scale: 100
+  voltage: 4158
+  temperature: 284
+  technology: Li-ion
+"""
 
 
 def put(root: Path, **files: Any) -> None:
@@ -116,6 +137,18 @@ def test_tegrastats_of_three_generations() -> None:
     assert [board_w(line) for line in (_ORIN, _NX, _NANO)] == [4.92, 3.184, 1.608]
     assert rails_w("RAM 870/3956MB CPU [5%@102]") == {}
     assert board_w("RAM 870/3956MB CPU [5%@102]") is None
+
+
+def test_the_charge_counter_that_android_tells() -> None:
+    unplugged = _DUMPSYS.replace("USB powered: true", "USB powered: false").replace("status: 2", "status: 3")
+    assert charge.reason_against(_DUMPSYS) == "battery: charging, powered by USB, so it does not carry the load"
+    assert charge.reason_against(unplugged.replace("status: 3", "status: 5")).startswith("battery: full, so")
+    assert charge.reason_against("Can't find service: battery") == "dumpsys battery: no charge counter"
+    assert charge.reason_against(unplugged) == ""
+    read = charge.joules()
+    later = unplugged.replace("3254000", "3253000").replace("voltage: 4158", "voltage: 4000")
+    told = [joules for line in (unplugged + later + later).splitlines() if (joules := read(line)) is not None]
+    assert told == pytest.approx([0.0, 14.4, 14.4])  # 1 mAh at 4 V
 
 
 @pytest.mark.parametrize(

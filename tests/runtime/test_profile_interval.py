@@ -59,4 +59,4 @@ def test_a_bundle_differs_from_a_larger_one_and_not_from_itself(make_bundle: Any
 def test_options_of_one_bundle_are_refused(make_bundle: Any) -> None:
     path: Path = make_bundle()
     with pytest.raises(ToolchainError, match="--per-layer"):
-        profile_two(path, path, alone={"device": "local", "per_layer": True, "function": None})
+        profile_two(path, path, alone={"per_layer": True, "function": None})

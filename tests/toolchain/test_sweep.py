@@ -26,17 +26,6 @@ address = "local"
 [gone]
 address = "ssh://nobody@127.0.0.1:1"
 """
-# Kills the process that opens it, once: what a worker dies of.
-_DEADLY = """
-import os, pathlib, signal
-import numpy as np
-marker = pathlib.Path({marker!r})
-def samples():
-    if not marker.exists():
-        marker.write_text("died")
-        os.kill(os.getpid(), signal.SIGKILL)
-    yield {{"x": np.zeros((1, 3, 8, 8), np.float32), "label": 0}}
-"""
 
 
 @pytest.fixture
@@ -51,13 +40,13 @@ def lab(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_device_that_is_gone(lab: Path, cli: Any) -> None:
-    (lab / "deadly.py").write_text(_DEADLY.format(marker=str(lab / "marker")))
+def test_a_killed_worker_and_a_device_that_is_gone(lab: Path, deadly: Any, cli: Any) -> None:
+    marker = deadly(1, 3, 8, 8)
     (lab / "deadly.yaml").write_text((lab / "net.yaml").read_text() + "verify: {data: 'deadly.py:samples'}\n")
     done = cli("sweep", "deadly.yaml", "--devices", "one,gone", "-o", "out", "--json")
     assert done.code == 1  # for the device that is gone
     rows = {row["device"]: row for row in done.json["rows"]}
-    assert (lab / "marker").exists()  # a worker did die
+    assert marker.exists()  # a worker did die
     failed = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
     assert set(failed) == {"gone"}, failed
     assert "cannot reach the device" in failed["gone"]

@@ -98,7 +98,7 @@ class ProfileSettings:
     """``threads`` 0: all cores. ``function``: of an engine with several. ``max_latency_ms`` gates the median.
 
     ``duration_s`` above 0: sustained, for so many seconds. ``cold``: a start with the page cache dropped too.
-    ``concurrency``: numbers of contexts to run at once.
+    ``concurrency``: numbers of contexts to run at once. ``within``: a share of the median; measure until its 95 % interval lies within.
     """
 
     device: str = "local"
@@ -111,6 +111,7 @@ class ProfileSettings:
     duration_s: float = 0.0
     cold: bool = False
     concurrency: tuple[int, ...] = ()
+    within: float | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Order:
         check_only: outputs alone, no measurement.
         cold: time a start with the bundle's files out of the page cache as well.
         concurrency: numbers of contexts to run at once.
+        energy: read the device's own power sensors, if it has any.
         samples: inputs and the outputs that are wanted for them (or none); None: those in the bundle, or random inputs.
     """
 
@@ -36,6 +37,7 @@ class Order:
     check_only: bool = False
     cold: bool = False
     concurrency: tuple[int, ...] = ()
+    energy: bool = True
     samples: tuple[Sequence[Arrays], Sequence[Arrays]] | None = None
 
 

@@ -44,10 +44,10 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
     start = [*device.runner, agent]
     cold = _cold(device, [*start, engine, reference], order, progress) if order.cold else None
     program = [*start, engine, reference, *_options(order)]
-    if order.check_only:
+    if order.check_only or not order.energy:
         measured = _run(device, program, progress)
     else:
-        measured = _measure(device, Watch(device, address, start), program, progress)
+        measured = _measure(device, Watch(device, address, start, order.duration_s), program, progress)
     macs = bundle.manifest["engine"].get("settings", {}).get("macs") or {}
     for layer in measured["layers"] or []:
         layer["macs"] = macs.get(layer["name"])

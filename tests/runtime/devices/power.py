@@ -70,6 +70,13 @@ def battery(root: Path, watts: float, joules: float) -> None:
     put(supply / "current_now", -int(watts * 250_000))
 
 
+def charge(root: Path, watts: float, joules: float) -> None:
+    """What a stand-in for dumpsys prints, in steps of 10 µAh at 4 V."""
+    counter = 3_000_000 - int(joules / 4 / 3.6e-3 / 10) * 10
+    told = f"  USB powered: false\n  Max charging voltage: 5000000\n  Charge counter: {counter}\n  status: 3\n  voltage: 4000"
+    put(root / "battery", told)
+
+
 def milliwatts(root: Path, watts: float, joules: float) -> None:
     """What a stand-in for tegrastats prints."""
     put(root / "milliwatts", int(watts * 1000))

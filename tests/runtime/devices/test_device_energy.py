@@ -16,6 +16,7 @@ import pytest
 import edgewise
 from edgewise.runtime.devices import open_device, parse_address
 from edgewise.runtime.devices.watched import Watch
+from edgewise.runtime.energy import charge
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -90,6 +91,30 @@ def test_tegrastats_is_started_beside_the_program_and_ends_with_it(
     told = edgewise.profile(native_bundle(), device=board, threads=1, duration_s=0.7)
     check(told, power, "tegrastats, board input, read on the device")
     assert not power.at_work(str(program))
+
+
+def test_a_phone_that_shows_its_charge_alone_is_measured_for_long(
+    phone: Any, native_bundle: Any, power: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, program = power.begin("--min-time", "charge"), tmp_path / "bin" / "dumpsys"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat {root}/$1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    address = f"adb:127.0.0.1:{phone.port}"
+    board = name_device(tmp_path, address, monkeypatch, sensors=root, folder=tmp_path / "sent")
+    told = edgewise.profile(native_bundle(), device=board, threads=1, runs=3)
+    assert told["energy"] is None and "too coarse for so short a run" in told["energy_reason"]
+    monkeypatch.setattr(
+        charge, "LEAST_S", 0.5
+    )  # a counter of finer steps than a phone's, so that it does not take minutes
+    monkeypatch.setattr(charge, "IDLE_S", 0.6)
+    monkeypatch.setattr(charge, "LINES", (*charge.LINES[:2], charge.LINES[2].replace("sleep 1", "sleep 0.04")))
+    told = edgewise.profile(native_bundle(), device=board, threads=1, duration_s=1.5)
+    check(told, power, "battery charge counter (dumpsys battery), read on the device")
+    monkeypatch.setattr(charge, "LEAST_STEPS", 100)
+    told = edgewise.profile(native_bundle(), device=board, threads=1, duration_s=0.5)
+    assert told["energy"] is None and "too seldom to tell" in told["energy_reason"]
 
 
 def test_the_python_there_reads_its_boards_rails(host: Any, power: Any, doubling_bundle: Any) -> None:

@@ -27,23 +27,12 @@ _NET = """
 <ir_version: 8, opset_import: ["" : 18]>
 net (float[1, 8] x) => (float[1, 5] y) { y = MatMul (x, w) }
 """
-# The verification's data kill the process that opens them, once: what a worker dies of.
 _RECIPE = """
 source: net.onnx
 targets: [cpu]
 build: {options: {engine: native}}
 verify: {data: 'deadly.py:samples'}
 profile: {threads: 1, duration_s: 1.2, per_layer: false}
-"""
-_DEADLY = """
-import os, pathlib, signal
-import numpy as np
-marker = pathlib.Path({marker!r})
-def samples():
-    if not marker.exists():
-        marker.write_text("died")
-        os.kill(os.getpid(), signal.SIGKILL)
-    yield {{"x": np.zeros((1, 8), np.float32), "label": 0}}
 """
 _LAB = """
 import signal
@@ -56,14 +45,16 @@ _DEVICES = ("good", "killed", "cut", "full")
 
 
 @pytest.fixture
-def lab(sshd: Any, small_disk: Path, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def lab(
+    sshd: Any, small_disk: Path, agents: Path, deadly: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A folder with a recipe, and a devices.toml whose devices are one user's folders; this machine is one more."""
     model = onnx.parser.parse_model(_NET)
     weights = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
     onnx.save(model, tmp_path / "net.onnx")
     (tmp_path / "net.yaml").write_text(_RECIPE)
-    (tmp_path / "deadly.py").write_text(_DEADLY.format(marker=str(tmp_path / "marker")))
+    deadly(1, 8)
     folders = {name: sshd.home / name for name in _DEVICES} | {"full": small_disk}
     entries = [f'[{name}]\naddress = "{sshd.address()}"\nfolder = "{folder}"\n' for name, folder in folders.items()]
     (tmp_path / "devices.toml").write_text("\n".join([*entries, '[here]\naddress = "local"\n']))

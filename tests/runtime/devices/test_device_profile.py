@@ -16,6 +16,7 @@ import edgewise
 from edgewise.runtime.devices import DeviceError
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.profile import profile as local_profile
+from edgewise.verbs.profile import profile_two
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -52,6 +53,17 @@ def test_the_second_profile_sends_nothing_and_starts_within_a_second(sshd: Any, 
     assert "send to the device" not in {task for task, _ in tasks}
     connected, measured = (next(at for task, at in tasks if task == wanted) for wanted in ("connect", "measure"))
     assert measured - connected < 1
+
+
+def test_two_bundles_take_turns_there(sshd: Any, native_bundle: Any) -> None:
+    small, large = native_bundle(), native_bundle(classes=4000)
+    told = profile_two(small, large, device=sshd.address(), threads=1, rounds=5)
+    assert told["reached"] == sshd.address() and told["device"]["cores"] >= 1
+    assert len(told["a"]["latency_ms"]["samples"]) == len(told["b"]["latency_ms"]["samples"]) == 5
+    assert told["ratio"]["low"] > 1 and told["differs"], "eight hundred times the weights"
+    assert told["a"]["bundle"] != told["b"]["bundle"]
+    with pytest.raises(edgewise.EdgewiseError, match="found --per-layer"):
+        profile_two(small, large, device=sshd.address(), alone={"per_layer": True})
 
 
 def test_an_agent_that_is_killed_is_said_so(sshd: Any, native_bundle: Any) -> None:

@@ -220,6 +220,41 @@ def test_the_android_project_builds_all_that_the_wrapper_needs(
     check_kotlin(kotlin, build / "libedgewise_jni.so", engine_file(scores_plan()))
 
 
+_RUST = """
+#[path = "{wrapper}"]
+mod edgewise;
+use edgewise::Engine;
+
+fn main() -> Result<(), edgewise::Error> {{
+    let mut engine = Engine::open(&std::env::args().nth(1).unwrap(), 1)?;
+    println!("{{}} {{}}", engine.inputs(), engine.outputs());
+    engine.set_input_shape(0, &[2, 5])?;
+    let (x, mut y): (Vec<f32>, _) = ((0..10).map(|i| 10.0 * i as f32).collect(), [0f32; 10]);
+    engine.write_input(0, &x)?;
+    engine.run()?;
+    engine.read_output(0, &mut y)?;
+    println!("{{:?}} {{:?}}", engine.output_shape(0)?, y[9]);
+    println!("{{}}", engine.write_input(0, &x[..3]).unwrap_err());
+    println!("{{}}", Engine::open("no\\0ne", 1).err().unwrap());
+    let error = Engine::open("none", 1).err().unwrap();
+    println!("{{}} {{}}", error.status, error);
+    Ok(())
+}}
+"""
+
+
+def test_the_rust_wrapper_runs(prefix: Path, engine_file: Callable[[Plan], Path], tmp_path: Path) -> None:
+    (tmp_path / "main.rs").write_text(_RUST.format(wrapper=_ROOT / "runtime/native/rust/edgewise.rs"))
+    library = next(iter(prefix.rglob("libedgewise.so"))).parent
+    run(
+        installed("rustc"), "--edition", "2021", "-D", "warnings", tmp_path / "main.rs", "-L", library,
+        "-C", f"link-arg=-Wl,-rpath,{library}", "-o", tmp_path / "main",
+    )  # fmt: skip
+    said = run(tmp_path / "main", engine_file(scores_plan())).splitlines()
+    assert said[:3] == ["1 1", "[2, 5] 94.0", "x has 40 bytes, not 12"]
+    assert "nul byte" in said[3] and said[4].startswith("2 ") and "No such file" in said[4]
+
+
 def test_the_wrappers_call_what_there_is(prefix: Path) -> None:
     """Kotlin's external functions are the glue's, and Swift calls functions of the header, in Swift's grammar."""
     native = _ROOT / "runtime" / "native"

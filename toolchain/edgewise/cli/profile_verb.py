@@ -46,6 +46,12 @@ ConcurrencySweep = Annotated[
         help="Run so many contexts of the engine at once: throughput and latency.",
     ),
 ]
+Within = Annotated[
+    float | None,
+    typer.Option(
+        "--within", metavar="SHARE", help="Measure until the median's 95 % interval lies within: 0.01 is 1 %."
+    ),
+]
 
 
 def run(
@@ -63,6 +69,7 @@ def run(
     thread_sweep: ThreadSweep = None,
     cold: Cold = False,
     concurrency_sweep: ConcurrencySweep = None,
+    within: Within = None,
     output: o.ResultFile = None,
     as_json: o.Json = False,
 ) -> None:
@@ -71,7 +78,6 @@ def run(
 
     if other is not None:
         options = {
-            "device": device,
             "function": function,
             "per_layer": per_layer,
             "warmup": warmup,
@@ -80,8 +86,9 @@ def run(
             "thread_sweep": thread_sweep,
             "cold": cold,
             "concurrency_sweep": concurrency_sweep,
+            "within": within,
         }
-        pair = partial(profile_two, bundle, other, threads=threads, rounds=runs, alone=options)
+        pair = partial(profile_two, bundle, other, device=device, threads=threads, rounds=runs, alone=options)
         perform(lambda progress: keep(pair(progress=progress), output), show_pair, as_json=as_json)
         return
 
@@ -92,7 +99,7 @@ def run(
         result = profile(
             bundle, device=device, function=function, threads=threads, per_layer=per_layer, runs=runs, warmup=warmup,
             max_latency_ms=max_latency_ms, duration_s=duration, thread_sweep=counts, cold=cold, concurrency_sweep=contexts,
-            progress=progress,
+            within=within, progress=progress,
         )  # fmt: skip
         return keep(result, output)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgewise.runtime.devices.address import LOCAL, Address, parse_address
 from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.progress import Progress, silent
 from edgewise.settings import ProfileSettings, VerifySettings
+from edgewise.stages.precision import measure_within
 from edgewise.stages.verify import judge, provenance_of, source_threshold
 
 
@@ -27,11 +28,19 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         RunError: this machine cannot run the bundle.
     """
     address = parse_address(settings.device)
-    if address.kind != LOCAL:
-        return {**_elsewhere(path, settings, address, progress), "bundle": identify(path)}
+
+    def measure(runs: int | None) -> dict[str, Any]:
+        asked = replace(settings, runs=runs)
+        return _here(path, asked, progress) if address.kind == LOCAL else _elsewhere(path, asked, address, progress)
+
+    result = measure_within(measure, settings.within, settings.runs, settings.duration_s)
+    return {**result, "bundle": identify(path)}
+
+
+def _here(path: Path, settings: ProfileSettings, progress: Progress) -> dict[str, Any]:
     from edgewise.runtime.profile import profile
 
-    result = profile(
+    return profile(
         path,
         function=settings.function or "",
         threads=settings.threads,
@@ -43,7 +52,6 @@ def profile_stage(path: Path, settings: ProfileSettings, *, progress: Progress =
         concurrency=settings.concurrency,
         progress=progress,
     )
-    return {**result, "bundle": identify(path)}
 
 
 def _elsewhere(path: Path, settings: ProfileSettings, address: Address, progress: Progress) -> dict[str, Any]:
