@@ -10,7 +10,7 @@ from pathlib import Path
 
 IDLE_W, BUSY_W = 2.0, 6.0
 Tell = Callable[[Path, float, float], None]
-_WRAPS_AT_UJ = 101_000_000  # soon: the counter begins again while a test looks
+_WRAPS_AT_UJ = 3_000_000  # the counter begins again several times while a test looks
 
 
 def at_work(sign: str) -> bool:
