@@ -8,7 +8,8 @@
 
 `converters`: the evaluator shares no code with either converter. Where it computes PyTorch's numbers from a program that coremltools
 made, it is right about those operations; networks are small, with seeded random weights. `forms`: the package, evaluated, beside ONNX
-Runtime on the very graph that was built; bytes are those of the package's weight file over float32's. Needs ../shared.
+Runtime on the very graph that was built; bytes are those of the package's weight file over the network's in float32, and over those
+of the weight file of the float32 package. Needs ../shared.
 """
 
 from __future__ import annotations
@@ -217,14 +218,18 @@ def forms(names: list[str], chosen_forms: list[str], samples: int) -> Iterator[d
         preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
         calib, test = (open_data(part, exported.inputs, preprocess) for part in (chosen.calib, chosen.test))
         seen = list(test.take(samples))
+        float_bytes, float_file = (
+            _float_bytes(exported.model),
+            _built(exported.model, {"compute_precision": "float32"})[1],
+        )
         for form in chosen_forms:
             model, options, device = _formed(exported.model, form, calib)
             run, weight_bytes = _built(model, options, device)
             want = [OnnxRunner(model, optimize=False).run(sample.inputs) for sample in seen]
             have = [run(sample.inputs) for sample in seen]
             source = [OnnxRunner(exported.model, optimize=False).run(sample.inputs) for sample in seen]
-            yield {"network": name, "form": form, **_judged(want, have, source, [sample.label for sample in seen]),
-                   "bytes": round(weight_bytes / _float_bytes(exported.model), 3)}  # fmt: skip
+            yield {"network": name, "form": form, **_judged(want, have, source, [sample.label for sample in seen if chosen.metric == "top1"]),
+                   "bytes": round(weight_bytes / float_bytes, 4), "of_float_file": round(weight_bytes / float_file, 4)}  # fmt: skip
 
 
 def _formed(model: Any, form: str, calib: Any) -> tuple[Any, dict[str, Any], str]:
@@ -244,14 +249,14 @@ def _formed(model: Any, form: str, calib: Any) -> tuple[Any, dict[str, Any], str
 
 
 def _judged(want: list[Any], have: list[Any], source: list[Any], labels: list[Any]) -> dict[str, Any]:
-    """Decibels of the package against its graph, and of both against the network; top-1 of both where there are labels."""
+    """Decibels of the package against its graph, and of both against the network; top-1 of both where each sample has a label."""
     from edgewise.runtime.compare import compare_outputs
 
     def worst(first: list[Any], second: list[Any]) -> float:
         return round(min(parity.sqnr_db for parity in compare_outputs(first, second)), 1)
 
     row = {"same_graph_db": worst(want, have), "graph_db": worst(source, want), "package_db": worst(source, have)}
-    if len(want[0]) == 1 and all(label is not None for label in labels):
+    if len(labels) == len(want) and len(want[0]) == 1 and None not in labels:
         for name, outputs in (("graph_top1", want), ("package_top1", have)):
             hits = [
                 int(np.argmax(next(iter(out.values())))) == label for out, label in zip(outputs, labels, strict=True)
@@ -313,7 +318,7 @@ def main() -> int:
         good = rows[0]["seconds"] < _SECONDS
     elif options.what == "forms":
         networks = options.network or ["resnet20", "squeezenet", "minilm", "fastestdet", "ultraface"]
-        rows = list(forms(networks, options.form or list(FORMS), options.samples))
+        rows = told(forms(networks, options.form or list(FORMS), options.samples))
         good = all(row["package_db"] >= row["graph_db"] - 3 or row["same_graph_db"] >= 40 for row in rows)
     else:
         rows = told(compare(options.network or [*TIMM, *modules()]))

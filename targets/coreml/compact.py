@@ -26,12 +26,25 @@ def compact(mb: Any, weight: NDArray[np.floating], axis: int, ios: int, element_
         ios: deployment target.
         element_bytes: what a number takes in the file: 2 in float16, 4 in float32.
     """
+    make = _smallest(mb, weight, axis, ios, element_bytes)
+    return None if make is None else make()
+
+
+def is_compact(weight: NDArray[np.floating], axis: int, ios: int, element_bytes: int) -> bool:
+    """Whether :func:`compact` finds fewer bytes for a weight."""
+    return _smallest(None, weight, axis, ios, element_bytes) is not None
+
+
+def _smallest(
+    mb: Any, weight: NDArray[np.floating], axis: int, ios: int, element_bytes: int
+) -> Callable[[], Any] | None:
+    """What makes the form of fewest bytes; None for plain numbers."""
     if ios < _FIRST or not np.isfinite(weight).all():
         return None
     forms = _forms(mb, weight, axis, ios, element_bytes)
     size, make = min(forms, key=lambda form: form[0], default=(np.inf, None))
     dense = weight.size * element_bytes + _PART_BYTES
-    return make() if make is not None and size < _WORTH * dense else None
+    return make if make is not None and size < _WORTH * dense else None
 
 
 def _forms(

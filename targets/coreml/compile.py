@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import numpy as np
 
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.classifier import config
@@ -13,6 +18,7 @@ from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
 
 PACKAGE = "model.mlpackage"
+_HEADER_BYTES = 64  # of a tensor in the weight file
 
 
 def compile_package(converted: Converted, options: Options, folder: Path) -> Path:
@@ -26,17 +32,18 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
     package = folder / PACKAGE
     precision = _precision(ct, options, converted.names)
     try:
-        model = ct.convert(
-            converted.program,
-            source="milinternal",
-            convert_to="mlprogram",
-            inputs=converted.input_types,
-            minimum_deployment_target=ct.target[f"iOS{options.ios}"],
-            pass_pipeline=_pipeline(ct),
-            compute_precision=precision,
-            classifier_config=config(ct, converted.labels, converted.probabilities) if converted.labels else None,
-            skip_model_load=True,
-        )
+        with _short_ones_in_the_program():
+            model = ct.convert(
+                converted.program,
+                source="milinternal",
+                convert_to="mlprogram",
+                inputs=converted.input_types,
+                minimum_deployment_target=ct.target[f"iOS{options.ios}"],
+                pass_pipeline=_pipeline(ct),
+                compute_precision=precision,
+                classifier_config=config(ct, converted.labels, converted.probabilities) if converted.labels else None,
+                skip_model_load=True,
+            )
         model.save(str(package))
     except OSError:
         raise
@@ -50,6 +57,20 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
         ) from error
     normalize(package)
     return package
+
+
+@contextmanager
+def _short_ones_in_the_program() -> Iterator[None]:
+    """Tensors of fewer bytes than their header would have stand in the program, as those of fewer than 10 numbers always do."""
+    from coremltools.converters.mil.backend.mil import load
+
+    in_file = load.should_use_weight_file
+
+    def is_long(value: np.ndarray, *version: int) -> bool:
+        return bool(in_file(value, *version)) and value.nbytes >= _HEADER_BYTES
+
+    with mock.patch.object(load, "should_use_weight_file", is_long):
+        yield
 
 
 def _pipeline(ct: Any) -> Any:

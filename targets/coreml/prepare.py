@@ -12,6 +12,7 @@ from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.control import OPERATORS, write_out
 from edgewise.targets.coreml.expand import expand
 from edgewise.targets.coreml.fusions.attention import fuse_attention
+from edgewise.targets.coreml.lighten import lighten
 from edgewise.targets.coreml.node import constant
 from edgewise.targets.coreml.widen import widen
 from edgewise.targets.loggers import without_warnings
@@ -49,9 +50,10 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     while _has_control(ready) and write_out(ready):
         ready = _folded(expand(ready))
     widen(ready, ios)
+    lighten(ready, ios)
     if ios >= _FIRST_WITH_ATTENTION:
         fuse_attention(ready)
-        passes.RemoveUnusedNodesPass()(ready)
+    passes.RemoveUnusedNodesPass()(ready)
     passes.TopologicalSortPass()(ready)
     return ready
 
