@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from edgewise.runtime.model import Model, load
 from edgewise.runtime.profile.interval import median_interval
 from edgewise.runtime.profile.local import check_numbers, send_off
@@ -89,17 +87,16 @@ def take_turns(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) ->
 
 class _Turn:
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._samples: cycle[dict[str, np.ndarray]] = cycle(samples_of(model, None))
+        self._runs = cycle([model.prepare(sample) for sample in samples_of(model, None)])
         self.take()  # warm-up
 
     def take(self) -> float:
-        self._model.run(next(self._samples))
+        next(self._runs)()
         took: list[float] = []
         end = time.perf_counter() + _TURN_S
         while len(took) < _LEAST_RUNS or time.perf_counter() < end:
-            sample = next(self._samples)
+            run = next(self._runs)
             start = time.perf_counter_ns()
-            self._model.run(sample)
+            run()
             took.append((time.perf_counter_ns() - start) / 1e6)
         return median(took)

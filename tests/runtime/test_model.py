@@ -242,3 +242,15 @@ def test_torch_tensors_go_in_and_come_out(make_bundle):
     with pytest.raises(RunError, match=r"DLPack device \(2, 0\).*does not run on a GPU"):
         model.run(dict.fromkeys(arrays, Elsewhere()))
     assert model.phase_times() == {}
+
+
+def test_prepared_inputs_are_checked_once_and_run_again_and_again(make_bundle):
+    model = load(make_bundle(), threads=1)
+    sample = model.bundle.reference()[0][0]
+    run = model.prepare(sample)
+    for _ in range(2):
+        np.testing.assert_array_equal(run()["y"], model.run(sample)["y"])
+    with pytest.raises(RunError, match="other names"):
+        model.prepare({"other": sample["x"]})
+    with pytest.raises(RunError, match="float64"):
+        model.prepare({"x": sample["x"].astype(np.float64)})
