@@ -5,6 +5,8 @@
     python benchmarks/accuracy.py --network vit --target cpu --method mse
     python benchmarks/accuracy.py --scheme w4a8            fewer bits (w4a4: --target null)
     python benchmarks/accuracy.py --network squeezenet --scheme w4a8 --max-bytes 936000    8 bits for some layers
+    python benchmarks/accuracy.py --network squeezenet --target cpu --device x86-64-v4-vnni --scheme w4a8 --correct-biases \
+        --wide {conv1,fire{2..9}.squeeze1x1,conv10}/Conv                                   8 bits for these layers
     python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours, and the defaults
                                                            of neural-compressor, carried out by it
     python benchmarks/accuracy.py --engine native          on libedgewise instead (target cpu)
@@ -123,6 +125,8 @@ def measure(
     rounding: str,
     engine: str,
     max_bytes: int | None,
+    devices: list[str] | None = None,
+    **more: Any,
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
     from edgewise.exporter import export
@@ -140,10 +144,10 @@ def measure(
     reference = OnnxRunner(exported.model)
     keep = None if network.retrieval else _COMPARED
     before, outputs = _run(reference.run, test, network.metric, keep)
-    for form, spec in _forms(targets, scheme).items():
+    for form, spec in _forms(targets, scheme, devices).items():
         started = time.perf_counter()
         work = partial(quantize_to_budget, max_bytes=max_bytes) if max_bytes else quantize
-        made = work(exported.model, spec, calib, method=method, samples=samples, rounding=rounding)
+        made = work(exported.model, spec, calib, method=method, samples=samples, rounding=rounding, **more)
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             if engine == "native":
@@ -157,6 +161,7 @@ def measure(
             "scheme": scheme,
             "rounding": rounding,
             "samples": made.report["samples"],
+            **{name: value for name, value in more.items() if value},
             **({"budget": made.report["budget"]} if max_bytes else {}),
             "int8_layers": sum(layer["precision"] != "float32" for layer in made.report["layers"]),
             "layers": len(made.report["layers"]),
@@ -190,7 +195,7 @@ def _source(network: Network) -> str:
     return f"hf:{network.source}" if Path(network.source).is_dir() else network.source
 
 
-def _forms(targets: list[str], scheme: str) -> dict[str, Any]:
+def _forms(targets: list[str], scheme: str, devices: list[str] | None) -> dict[str, Any]:
     """Specs by the names of the targets (and devices, where they differ) that ask for them."""
     from edgewise.runtime.errors import EdgewiseError
     from edgewise.targets import device_profiles, find_device, find_target
@@ -199,7 +204,7 @@ def _forms(targets: list[str], scheme: str) -> dict[str, Any]:
     specs = {}
     for target in map(find_target, targets):
         for profile in device_profiles().values():
-            if target.name not in profile.targets:
+            if target.name not in profile.targets or (devices and profile.name not in devices):
                 continue
             try:
                 spec = target.quantization(scheme, find_device(profile.name, target.name))
@@ -293,8 +298,11 @@ def main() -> int:
     parser.add_argument("--method", default="mse")
     parser.add_argument("--samples", type=int, help="default: 128, or 512 where weights are solved for what they read")
     parser.add_argument("--scheme", default="int8", help="int8, w4a8, w4a4, w4g32, …: those that a target has")
-    parser.add_argument("--rounding", default="auto", help="auto, squant, gptq or adaround")
+    parser.add_argument("--rounding", default="auto", help="auto, squant, gptq, adaround or blocks")
     parser.add_argument("--max-bytes", type=int, help="mixed precision: 8 bits for the layers that gain most by them")
+    parser.add_argument("--device", action="append", help="only the forms of these profiles")
+    parser.add_argument("--wide", nargs="+", default=[], metavar="LAYER", help="8 bits for these layers")
+    parser.add_argument("--correct-biases", action="store_true")
     parser.add_argument(
         "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
     )
@@ -326,6 +334,9 @@ def main() -> int:
             options.rounding,
             options.engine,
             options.max_bytes,
+            options.device,
+            wide=options.wide,
+            correct_biases=options.correct_biases,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -53,7 +53,7 @@ def fisher_noise(
     total = dict.fromkeys((str(layer.node.name) for layer in plan.layers.values()), 0.0)
     for number, sample in enumerate(samples, start=1):
         try:
-            values = _forward(reference.graph, sample)
+            values = derivable(reference.graph, sample)
         except NotImplementedError as error:
             raise _no_gradient(reference.graph, str(error)) from error
         errors = {str(layer.node.name): _errors(layer, nodes, plan, values) for layer in plan.layers.values()}
@@ -63,7 +63,7 @@ def fisher_noise(
     return total
 
 
-def _forward(graph: ir.Graph, sample: Arrays) -> dict[ir.Value, Tensor]:
+def derivable(graph: ir.Graph, sample: Arrays) -> dict[ir.Value, Tensor]:
     """Every tensor of the network for a sample; floats can be derived by."""
     read = [*graph.inputs, *(value for node in graph for value in node.inputs if value is not None)]
     found: dict[ir.Value, Tensor] = {}

@@ -26,6 +26,7 @@ from edgewise.quantize.passes.quantize_activations import QuantizeActivations
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
+from edgewise.quantize.passes.reconstruct_blocks import ReconstructBlocks
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq, is_linear
 from edgewise.quantize.passes.round_residuals import RoundResiduals
 from edgewise.quantize.passes.search_scales import SearchScales
@@ -43,7 +44,7 @@ from edgewise.runtime.progress import Progress, silent
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
-ROUNDINGS = ("auto", "squant", "gptq", "adaround")
+ROUNDINGS = ("auto", "squant", "gptq", "adaround", "blocks")
 
 
 def quantize(
@@ -76,7 +77,7 @@ def quantize(
         wide: names of layers that get 8 bits, where the scheme has fewer.
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
         rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits; else ``gptq`` for linear
-            layers and ``squant`` for convolutions.
+            layers and ``squant`` for convolutions. ``adaround`` and ``blocks`` learn on from ``gptq``.
         search_scales: where weights alone have fewer than 7 bits, first scale those that large inputs meet (AWQ).
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
@@ -127,16 +128,18 @@ def quantize(
         RemoveUnusedNodesPass(),
     ):
         model = write(model).model
-    solves = rounding in ("gptq", "adaround") or (rounding == "auto" and any(map(is_linear, plan.stored)))
+    solves = rounding in ("gptq", "adaround", "blocks") or (rounding == "auto" and any(map(is_linear, plan.stored)))
     needed = solves or correct_biases or shift_biases or analyze
     kept: Sequence[Arrays] = kept_samples(reference, chosen) if needed else ()
     rounder = RoundByGptq(reference, plan, kept, progress, only_linear=rounding == "auto")
     correct = CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
+    rebuild = ReconstructBlocks(reference, plan, kept, progress)
     shift = ShiftBiases(reference, plan, kept, progress)
     steps: list[tuple[ir.passes.InPlacePass, bool]] = [
         (rounder, solves),
         (learn, rounding == "adaround"),
+        (rebuild, rounding == "blocks"),
         (shift, shift_biases),
         (correct, correct_biases),
     ]
@@ -145,6 +148,7 @@ def quantize(
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
     report["scaled"] = search.scaled
     report["learned"] = learn.learned
+    report["reconstructed"] = rebuild.reconstructed
     report["biases_shifted"] = shift.shifted
     report["biases_corrected"] = correct.corrected
     if analyze:

@@ -234,7 +234,7 @@ Rounding = Annotated[
         "--rounding",
         metavar="ROUNDING",
         rich_help_panel=_QUANTIZE,
-        help="How weights become integers: auto, squant, gptq or adaround.",
+        help="How weights become integers: auto, squant, gptq, adaround or blocks.",
     ),
 ]
 Wide = Annotated[

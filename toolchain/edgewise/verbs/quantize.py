@@ -51,7 +51,7 @@ def quantize(
         samples: how many samples to use; None: 128, or 512 where weights are rounded for what they read.
         keep_float: names of layers to leave in float.
         wide: names of layers that get 8 bits, where the scheme has fewer.
-        rounding: how weights become integers: ``auto``, ``squant``, ``gptq`` or ``adaround``.
+        rounding: how weights become integers: ``auto``, ``squant``, ``gptq``, ``adaround`` or ``blocks``.
         analyze: also measure what each layer costs alone; the report's ``sensitivity``, the worst first.
         allow_random_calibration: calibrate on random data; accuracy is then left to luck.
         seed: of the random data.
