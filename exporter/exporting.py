@@ -33,7 +33,7 @@ from edgewise.exporter.trace import trace
 from edgewise.exporter.upgrade import upgrade
 from edgewise.exporter.verify import Trail
 from edgewise.exporter.verify import verify as verify_model
-from edgewise.runtime.compare import TensorParity
+from edgewise.runtime.compare import TensorParity, empty_promises
 from edgewise.runtime.data import Dataset
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
@@ -133,7 +133,11 @@ def export(
     if verify:
         trail = Trail(draft.intermediates, locations)
         parity = verify_model(draft.model, samples, references, trail, min_sqnr_db=min_sqnr_db, progress=progress)
-    report = {"versions": _versions(), "passes": passes, "warnings": draft.warnings} | draft.facts
+    report = {
+        "versions": _versions(),
+        "passes": passes,
+        "warnings": [*draft.warnings, *empty_promises(references)],
+    } | draft.facts
     report["nodes"] = sum(1 for _ in draft.model.graph)
     outputs = output_specs(draft.model)
     return Exported(draft.model, source.inputs, outputs, parity, samples, references, report, source, locations)

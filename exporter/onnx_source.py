@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.source import Arrays, Source
+from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.storage import sha256_of
@@ -36,7 +37,11 @@ class OnnxSource(Source):
     def run(self, inputs: Arrays) -> Arrays:
         """Compute the untouched file in ONNX Runtime, without its optimisations."""
         self.check_inputs(inputs)
-        return self._runner.run(inputs)
+        runner = self._runner
+        try:
+            return runner.run(inputs)
+        except RunError as error:
+            raise self.refused(inputs, str(self.path), error.found) from error
 
 
 def open_onnx(path: Path, inputs: Sequence[TensorSpec] = ()) -> OnnxSource:

@@ -9,28 +9,31 @@ import numpy as np
 
 from edgewise.exporter.source import Arrays, Source
 from edgewise.runtime.data import Dataset, random_data
-from edgewise.runtime.tensors import TensorSpec
+from edgewise.runtime.tensors import TensorSpec, long_dims
 
 Sizes = dict[str, int]
 
 _REAL_SAMPLES = 4
-_IMAGE_RANK = 4
+# Of both values: where they start, and how much more each further dim has.
+_SIZES = {
+    "batch": ((2, 1), (1, 1)),
+    "length": ((9, 2), (14, 3)),
+    "side": ((96, 32), (160, 32)),
+    "signal": ((16_000, 160), (12_000, 160)),
+}
 
 
 def dynamic_sizes(specs: Sequence[TensorSpec]) -> tuple[Sizes, Sizes]:
     """Two values for every symbolic dim. The first one is to trace with: none is 1 and no two are equal, else they would merge."""
+    kinds = long_dims(specs)
     first: Sizes = {}
     second: Sizes = {}
     for spec in specs:
         for axis, dim in enumerate(spec.shape):
             if isinstance(dim, str) and dim not in first:
+                (start, step), (other, other_step) = _SIZES[kinds.get(dim, "length" if axis else "batch")]
                 count = len(first)
-                if axis == 0:
-                    first[dim], second[dim] = 2 + count, 1 + count
-                elif len(spec.shape) >= _IMAGE_RANK and axis > 1:
-                    first[dim], second[dim] = 96 + 32 * count, 160 + 32 * count
-                else:
-                    first[dim], second[dim] = 9 + 2 * count, 14 + 3 * count
+                first[dim], second[dim] = start + step * count, other + other_step * count
     return first, second
 
 

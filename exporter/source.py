@@ -63,3 +63,14 @@ class Source(ABC):
                 raise ExportError(
                     error.what, where=error.where, found=error.found, expected=error.expected, fix=error.fix
                 ) from error
+
+    def refused(self, inputs: Arrays, where: str, found: str) -> ExportError:
+        """The error of :meth:`run` where the network itself does not take the arrays."""
+        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
+        return ExportError(
+            "the network does not take the inputs",
+            where=where,
+            found=f"{found}; inputs {shapes}",
+            expected="inputs of the shape and dtype that it was made for",
+            fix="Give their names, dtypes and shapes with --input NAME=f32[1,3,224,224], one for each; a name as a dim means any size",
+        )

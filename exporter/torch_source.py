@@ -62,7 +62,8 @@ class TorchSource(Source):
             try:
                 result = self.module(*args, **kwargs)
             except Exception as error:  # whatever the user's own code raises
-                raise _refused(self, inputs, error) from error
+                told = f"{type(error).__name__}: {first_line(error)}"
+                raise self.refused(inputs, f"{self.kind}, running it in PyTorch", told) from error
         return {name: _numpy(leaf) for name, leaf in named_leaves(result)}
 
 
@@ -115,17 +116,6 @@ def _numpy(leaf: torch.Tensor) -> np.ndarray:
 
         return leaf.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     return np.asarray(leaf.resolve_conj().resolve_neg().numpy())
-
-
-def _refused(source: TorchSource, inputs: Arrays, error: Exception) -> ExportError:
-    shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
-    return ExportError(
-        "the network does not take the inputs",
-        where=f"{source.kind}, running it in PyTorch",
-        found=f"{type(error).__name__}: {first_line(error)}; inputs {shapes}",
-        expected="inputs of the shape and dtype that it was made for",
-        fix="Give their names, dtypes and shapes with --input NAME=f32[1,3,224,224], one for each; a name as a dim means any size",
-    )
 
 
 def first_line(error: BaseException) -> str:

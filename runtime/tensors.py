@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,8 @@ _SHORT = {
 DTYPES = frozenset(_SHORT.values())
 _RANK_OF_IMAGES = 4
 _CHANNELS = (1, 3, 4)
+_EARS = (1, 2)
+DimKind = Literal["side", "signal"]
 _SPEC = re.compile(r"^(?P<name>[^=]+)=(?P<dtype>[a-z0-9]+)\[(?P<dims>[^\]]*)\]$")
 
 
@@ -98,19 +100,25 @@ class TensorSpec:
             )
 
 
-def side_dims(specs: Sequence[TensorSpec]) -> set[str]:
-    """The symbolic dims that are heights and widths of images: whoever chooses sizes has to know them, for no network takes one pixel.
+def long_dims(specs: Sequence[TensorSpec]) -> dict[str, DimKind]:
+    """The symbolic dims that must not be small: whoever chooses sizes has to know them, for no network takes one pixel or hears in one sample.
 
-    An image has a batch, channels and then symbolic dims alone, or channels last; dims that other inputs have too (the length of
-    a mask) are none of its sides.
+    A "side" is a height or width: an image has a batch, channels and then symbolic dims alone, or channels last. A "signal" is how many
+    samples a sound has: floating values of one symbolic dim, behind a batch and up to two channels at the most. Dims that
+    other inputs have too (the length of a mask) are neither.
     """
-    sides = {spec.name: _sides(spec) for spec in specs}
-    others = {dim for spec in specs if not sides[spec.name] for dim in spec.shape if isinstance(dim, str)}
-    return {str(dim) for dims in sides.values() if not others & {*dims} for dim in dims}
+    kinds = {spec.name: _kinds(spec) for spec in specs}
+    others = {dim for spec in specs for dim in spec.shape if isinstance(dim, str) and dim not in kinds[spec.name]}
+    return {dim: kind for found in kinds.values() if not others & {*found} for dim, kind in found.items()}
 
 
-def _sides(spec: TensorSpec) -> tuple[int | str, ...]:
-    if len(spec.shape) < _RANK_OF_IMAGES:
-        return ()
-    dims = spec.shape[1:-1] if spec.shape[-1] in _CHANNELS else spec.shape[2:]
-    return dims if all(isinstance(dim, str) for dim in dims) else ()
+def _kinds(spec: TensorSpec) -> dict[str, DimKind]:
+    if len(spec.shape) >= _RANK_OF_IMAGES:
+        dims = spec.shape[1:-1] if spec.shape[-1] in _CHANNELS else spec.shape[2:]
+        sides = [dim for dim in dims if isinstance(dim, str)]
+        return dict.fromkeys(sides, "side") if len(sides) == len(dims) else {}
+    if not spec.shape or not spec.dtype.startswith("float"):
+        return {}
+    *before, last = spec.shape
+    mono = all(size in _EARS for size in before[1:])
+    return {last: "signal"} if isinstance(last, str) and mono else {}

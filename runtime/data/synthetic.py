@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgewise.runtime.data.dataset import Dataset, Sample
-from edgewise.runtime.tensors import TensorSpec, side_dims
+from edgewise.runtime.tensors import TensorSpec, long_dims
 
-_SIDE = 64
+_LEAST = {"side": 64, "signal": 16_000}
 
 
 def random_data(inputs: Sequence[TensorSpec], count: int, seed: int = 0, dynamic: int = 1) -> Dataset:
@@ -22,12 +22,13 @@ def random_data(inputs: Sequence[TensorSpec], count: int, seed: int = 0, dynamic
         inputs: what the network takes.
         count: how many samples.
         seed: of the generator.
-        dynamic: the value of every symbolic dim, but for those of images (:func:`edgewise.runtime.tensors.side_dims`), which are at least 64.
+        dynamic: the value of every symbolic dim, but for an image's sides, at least 64, and a signal's
+            length, at least 16,000 (:func:`edgewise.runtime.tensors.long_dims`).
 
     Raises:
         RunError: ``count`` is below 1.
     """
-    sizes = dict.fromkeys(side_dims(inputs), max(_SIDE, dynamic))
+    sizes = {dim: max(_LEAST[kind], dynamic) for dim, kind in long_dims(inputs).items()}
 
     def read(wanted: Sequence[int]) -> Iterator[Sample]:
         for index in wanted:

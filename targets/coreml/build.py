@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgewise.runtime.tensors import side_dims
+from edgewise.runtime.tensors import long_dims
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.classifier import settings as classifier_settings
 from edgewise.targets.coreml.compile import PACKAGE, compile_package
@@ -26,8 +26,8 @@ from edgewise.targets.coreml.quiet import load_coremltools, quietly
 from edgewise.targets.coreml.readback import layers_of, notes_of
 from edgewise.targets.nodes import tensor_spec
 
-# Heights and widths of images, where nothing says which there may be.
-_SIDE = Range(32, 512, 224)
+# Heights and widths of images, and samples of a sound, where nothing says how many there may be.
+_RANGES = {"side": Range(32, 512, 224), "signal": Range(1_600, 160_000, 16_000)}
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Made:
 def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
-    sides = side_dims([tensor_spec(value) for value in request.model.graph.inputs])
-    options = replace(options, dims=dict.fromkeys(sides, _SIDE) | dict(options.dims))
+    kinds = long_dims([tensor_spec(value) for value in request.model.graph.inputs])
+    options = replace(options, dims={dim: _RANGES[kind] for dim, kind in kinds.items()} | dict(options.dims))
     ct = load_coremltools()
     if not options.functions:
         made = _make(request.model, options, request.folder, request.preprocess)

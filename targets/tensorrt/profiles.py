@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgewise.runtime.tensors import DimKind, long_dims
 from edgewise.targets.errors import TargetError
+from edgewise.targets.nodes import tensor_spec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,9 +17,9 @@ Profile = dict[str, dict[str, Shape]]
 """Per dynamic input ``{"min": shape, "opt": shape, "max": shape}``."""
 
 _KEYS = ("min", "opt", "max")
-# Where the recipe does not say: the leading dim is taken for a batch, the others of tokens for a length, of images for a side.
-_BATCH, _LENGTH, _SIDE = (1, 1, 8), (1, 128, 512), (64, 224, 512)
-_RANK_OF_IMAGES = 4
+# Where the recipe does not say: sides of images and lengths of sounds are known by their shape, a leading dim is taken for a batch, others for
+# a number of tokens.
+_RANGES = {"batch": (1, 1, 8), "length": (1, 128, 512), "side": (64, 224, 512), "signal": (1_600, 16_000, 160_000)}
 
 
 def shape_profile(inputs: Sequence[ir.Value], given: dict[str, Any]) -> tuple[Profile, list[str]]:
@@ -32,6 +34,7 @@ def shape_profile(inputs: Sequence[ir.Value], given: dict[str, Any]) -> tuple[Pr
         if name not in known:
             raise _wrong(name, "no such input", f"one of {', '.join(known)}")
         _check(name, _dims(known[name]), ranges)
+    kinds = long_dims([tensor_spec(value) for value in inputs])
     profile: Profile = {}
     notes = []
     for name, value in known.items():
@@ -39,7 +42,7 @@ def shape_profile(inputs: Sequence[ir.Value], given: dict[str, Any]) -> tuple[Pr
         if name in given:
             profile[name] = {key: list(given[name][key]) for key in _KEYS}
         elif any(isinstance(dim, str) for dim in dims):
-            profile[name] = _default(dims)
+            profile[name] = _default(dims, kinds)
             notes.append(_note(name, profile[name]))
     return profile, notes
 
@@ -56,10 +59,10 @@ def _dims(value: ir.Value) -> list[int | str]:
     return [dim if isinstance(dim, int) else str(dim.value or "?") for dim in value.shape]
 
 
-def _default(dims: list[int | str]) -> dict[str, Shape]:
-    others = _SIDE if len(dims) >= _RANK_OF_IMAGES else _LENGTH
+def _default(dims: list[int | str], kinds: Mapping[str, DimKind]) -> dict[str, Shape]:
     ranges = [
-        (dim, dim, dim) if isinstance(dim, int) else (_BATCH if axis == 0 else others) for axis, dim in enumerate(dims)
+        (dim, dim, dim) if isinstance(dim, int) else _RANGES[kinds.get(dim, "length" if axis else "batch")]
+        for axis, dim in enumerate(dims)
     ]
     return {key: [limits[index] for limits in ranges] for index, key in enumerate(_KEYS)}
 

@@ -29,8 +29,8 @@ print(edgewise.__file__, len(device_profiles()), *sorted(targets()), sep="|")
 
 
 def _backend(folder: Path, source: Path, call: str) -> Path:
-    """Call scikit-build-core as a build frontend would; gives the file that it made. Without optimisation: what is in it counts."""
-    settings = {"cmake.build-type": "Debug"}
+    """Call scikit-build-core as a build frontend would; gives the file that it made. Without optimisation and symbols: what is in it counts."""
+    settings = {"cmake.build-type": "Debug", "cmake.define.CMAKE_CXX_FLAGS_DEBUG": "-O0"}
     code = f"import scikit_build_core.build as backend; print(backend.{call}({str(folder)!r}, {settings!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

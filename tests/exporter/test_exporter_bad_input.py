@@ -235,9 +235,9 @@ class TestInputs:
             source.run({"picture": np.ones((1, 3, 16, 16), np.float32)})
 
     def test_a_dim_that_the_network_fixes(self, network):
-        spec = TensorSpec("table", "float32", (2, "columns"))
+        spec = TensorSpec("table", "float32", (2, "columns", 3))
         with refused(
-            "the network fixes a dynamic dim", "input 'table', dim 'columns'", r"--input table=float32\[2, 9\]"
+            "the network fixes a dynamic dim", "input 'table', dim 'columns'", r"--input table=float32\[2, 9, 3\]"
         ):
             export(network("deciding"), inputs=[spec])
 

@@ -76,6 +76,19 @@ def test_a_dynamic_dim_can_be_fixed_or_renamed(saved):
     assert (exported.inputs[0].shape, exported.outputs[0].shape) == (("images", 3, 6, 6), ("images", 64))
 
 
+def test_sizes_that_a_file_promises_and_does_not_take(saved):
+    path = saved([("Concat", ["x", "h"], ["y"], {"axis": 1})], {"x": ("N", 4), "h": (1, 4)}, {"y": ("N", 8)})
+    with pytest.raises(ExportError, match=r"does not take the inputs.*x float32\[2, 4\], h float32\[1, 4\].*--input NAME="):
+        export(path)
+    assert export(path, inputs=[TensorSpec("x", "float32", (1, 4)), TensorSpec("h", "float32", (1, 4))]).parity[0].exact
+
+
+def test_outputs_that_show_nothing_are_told(saved):
+    path = saved([("Mul", ["x", "zero"], ["y"])], {"x": (1, 4)}, {"y": (1, 4)}, {"zero": np.zeros((1, 4), np.float32)})
+    (told,) = export(path).report["warnings"]
+    assert told.startswith("output 'y' is ") and "shows nothing" in told
+
+
 @pytest.mark.parametrize("unknown", [-1, "?", None])
 def test_dims_without_a_name_are_dynamic_each_for_itself(saved, unknown):
     # Paddle's exporter writes -1 and question marks.

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewise.runtime.compare import TensorParity, compare_outputs, parity_of_sums, require_parity, sums_of
+from edgewise.runtime.compare import (
+    TensorParity,
+    compare_outputs,
+    empty_promises,
+    parity_of_sums,
+    require_parity,
+    sums_of,
+)
 from edgewise.runtime.errors import GateError, RunError
 
 RNG = np.random.default_rng(0)
@@ -29,6 +36,21 @@ def parity_of(candidate) -> TensorParity:
 def with_value(array: np.ndarray, value: float) -> np.ndarray:
     array[0, 3] = value
     return array
+
+
+def test_agreement_on_one_value_throughout_is_told():
+    outputs = [
+        {"y": np.full((2, 3), value), "z": np.zeros(3, np.int64), "b": np.array([True])} for value in (np.nan, np.nan)
+    ]
+    told = empty_promises(outputs)
+    assert [line.split(" wherever")[0] for line in told] == ["output 'y' is nan", "output 'z' is 0", "output 'b' is 1"]
+    assert all("--data" in line for line in told)
+    outputs[1]["z"][2] = 1
+    outputs[1]["y"][:] = 0.0
+    outputs[1]["b"][:] = False
+    assert empty_promises(outputs) == []
+    assert empty_promises([{"y": np.ones(1)}, {"y": np.ones(0)}]) == []  # too little to tell
+    assert empty_promises(REFERENCE) == []
 
 
 def test_an_exact_match():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgewise.runtime.errors import EdgewiseError, GateError, MissingExtraError, RunError
 from edgewise.runtime.extras import lazy_exports, needs
-from edgewise.runtime.tensors import DTYPES, TensorSpec, side_dims
+from edgewise.runtime.tensors import DTYPES, TensorSpec, long_dims
 
 DIMS = st.one_of(st.integers(0, 1 << 20), st.from_regex(r"[a-zA-Z_][a-z0-9_+* ]{0,4}[a-z0-9]", fullmatch=True))
 
@@ -117,16 +117,23 @@ def test_our_own_missing_module_is_our_mistake(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "sides"),
+    ("inputs", "sides", "signals"),
     [
-        (["x=f32[N,3,H,W]"], {"H", "W"}),
-        (["x=f32[1,H,W,3]"], {"H", "W"}),
-        (["x=f32[N,1,D,H,W]"], {"D", "H", "W"}),
-        (["x=f32[N,C,T]"], set()),
-        (["past=f32[N,8,past,64]"], set()),  # keys of a decoder
-        (["ids=i64[N,S]", "mask=f32[N,1,S,total]"], set()),
-        (["x=f32[N,3,H,W]", "sizes=i64[N,2]"], {"H", "W"}),
+        (["x=f32[N,3,H,W]"], "HW", ""),
+        (["x=f32[1,H,W,3]"], "HW", ""),
+        (["x=f32[N,1,D,H,W]"], "DHW", ""),
+        (["x=f32[N,C,T]"], "", ""),
+        (["past=f32[N,8,past,64]"], "", ""),  # keys of a decoder
+        (["ids=i64[N,S]", "mask=f32[N,1,S,total]"], "", ""),
+        (["x=f32[N,3,H,W]", "sizes=i64[N,2]"], "HW", ""),
+        (["sound=f32[N,T]", "state=f32[2,N,64]"], "", "T"),
+        (["sound=f32[T]"], "", "T"),
+        (["sound=f32[N,2,T]", "lowest=f32[]"], "", "T"),
+        (["ids=i64[N,S]", "weights=f32[N,S]"], "", ""),  # a mask
+        (["x=f32[N,4,64,64]", "steps=f32[N]"], "", ""),  # a diffusion's
+        (["features=f32[N,64]"], "", ""),
     ],
 )
-def test_sides_of_images(inputs, sides):
-    assert side_dims([TensorSpec.parse(text) for text in inputs]) == sides
+def test_dims_that_must_not_be_small(inputs, sides, signals):
+    kinds = long_dims([TensorSpec.parse(text) for text in inputs])
+    assert kinds == dict.fromkeys(sides, "side") | dict.fromkeys(signals, "signal")

@@ -310,7 +310,10 @@ def show_convert(result: Result, console: Console) -> None:
                 (f"{name}: checked by", parity.get("how")),
                 (f"{name}: not checked", parity.get("skipped")),
                 (f"{name}: not profiled", profile.get("skipped")),
-                *((f"{name}: note", note) for note in [*entry.get("notes", []), *profile.get("warnings", [])]),
+                *(
+                    (f"{name}: note", note)
+                    for note in [*parity.get("warnings", []), *entry.get("notes", []), *profile.get("warnings", [])]
+                ),
                 *((f"{name}: FAILED", error["message"]) for error in entry["errors"]),
             ],
         )
@@ -395,6 +398,7 @@ def _parity(console: Console, parity: Result) -> None:
         *((entry, f"Function {name!r} against its ONNX") for name, entry in parity.get("functions", {}).items()),
     ):
         table(console, title, PARITY, parity_rows((entry or {}).get("outputs", [])), right=5)
+    _warnings(console, parity.get("warnings", []))
 
 
 def _refused(console: Console, support: Result, target: str = "the target") -> None:

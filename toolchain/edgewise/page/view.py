@@ -99,7 +99,7 @@ def notes(entry: Entry) -> list[tuple[str, str]]:
     parity, profile = entry.manifest.get("parity") or {}, entry.profile or {}
     said = [("info", note) for note in entry.manifest["engine"].get("notes", [])]
     said += [("warning", f"Not checked here: {parity['skipped']}")] if "skipped" in parity else []
-    said += [("warning", str(warning)) for warning in profile.get("warnings", [])]
+    said += [("warning", str(warning)) for told in (parity, profile) for warning in told.get("warnings", [])]
     return list(dict.fromkeys(said))
 
 

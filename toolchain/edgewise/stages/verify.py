@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import parts_of
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.compare import TensorParity, compare_outputs, require_parity
+from edgewise.runtime.compare import TensorParity, compare_outputs, empty_promises, require_parity
 from edgewise.runtime.errors import GateError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
@@ -52,6 +52,7 @@ def verify_engine(
     return {
         "how": executor.how,
         "stand_in": executor.stand_in,
+        "warnings": empty_promises(references),
         **judge(compare_outputs(references, made), threshold, "the engine against the source"),
         "against_onnx": judge(compare_outputs(own, made), build_threshold, "the engine against its ONNX graph"),
     }
