@@ -78,7 +78,9 @@ def test_a_dynamic_dim_can_be_fixed_or_renamed(saved):
 
 def test_sizes_that_a_file_promises_and_does_not_take(saved):
     path = saved([("Concat", ["x", "h"], ["y"], {"axis": 1})], {"x": ("N", 4), "h": (1, 4)}, {"y": ("N", 8)})
-    with pytest.raises(ExportError, match=r"does not take the inputs.*x float32\[2, 4\], h float32\[1, 4\].*--input NAME="):
+    with pytest.raises(
+        ExportError, match=r"does not take the inputs.*x float32\[2, 4\], h float32\[1, 4\].*--input NAME="
+    ):
         export(path)
     assert export(path, inputs=[TensorSpec("x", "float32", (1, 4)), TensorSpec("h", "float32", (1, 4))]).parity[0].exact
 
