@@ -290,7 +290,7 @@ def test_a_network_that_takes_no_random_inputs(refused: Any, folder: Folder) -> 
     spec = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, c, name]) for name, c in (("x", 3), ("y", 2))]
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", spec[:1], spec[1:], [weights])
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "sound.onnx"
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "features.onnx"
     )
     text = refused("build", "features.onnx", "-o", "x.edge", "--target", "cpu")
     assert "does not run on random inputs (inputs x [1, 3, 2])" in text and "--data DATA" in text
