@@ -21,7 +21,7 @@ from edgewise.runtime.storage import whole_folder
 AGENT, LIBRARY = "edgewise-bench", "libedgewise.a"
 SOURCES = Path(__file__).resolve().parent.parent / "native"
 _TARGETS = ("edgewise_bench", "edgewise_static", "edgewise_image")
-WASM = "wasm32-wasi"  # where no agent runs: it has neither threads nor clocks of a processor
+WASM = "wasm32-wasi"
 _BUILT_FROM = ("CMakeLists.txt", "cmake", "include", "src", "bench", "image")
 # What the library's C++ needs beneath it: with these inside, a C compiler links it.
 _BENEATH = ("libc++.a", "libc++abi.a", "libunwind.a")
@@ -30,7 +30,7 @@ _TAIL_LINES = 3
 
 
 def built(triple: str, progress: Progress = silent) -> Path:
-    """A folder of the cache that holds the static library for a triple and (but for WebAssembly) the agent; the first time they are built.
+    """A folder of the cache that holds the static library for a triple and, where it has one, the agent; the first time they are built.
 
     Raises:
         DeviceError: the build fails.
@@ -45,6 +45,11 @@ def built(triple: str, progress: Progress = silent) -> Path:
                 with whole_folder(folder) as draft:
                     _build(triple, compiler, draft)
     return folder
+
+
+def _has_agent(triple: str) -> bool:
+    """Whether an agent is built: it is static, which glibc cannot be, and WebAssembly has neither threads nor clocks of a processor."""
+    return "-musl" in triple
 
 
 def zig() -> Path:
@@ -101,7 +106,7 @@ def _build(triple: str, compiler: Path, draft: Path) -> None:
         ],
         triple,
     )  # fmt: skip
-    agent = triple != WASM
+    agent = _has_agent(triple)
     _call([cmake, "--build", str(work), "--target", *_TARGETS[not agent :]], triple)
     _merge(work, triple)
     for name in (AGENT, LIBRARY)[not agent :]:

@@ -82,7 +82,7 @@ class Watch:
         """One process for all files. What cannot be read is left out; folders that may not be listed too, as on some phones."""
         words = " ".join(f"{shlex.quote(self._root)}/{pattern}" for pattern in PATTERNS)
         told = device.ask(f"grep -s '' {words} /dev/null; true")
-        found = {}
+        found: dict[str, str] = {}
         for line in told.splitlines():
             if match := _LINE.fullmatch(line):
                 found.setdefault(match[1].removeprefix(f"{self._root}/"), match[2].strip())

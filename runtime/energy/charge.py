@@ -19,7 +19,7 @@ _JOULES_PER_UAH_MV = 3.6e-6
 
 def reason_against(text: str) -> str:
     """Why this battery cannot tell the energy, out of what ``dumpsys battery`` prints; empty where it can."""
-    told = dict(match.groups() for line in text.splitlines() if (match := _LINE.fullmatch(line.rstrip())))
+    told = {match[1]: match[2] for line in text.splitlines() if (match := _LINE.fullmatch(line.rstrip()))}
     if not {"Charge counter", "voltage"} <= set(told):
         return "dumpsys battery: no charge counter"
     powered = [name for name in ("AC", "USB", "Wireless", "Dock") if told.get(f"{name} powered") == "true"]

@@ -77,7 +77,7 @@ def runner_for(bundle: Bundle, address: Address) -> Runner:
             expected=f"one of {', '.join(kinds)}",
             fix="Build it with --target cpu --engine native, or copy it there and profile it there",
         )  # fmt: skip
-    runner: Runner = importlib.import_module(f"{__name__}.{kind}")  # type: ignore[assignment]
+    runner: Runner = importlib.import_module(f"{__name__}.{kind}")
     if address.kind == "adb" and not address.runner and runner.not_over_adb:
         raise DeviceError(
             "a phone cannot run this bundle over adb", where=f"{address.text}, {bundle.path}",
