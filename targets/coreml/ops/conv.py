@@ -82,8 +82,7 @@ def _conv(b: Building) -> Any:
         strides=list(place.strides),
         dilations=list(place.dilations),
         groups=b.integer("group", 1),
-        pad_type="custom",
-        pad=place.pads(),
+        **place.padding(),
     )
 
 

@@ -29,7 +29,8 @@ def _check(node: NodeView) -> Refusal | None:
 
 def rounds_up(node: NodeView) -> bool:
     """Whether MIL's own ``ceil_mode`` is needed: sizes that only the run time knows."""
-    return bool(node.integer("ceil_mode")) and None in node.dims(0)[2:]
+    same = node.text("auto_pad", "NOTSET").startswith("SAME")  # which rounds up already
+    return bool(node.integer("ceil_mode")) and None in node.dims(0)[2:] and not same
 
 
 def _symmetric(node: NodeView) -> bool:
@@ -67,6 +68,8 @@ def _placed(b: Building) -> tuple[Window, tuple[int, ...]]:
 
 
 def _wider(place: Window, extra: tuple[int, ...]) -> Window:
+    if not any(extra):
+        return place
     return replace(place, after=tuple(after + more for after, more in zip(place.after, extra, strict=True)))
 
 
@@ -76,7 +79,7 @@ def _max_pool(b: Building) -> Any:
         greatest = max_of_taps(b, place)
         return greatest if b.used(1) else greatest[0]
     return b.mb.max_pool(
-        x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), pad_type="custom", pad=place.pads(), ceil_mode=rounds_up(b)
+        x=b.x(), kernel_sizes=list(place.kernel), strides=list(place.strides), ceil_mode=rounds_up(b), **place.padding()
     )  # fmt: skip
 
 
@@ -85,7 +88,7 @@ def _average_pool(b: Building) -> Any:
     place, extra = _placed(b)
     if is_written_out(b):
         return mean_of_taps(b, _wider(place, extra), place if b.integer("count_include_pad") else None)
-    counted = bool(b.integer("count_include_pad")) and any(place.pads())
+    counted = bool(b.integer("count_include_pad")) and (any(place.pads()) or bool(place.follows))
     x = b.x()
     if counted and any(extra):
         x = b.mb.pad(x=x, pad=[0, 0, 0, 0, *place.pads()], constant_val=b.like(0))
@@ -96,10 +99,9 @@ def _average_pool(b: Building) -> Any:
         x=x,
         kernel_sizes=list(place.kernel),
         strides=list(place.strides),
-        pad_type="custom",
-        pad=place.pads(),
         exclude_padding_from_average=not counted,
         ceil_mode=rounds_up(b),
+        **place.padding(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
@@ -12,18 +13,23 @@ SPATIAL = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Window:
-    """Per spatial axis; ``before`` and ``after`` are the padding."""
+    """Per spatial axis; ``before`` and ``after`` are the padding, unless it follows the size at run time (``same``, or ``same_lower``)."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     before: tuple[int, ...]
     after: tuple[int, ...]
+    follows: str = ""
 
     @property
     def reach(self) -> tuple[int, ...]:
         """How many elements a window spans."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
+    def padding(self) -> dict[str, Any]:
+        """What MIL's operations take."""
+        return {"pad_type": self.follows} if self.follows else {"pad_type": "custom", "pad": self.pads()}
 
     def pads(self) -> list[int]:
         """MIL's order: before and after of each axis in turn."""
@@ -31,7 +37,7 @@ class Window:
 
 
 def window(node: NodeView, kernel: tuple[int, ...]) -> Window:
-    """The window of ``Conv`` or a pool; ``auto_pad`` is resolved for the shape the input has."""
+    """The window of ``Conv`` or a pool; ``auto_pad`` is resolved where the input's sizes are known."""
     count = len(kernel)
     strides = tuple(node.integers("strides", [1] * count))
     dilations = tuple(node.integers("dilations", [1] * count))
@@ -39,7 +45,9 @@ def window(node: NodeView, kernel: tuple[int, ...]) -> Window:
     before, after = tuple(pads[:count]), tuple(pads[count:])
     auto = node.text("auto_pad", "NOTSET")
     if auto.startswith("SAME"):
-        sizes = [dim or 1 for dim in node.dims(0)[2:]]
+        sizes = [int(dim or 0) for dim in node.dims(0)[2:]]
+        if 0 in sizes:
+            return Window(kernel, strides, dilations, (), (), "same" if auto == "SAME_UPPER" else "same_lower")
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
         total = [max((-(-size // s) - 1) * s + r - size, 0) for size, s, r in zip(sizes, strides, reach, strict=True)]
         small, large = tuple(pad // 2 for pad in total), tuple(pad - pad // 2 for pad in total)
@@ -50,13 +58,8 @@ def window(node: NodeView, kernel: tuple[int, ...]) -> Window:
 
 
 def check_window(node: NodeView) -> Refusal | None:
-    """What holds for convolutions and pools alike: 1 to 3 spatial axes, ``auto_pad`` only on fixed sizes."""
+    """What holds for convolutions and pools alike: 1 to 3 spatial axes."""
     rank = node.rank(0)
     if rank is None or rank - 2 not in SPATIAL:
         return Refusal(f"an input of rank {rank}", "rank 3, 4 or 5 (1 to 3 spatial axes)", "Reshape it first")
-    if node.text("auto_pad", "NOTSET").startswith("SAME") and None in node.dims(0)[2:]:
-        return Refusal(
-            f"{node.text('auto_pad')} on sizes known at run time only", "fixed spatial sizes or explicit pads",
-            "Export with fixed height and width, or with explicit pads", "attribute auto_pad",
-        )  # fmt: skip
     return None

@@ -37,7 +37,7 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("TopK", [(F, [2, 9]), (I64, [1])], {}, 18, ("input K", "run time", "constant")),
     ("Reshape", [(F, [2, "n", "m"]), ints(0, 0, 1, 1, 1, -1)], {}, 18, ("rank 6",)),
     ("Conv", [(F, [1, 2, 5, 5, 5, 5]), f32(2, 2, 1, 1, 1, 1)], {}, 18, ("rank 6",)),
-    ("Conv", [(F, [1, 2, "h", "w"]), f32(2, 2, 3, 3)], {"auto_pad": "SAME_UPPER"}, 18, ("auto_pad", "SAME_UPPER")),
+    ("ConvTranspose", [(F, [1, 2, "h", "w"]), f32(2, 2, 3, 3)], {"auto_pad": "SAME_UPPER"}, 18, ("auto_pad", "fixed spatial sizes")),
     ("Conv", [(F, [1, 2, 5, 5]), (F, [2, 2, 3, 3])], {"dilations": [2, 2]}, 18, ("input W", "dilations")),
     ("ConvTranspose", [(F, [1, 2, "h", 5]), f32(2, 2, 3, 3)], {"output_shape": [9, 9]}, 18, ("fixed spatial sizes",)),
     ("MaxPool", [(F, [1, 2, "h", 9])], {"kernel_shape": [3, 3], "dilations": [2, 2]}, 18, ("dilations", "fixed shapes")),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgewise.runtime.onnx_runner import OnnxRunner
 
@@ -164,18 +164,33 @@ def test_drawn_shapes_match_onnx_runtime(build_cases: Callable[..., Any], drawn:
     assert {label: entry for label, entry in found.items() if entry[0] < 90} == {}
 
 
-def test_pools_that_round_up_take_images_of_any_size(build_model: Callable[..., Any]) -> None:
+def test_windows_that_follow_the_size_take_images_of_any_size(build_model: Callable[..., Any]) -> None:
+    weight = np.random.default_rng(1).standard_normal((4, 3, 3, 4)).astype(np.float32)
     nodes = [
         helper.make_node("MaxPool", ["x"], ["most"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
         helper.make_node(
             "AveragePool", ["x"], ["mean"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, ceil_mode=1
         ),
+        helper.make_node("Conv", ["x", "w"], ["upper"], strides=[2, 3], auto_pad="SAME_UPPER"),
+        helper.make_node("Conv", ["x", "w"], ["lower"], strides=[2, 1], auto_pad="SAME_LOWER"),
+        helper.make_node("MaxPool", ["x"], ["far"], kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+        helper.make_node("AveragePool", ["x"], ["all"], kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+        helper.make_node(
+            "AveragePool",
+            ["x"],
+            ["padded"],
+            kernel_shape=[3, 2],
+            strides=[2, 2],
+            auto_pad="SAME_UPPER",
+            count_include_pad=1,
+        ),
     ]
     image = [1, 3, "height", "width"]
-    names = ("most", "mean")
+    names = [node.output[0] for node in nodes]
     graph = helper.make_graph(
         nodes, "pools", [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, f"{name}_h", f"{name}_w"]) for name in names],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
+        [numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
     executor, _, _ = build_model(model, compute_precision="float32")
