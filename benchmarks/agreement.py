@@ -196,15 +196,16 @@ def prepared(name: str) -> tuple[ir.Model, Arrays]:
         exported = export(network.source, arch=network.arch, inputs=specs, verify=False)
         preprocess = Preprocess.parse(network.preprocess)
         calib, test = (open_data(part, exported.inputs, preprocess) for part in (network.calib, network.test))
-        return _quantized(exported.model, calib.take(_IMAGES)), next(iter(test)).inputs
+        return quantized(exported.model, calib.take(_IMAGES)), next(iter(test)).inputs
     cpu = load_script("cpu")
     size = cpu.SIZES.get(name, 224)
     specs = [TensorSpec("image", "float32", (1, 3, size, size))]
     exported = export(cpu.load_zoo().build(name), inputs=specs, verify=False)
-    return _quantized(exported.model, random_data(specs, _IMAGES, seed=0)), {"image": cpu.image(size)}
+    return quantized(exported.model, random_data(specs, _IMAGES, seed=0)), {"image": cpu.image(size)}
 
 
-def _quantized(model: ir.Model, data: Any) -> ir.Model:
+def quantized(model: ir.Model, data: Any) -> ir.Model:
+    """In 8 bits, with ranges of that data."""
     from edgewise.quantize import quantize
     from edgewise.targets import find_device
     from edgewise.targets.cpu import TARGET

@@ -1,9 +1,10 @@
-"""libedgewise's kernels for aarch64: executed instructions per multiply-accumulate, counted in an emulator.
+"""libedgewise's kernels for aarch64, ARMv7 and RISC-V: executed instructions per multiply-accumulate, counted in an emulator.
 
-    python benchmarks/arm.py                     every level, layer and form; a table
+    python benchmarks/arm.py                     every level of aarch64, layer and form; a table
     python benchmarks/arm.py --isa neon_i8mm --json
+    python benchmarks/arm.py --isa armv7 --isa armv7-generic --isa riscv64 --isa riscv64-generic
 
-There is no ARM hardware here, so nothing is timed. The agent (``edgewise-bench --serve``, built with Zig) runs a layer in qemu one instruction at
+There is no such hardware here, so nothing is timed. The agent (``edgewise-bench --serve``, built with Zig) runs a layer in qemu one instruction at
 a time (``-singlestep -d exec``, a line each); two samples less one are a layer's own instructions: packing, products, the end to bytes, and
 what is copied in and out. Each output is compared with numpy first. The floor is what the multiplying instructions alone would be.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -30,10 +32,36 @@ from edgewise.targets.cpu.native.engine_file import encode
 from edgewise.targets.cpu.native.packing import pack_conv, pack_depthwise
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
 
-EMULATOR, TRIPLE = "qemu-aarch64-static", "aarch64-linux-musl"
-PROCESSORS = {"neon": "cortex-a53", "neon_dotprod": "cortex-a76", "neon_i8mm": "max"}
-# Multiply-accumulates of an instruction; without dot products 8 take two (smull, sadalp).
-FLOORS = {"neon": 4, "neon_dotprod": 16, "neon_i8mm": 16}
+
+@dataclass(frozen=True)
+class Processor:
+    """For which triple the agent is built, and what runs it as which processor.
+
+    ``floor``: multiply-accumulates of an instruction in 8 bits; without dot products 8 take two (smull, sadalp). ``level``: EDGEWISE_ISA.
+    """
+
+    triple: str
+    cpu: str
+    floor: int
+    level: str = ""
+
+    @property
+    def emulator(self) -> str:
+        return f"qemu-{self.triple.split('-')[0]}-static"
+
+
+_ARM, _RISCV = ("arm-linux-musleabihf", "cortex-a7"), ("riscv64-linux-musl", "rv64,v=true,vlen=128")
+AARCH64 = {
+    "neon": Processor("aarch64-linux-musl", "cortex-a53", 4),
+    "neon_dotprod": Processor("aarch64-linux-musl", "cortex-a76", 16),
+    "neon_i8mm": Processor("aarch64-linux-musl", "max", 16),
+}
+PROCESSORS = AARCH64 | {
+    "armv7": Processor(*_ARM, 4),
+    "armv7-generic": Processor(*_ARM, 1, "generic"),
+    "riscv64": Processor(*_RISCV, 4),
+    "riscv64-generic": Processor(*_RISCV, 1, "generic"),
+}
 FLOAT_FLOOR = 4
 
 
@@ -78,10 +106,13 @@ def jobs(isas: list[str]) -> Iterator[Job]:
             yield Job(layer, "s8", isa)
         for outputs in (4, 2, 1):
             yield Job(DENSE[0], "s8", isa, (4, outputs))
-    for layer in (*DENSE, DEPTHWISE):
-        yield Job(layer, "f32", "neon")
-    for outputs in (4, 2, 1):
-        yield Job(DENSE[0], "f32", "neon", (1, outputs))
+    for isa in isas:
+        if isa in AARCH64 and isa != "neon":
+            continue
+        for layer in (*DENSE, DEPTHWISE):
+            yield Job(layer, "f32", isa)
+        for outputs in (4, 2, 1):
+            yield Job(DENSE[0], "f32", isa, (1, outputs))
 
 
 def drawn(job: Job) -> np.ndarray:
@@ -139,10 +170,12 @@ def inputs_of(job: Job, samples: int) -> np.ndarray:
     return rng.integers(0, 256, shape).astype(np.uint8) if job.dtype == "s8" else rng.standard_normal(shape, np.float32)
 
 
-def expected(job: Job, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def expected(job: Job, x: np.ndarray, weights: np.ndarray, zero: int = 0) -> np.ndarray:
+    """By numpy; ``zero`` is taken off x in 8 bits, and off what padding holds."""
     pad, k, layer = job.layer.kernel // 2, job.layer.kernel, job.layer
     fill = 100 if job.dtype == "s8" else 0
     wide = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=fill)
+    wide -= zero
     seen = np.lib.stride_tricks.sliding_window_view(wide, (k, k), axis=(2, 3))
     rule = "nchwyx,cyx->nchw" if layer.group > 1 else "nchwyx,mcyx->nmhw"
     sums = np.einsum(rule, seen, (weights[:, 0] if layer.group > 1 else weights).astype(np.float64), optimize=True)
@@ -165,9 +198,20 @@ def emulate(agent: Path, isa: str, plan: Plan, x: np.ndarray) -> tuple[int, str,
         name = str(path).encode()
         request = struct.pack("<I", len(name)) + name + struct.pack("<II", 1, 1)
         request += struct.pack(f"<II{x.ndim}qQ", kind, x.ndim, *x.shape, x.nbytes) + x.tobytes()
-        command = [EMULATOR, "-cpu", PROCESSORS[isa], "-singlestep", "-d", "exec,nochain", str(agent), "--serve"]
+        processor = PROCESSORS[isa]
+        command = [
+            processor.emulator,
+            "-cpu",
+            processor.cpu,
+            "-singlestep",
+            "-d",
+            "exec,nochain",
+            str(agent),
+            "--serve",
+        ]
+        level = {"EDGEWISE_ISA": processor.level} if processor.level else {}
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | level
         ) as process:
             lines: list[int] = []
             counter = threading.Thread(target=_count_lines, args=(process.stderr, lines))
@@ -220,7 +264,8 @@ def measure(job: Job, agent: Path) -> dict[str, Any]:
     # Of sparse layers those of the weights that are kept.
     kept = np.count_nonzero(weights) if job.dtype == "f32" and job.block else _kept(job, weights)
     macs = int(kept) * job.layer.size**2
-    floor = 1 / (FLOAT_FLOOR if job.dtype == "f32" else FLOORS[job.isa])
+    lanes = PROCESSORS[job.isa].floor
+    floor = 1 / (min(FLOAT_FLOOR, lanes) if job.dtype == "f32" else lanes)
     each = (counts[1] - counts[0]) / macs
     return {
         "layer": str(job.layer), "dtype": job.dtype, "kernel": kernel, "block": "x".join(map(str, job.block)) if job.block else "dense",
@@ -239,18 +284,19 @@ def _kept(job: Job, weights: np.ndarray) -> int:
 def main() -> None:
     """Parse, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--isa", action="append", choices=list(PROCESSORS), help="levels; all by default")
-    parser.add_argument("--agent", type=Path, help="edgewise-bench for aarch64; built by default")
+    parser.add_argument("--isa", action="append", choices=list(PROCESSORS), help="levels; those of aarch64 by default")
+    parser.add_argument("--agent", type=Path, help="edgewise-bench for the levels' processor; built by default")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     asked = parser.parse_args()
-    if not shutil.which(EMULATOR):
-        raise SystemExit(f"needs {EMULATOR} (Debian's qemu-user-static)")
-    agent = asked.agent or agent_for(TRIPLE)
+    isas = asked.isa or list(AARCH64)
+    for isa in isas:
+        if not shutil.which(PROCESSORS[isa].emulator):
+            raise SystemExit(f"needs {PROCESSORS[isa].emulator} (Debian's qemu-user-static)")
     rows = []
     if not asked.json:
         print("| kernel | layer | weights | instructions a MAC | floor | times the floor |\n|---|---|---|---|---|---|")
-    for job in jobs(asked.isa or list(PROCESSORS)):
-        row = measure(job, agent)
+    for job in jobs(isas):
+        row = measure(job, asked.agent or agent_for(PROCESSORS[job.isa].triple))
         rows.append(row)
         if not asked.json:
             cells = [

@@ -4,16 +4,20 @@
     python benchmarks/zoo.py --json > zoo.json   the same as JSON
     python benchmarks/zoo.py --families swin --families levit
     python benchmarks/zoo.py --build coreml --rows coreml.jsonl --minutes 3      built and computed as well; goes on where it stopped
+    python benchmarks/zoo.py --native --rows native.jsonl --minutes 3            the same for libedgewise, in float32 and int8
 
 Each model is built, exported and verified in a process of its own with a time limit; then every target is asked which nodes it takes, and
 libedgewise, the target cpu's own engine, whether it takes the network.
 Untrained networks have zero scales (last BatchNorm of a branch, LayerScale) that would fold whole branches away: they are redrawn.
 With `--build` the target builds each of them in every precision that it has, and its executor's outputs are compared with PyTorch's.
+With `--native` libedgewise computes each beside ONNX Runtime: float32 in decibels, int8 (ranges of 4 random images) in quantization steps of
+each operator alone (`agreement.py`); beside them the memory of activations over the most that is alive at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -32,7 +36,11 @@ SEED = 0
 _GOAL = 0.97
 _NATIVE_DB = 90  # that float32 networks on libedgewise should reach beside ONNX Runtime
 _BUILT_GOAL = 0.95
+_WITHIN = 0.999  # of an int8 network's values, within one step of ONNX Runtime's
+_ARENA = 1.1  # memory of activations over the most that is alive at once
 _CALIBRATION = 2  # images on which float16 is tried
+_CALIBRATION_INT8 = 4  # images that say the ranges
+_ENOUGH = 1000  # values of a tensor, for its share within a step to say something
 _LEAST_DB = {"float32": 70.0, "float16": 40.0}
 _TOY = re.compile(r"test_")  # timm's own unit tests use these
 
@@ -177,6 +185,88 @@ def native_facts(model: Any) -> dict[str, float]:
     }
 
 
+def examine_native(name: str) -> dict[str, Any]:
+    """Export one model, and see it computed by libedgewise in float32 and int8; ``error`` says why it is not.
+
+    Keys: those of :func:`native_facts`; ``int8_within`` and ``int8_equal`` are shares of all values, ``int8_worst`` the least
+    share of values within a step over tensors with at least 1,000, ``int8_tensors`` those that fall short, the worst first.
+    """
+    from edgewise.exporter import export
+    from edgewise.exporter.timm_arch import import_timm
+    from edgewise.runtime.data import random_data
+    from edgewise.runtime.errors import EdgewiseError
+    from edgewise.runtime.tensors import TensorSpec
+    from edgewise.targets.cpu.native.compile import NotTakenError
+
+    agreement = _beside("agreement")
+    row: dict[str, Any] = {"error": None}
+    model = build(name)
+    specs = [TensorSpec("image", "float32", (1, *import_timm().data.resolve_model_data_config(model)["input_size"]))]
+    try:
+        exported = export(model, inputs=specs, verify=False).model
+        row |= native_facts(exported)
+        quantized = agreement.quantized(exported, random_data(specs, _CALIBRATION_INT8, seed=SEED))
+        row["int8_arena"] = _arena(quantized)
+        found = agreement.agreement(quantized, dict(next(iter(random_data(specs, 1, seed=SEED + 1))).inputs))["alone"]
+    except NotTakenError as error:
+        return row | {"error": f"{error.op or 'network'} ({error.reason})"}
+    except EdgewiseError as error:
+        return row | {"error": str(error)}
+    large = sorted((one for one in found if one.values >= _ENOUGH), key=lambda one: one.within)
+    short = [(one.name, one.values, round(one.within, 6)) for one in large if one.within < _WITHIN]
+    values = sum(one.values for one in found)
+    row |= {"int8_values": values, "int8_within": agreement.share(found), "int8_tensors": short[:20]}
+    row["int8_equal"] = sum(one.equal * one.values for one in found) / max(1, values)
+    return row | {"int8_worst": min((one.within for one in large), default=1.0)}
+
+
+def _arena(model: Any) -> float:
+    """Memory of activations over the most that is alive at once."""
+    from edgewise.runtime import _native  # type: ignore[attr-defined]
+    from edgewise.targets.cpu.native.compile import compile_model
+    from edgewise.targets.cpu.native.engine_file import encode
+    from edgewise.targets.cpu.native.plan import Isa
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "n.engine"
+        path.write_bytes(encode(compile_model(model, Isa.GENERIC).plan))
+        memory = _native.Context(_native.Engine(str(path)), threads=1).memory()
+    return round(memory["arena_bytes"] / memory["least_arena_bytes"], 4)
+
+
+def _beside(name: str) -> Any:
+    """Another script of this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).resolve().parent / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"benchmarks/{name}.py is missing")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def native_well(row: dict[str, Any]) -> bool:
+    """Whether libedgewise takes it, and is near enough to ONNX Runtime in float32 and int8."""
+    return not row["error"] and row["libedgewise_db"] >= _NATIVE_DB and row["int8_within"] >= _WITHIN
+
+
+def show_native(rows: list[dict[str, Any]]) -> None:
+    """A table in Markdown, those that fall short marked."""
+    print("| family | model | float32, dB | int8: within a step | worst tensor | equal | arena: float32 | int8 | |")
+    print("|" + "---|" * 9)
+    for row in sorted(rows, key=lambda row: row["family"]):
+        state = row["error"] or ("" if native_well(row) else "short")
+        shares = [
+            f"{100 * row[key]:.4f} %" if key in row else "" for key in ("int8_within", "int8_worst", "int8_equal")
+        ]
+        arenas = [f"{row[key]:.3f}" if key in row else "" for key in ("libedgewise_arena", "int8_arena")]
+        cells = [row["family"], f"`{row['model']}`", str(row.get("libedgewise_db", "")), *shares, *arenas, state]
+        print(f"| {' | '.join(cells)} |")
+    good = sum(map(native_well, rows))
+    narrow = [max(row["libedgewise_arena"], row["int8_arena"]) <= _ARENA for row in rows if "int8_arena" in row]
+    print(f"\n{len(rows)} models: {good} hold ({good / max(1, len(rows)):.1%})")
+    print(f"{sum(narrow)} of {len(narrow)} take at most {_ARENA - 1:.0%} more memory than what is alive at once")
+
+
 def examine_built(name: str, target_name: str) -> dict[str, Any]:
     """Export one model, build it in each precision, and compare what the target's executor computes with PyTorch."""
     import torch
@@ -246,7 +336,7 @@ def built_well(row: dict[str, Any]) -> bool:
     return not row["error"] and all(db >= _LEAST_DB[precision] for precision, db in row["db"].items())
 
 
-def run_built(wanted: dict[str, list[str]], target: str, rows_file: Path, timeout_s: int, minutes: float) -> bool:
+def run_rows(wanted: dict[str, list[str]], how: Sequence[str], rows_file: Path, timeout_s: int, minutes: float) -> bool:
     """One line of JSON a family, for those that the file does not have yet; whether all are there."""
     done = {json.loads(line)["family"] for line in rows_file.read_text().splitlines()} if rows_file.exists() else set()
     end = time.monotonic() + 60 * minutes
@@ -256,10 +346,10 @@ def run_built(wanted: dict[str, list[str]], target: str, rows_file: Path, timeou
         if time.monotonic() > end:
             return False
         name, parameters = smallest(names)
-        row = run_child(family, name, parameters, timeout_s, ["--build", target])
+        row = run_child(family, name, parameters, timeout_s, how)
         with rows_file.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{name}: {row['error'] or row['db']}", file=sys.stderr, flush=True)
+        print(f"{name}: {row['error'] or 'computed'}", file=sys.stderr, flush=True)
     return True
 
 
@@ -347,21 +437,25 @@ def main() -> int:
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one model")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--build", metavar="TARGET", help="build for this target too, and compute what it built")
+    parser.add_argument("--native", action="store_true", help="compute with libedgewise, in float32 and int8")
     parser.add_argument(
-        "--rows", type=Path, default=Path("zoo.jsonl"), help="with --build: a row a model; those there stay"
+        "--rows", type=Path, default=Path("zoo.jsonl"), help="with --build, --native: a row a model; those there stay"
     )
-    parser.add_argument("--minutes", type=float, default=600, help="with --build: begin no model after so long")
+    parser.add_argument(
+        "--minutes", type=float, default=600, help="with --build, --native: begin no model after so long"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(examine_built(options.one, options.build) if options.build else examine(options.one)))
+        native = examine_native if options.native else examine
+        print(json.dumps(examine_built(options.one, options.build) if options.build else native(options.one)))
         return 0
     wanted = {name: models for name, models in families().items() if not options.families or name in options.families}
     unknown = set(options.families) - set(wanted)
     if unknown:
         parser.error(f"unknown families: {', '.join(sorted(unknown))}")
-    if options.build:
-        return _main_built(wanted, options)
+    if options.build or options.native:
+        return _main_rows(wanted, options)
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         chosen = [(family, *smallest(models)) for family, models in list(wanted.items())[: options.limit]]
@@ -377,18 +471,19 @@ def main() -> int:
     return 0 if summarise(rows)["share"] >= _GOAL else 1
 
 
-def _main_built(wanted: dict[str, list[str]], options: argparse.Namespace) -> int:
+def _main_rows(wanted: dict[str, list[str]], options: argparse.Namespace) -> int:
     """Exit code 1 when fewer hold than the goal, 3 when models are left."""
     chosen = dict(list(wanted.items())[: options.limit])
-    whole = run_built(chosen, options.build, options.rows, options.timeout, options.minutes)
+    how = ["--native"] if options.native else ["--build", options.build]
+    whole = run_rows(chosen, how, options.rows, options.timeout, options.minutes)
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
     if options.json:
         print(json.dumps({"schema_version": 1, "rows": rows}, indent=1))
     else:
-        show_built(rows)
+        (show_native if options.native else show_built)(rows)
     if not whole:
         return 3
-    return 0 if sum(map(built_well, rows)) >= _BUILT_GOAL * len(rows) else 1
+    return 0 if sum(map(native_well if options.native else built_well, rows)) >= _BUILT_GOAL * len(rows) else 1
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ namespace {
 // that are left share no memory.
 constexpr uint64_t kMostLooks = uint64_t{1} << 25;
 
+constexpr int kRounds = 16;       // of placing anew where an order leaves gaps
+constexpr uint64_t kEnough = 64;  // a part of the least: so little more is not worth another round
+
 uint64_t rounded(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Storages by the steps at which they are alive.
@@ -56,19 +59,20 @@ struct Key {
 };
 
 // Each at the lowest offset where it fits, in this order.
-uint64_t place_in(const std::vector<Key>& order, const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
+uint64_t place_in(const std::vector<Key>& order, const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets,
+                  uint64_t* looks) {
     offsets->assign(storages.size(), 0);
     Timeline timeline(steps);
     std::vector<size_t> taken;
-    uint64_t total = 0, looks = 0;
+    uint64_t total = 0;
     for (const Key& key : order) {
         const size_t one = key.one;
         const Lifetime& life = storages[one];
         if (life.bytes == 0) continue;
         const uint64_t bytes = rounded(life.bytes);
         uint64_t at = 0;
-        if (looks < kMostLooks) {
-            timeline.alive_during(life, &taken, &looks);
+        if (*looks < kMostLooks) {
+            timeline.alive_during(life, &taken, looks);
             std::sort(taken.begin(), taken.end(), [&](size_t a, size_t b) { return (*offsets)[a] < (*offsets)[b]; });
             for (size_t other : taken) {
                 if (at + bytes <= (*offsets)[other]) break;
@@ -85,21 +89,43 @@ uint64_t place_in(const std::vector<Key>& order, const std::vector<Lifetime>& st
     return total;
 }
 
+// What ends last comes earlier, half as far from the beginning: it was placed above what filled the gaps below it.
+void move_top(const std::vector<Lifetime>& storages, const std::vector<uint64_t>& offsets, std::vector<Key>* order) {
+    size_t top = 0;
+    uint64_t most = 0;
+    for (size_t i = 0; i < order->size(); ++i) {
+        const size_t one = (*order)[i].one;
+        const uint64_t end = offsets[one] + storages[one].bytes;
+        if (storages[one].bytes > 0 && end > most) most = end, top = i;
+    }
+    const auto at = order->begin() + static_cast<std::ptrdiff_t>(top);
+    std::rotate(order->begin() + static_cast<std::ptrdiff_t>(top / 2), at, at + 1);
+}
+
 }  // namespace
 
 uint64_t place(const std::vector<Lifetime>& storages, int steps, std::vector<uint64_t>* offsets) {
-    uint64_t best = UINT64_MAX;
+    uint64_t best = UINT64_MAX, enough = 0;
     std::vector<uint64_t> tried;
-    std::vector<Key> keys(storages.size());
-    for (int order = 0; order < 3; ++order) {
+    std::vector<Key> order(storages.size());
+    for (int way = 0; way < 3 && best > enough; ++way) {
         for (size_t one = 0; one < storages.size(); ++one) {
             const Lifetime& life = storages[one];
-            const int64_t first = order == 0 ? 0 : order == 1 ? int64_t{life.first} - life.last : life.first;
-            keys[one] = {first, -static_cast<int64_t>(life.bytes), one};
+            const int64_t first = way == 0 ? 0 : way == 1 ? int64_t{life.first} - life.last : life.first;
+            order[one] = {first, -static_cast<int64_t>(life.bytes), one};
         }
-        std::sort(keys.begin(), keys.end());
-        const uint64_t total = place_in(keys, storages, steps, &tried);
-        if (total < best) best = total, offsets->swap(tried);
+        std::sort(order.begin(), order.end());
+        uint64_t looks = 0;
+        for (int round = 0; round <= kRounds && best > enough && looks < kMostLooks; ++round) {
+            if (round > 0) move_top(storages, tried, &order);
+            const uint64_t total = place_in(order, storages, steps, &tried, &looks);
+            if (total > static_cast<uint64_t>(kMost)) break;
+            if (best == UINT64_MAX) {
+                const uint64_t least = most_alive(storages, steps);
+                enough = least + least / kEnough;
+            }
+            if (total < best) best = total, *offsets = tried;
+        }
     }
     return best;
 }

@@ -4,7 +4,7 @@
 #include <cstring>
 #if defined(__x86_64__)
 #include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
+#elif (defined(__aarch64__) || defined(EDGEWISE_VEC4)) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
@@ -18,7 +18,7 @@ constexpr struct {
     {Isa::kGeneric, "generic"},         {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"},
     {Isa::kAvx512Vnni, "avx512vnni"},   {Isa::kAvx512Bf16, "avx512bf16"},
     {Isa::kNeon, "neon"},               {Isa::kNeonDotprod, "neon_dotprod"},
-    {Isa::kNeonI8mm, "neon_i8mm"},
+    {Isa::kNeonI8mm, "neon_i8mm"},      {Isa::kVec4, "vec4"},
 };
 
 int family(Isa isa) { return static_cast<int>(isa) / 16; }
@@ -66,6 +66,12 @@ Isa detect() {
 }
 #elif defined(__aarch64__)
 Isa detect() { return Isa::kNeon; }
+#elif defined(EDGEWISE_VEC4) && defined(__arm__)
+Isa detect() { return getauxval(AT_HWCAP) & 1ul << 12 ? Isa::kVec4 : Isa::kGeneric; }  // HWCAP_NEON
+#elif defined(EDGEWISE_VEC4) && defined(__riscv)
+Isa detect() { return getauxval(AT_HWCAP) & 1ul << ('V' - 'A') ? Isa::kVec4 : Isa::kGeneric; }
+#elif defined(EDGEWISE_VEC4)
+Isa detect() { return Isa::kVec4; }  // every processor for which this was compiled
 #else
 Isa detect() { return Isa::kGeneric; }
 #endif

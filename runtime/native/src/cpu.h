@@ -18,6 +18,8 @@ enum class Isa : uint8_t {
     kNeon = 16,         // what every such processor has
     kNeonDotprod = 17,  // + the dot products of 8 bits
     kNeonI8mm = 18,     // + those of mixed signs, and the matrix products
+    // Others whose vectors the compiler knows: NEON of 32-bit ARM, RISC-V's V, SIMD of WebAssembly.
+    kVec4 = 32,
 };
 
 // The best level of this processor; of EDGEWISE_ISA ("generic", "avx2", …) when that is lower.

@@ -242,6 +242,17 @@ class Builder:
         given = self.view(tensor_of(value), dims, layout=Layout.PLAIN)
         return replace(value, tensor=self.converted("relayout", given, given.dtype, dims, Layout.C4))
 
+    def in_words(self, value: Value, axes: Sequence[int]) -> Value:
+        """For ``packed`` with the factors of these axes: neighbours of the last one are joined where four channels lie in two of them.
+
+        Heads of 19 channels, say, that a layer reads all; or windows' pixels 8 by 7.
+        """
+        channels = [number for axis in axes for number in value.form.numbers(axis)]
+        if len(channels) < 2 or (value.form.factors[channels[-1]].constant or 1) % 4 == 0:
+            return value
+        value = self.unpacked(value)
+        return value.with_form(value.form.merged())
+
     def _check_channels(self, value: Value, channels: Sequence[int]) -> None:
         at = [value.form.order.index(number) for number in channels]
         if any(right != left + 1 for left, right in pairwise(at)):

@@ -51,6 +51,7 @@ class Isa(IntEnum):
     NEON = 16
     NEON_DOTPROD = 17
     NEON_I8MM = 18
+    VEC4 = 32
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tenso
 _spec = importlib.util.spec_from_file_location("native_emulated", Path(__file__).with_name("emulated.py"))
 assert _spec and _spec.loader
 emulated = importlib.util.module_from_spec(_spec)
+sys.modules.setdefault(_spec.name, emulated)  # where dataclasses look
 _spec.loader.exec_module(emulated)
 
 RunPlan = Callable[..., list[np.ndarray]]
@@ -104,7 +105,9 @@ class Servers:
 
     def of(self, isa: str) -> Any:
         if isa not in self._running:
-            self._running[isa] = emulated.Emulated(isa) if isa in emulated.PROCESSORS else Server(isa)
+            self._running[isa] = (
+                emulated.Emulated(emulated.PROCESSORS[isa]) if isa in emulated.PROCESSORS else Server(isa)
+            )
         return self._running[isa]
 
     def end(self, isa: str) -> None:

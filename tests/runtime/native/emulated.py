@@ -1,4 +1,4 @@
-"""Engine files on aarch64: the agent built for it, in qemu, where this machine is another one. What it says is in bench/serve.h."""
+"""Engine files on other processors: the agent built for each, in qemu. What it says is in bench/serve.h."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,25 @@ import pytest
 
 from edgewise.runtime.devices.agents import agent_for
 
-TRIPLE, EMULATOR = "aarch64-linux-musl", "qemu-aarch64-static"
+
+@dataclass(frozen=True)
+class Processor:
+    """For which triple the agent is built, and what runs it as which processor."""
+
+    triple: str
+    emulator: str
+    cpu: str
+
+
 # A processor of qemu's whose best level it is: none of them is lowered by EDGEWISE_ISA, so what is found out is tested too.
-PROCESSORS = {"neon": "cortex-a53", "neon_dotprod": "cortex-a76", "neon_i8mm": "max"}
+PROCESSORS = {
+    "neon": Processor("aarch64-linux-musl", "qemu-aarch64-static", "cortex-a53"),
+    "neon_dotprod": Processor("aarch64-linux-musl", "qemu-aarch64-static", "cortex-a76"),
+    "neon_i8mm": Processor("aarch64-linux-musl", "qemu-aarch64-static", "max"),
+    "vec4": Processor("arm-linux-musleabihf", "qemu-arm-static", "cortex-a7"),
+}
+# One that has none of these levels.
+RISCV = Processor("riscv64-linux-musl", "qemu-riscv64-static", "rv64")
 # By ew_dtype.
 _DTYPES = ("float32", "float16", "uint16", "uint8", "int8", "int32", "int64", "bool")
 
@@ -25,16 +42,17 @@ _DTYPES = ("float32", "float16", "uint16", "uint8", "int8", "int32", "int64", "b
 class Emulated:
     """A process that answers until it is closed."""
 
-    def __init__(self, isa: str) -> None:
-        emulator = shutil.which(EMULATOR)
+    def __init__(self, processor: Processor) -> None:
+        emulator = shutil.which(processor.emulator)
         if not emulator:
             if "CI" in os.environ:
-                pytest.fail(f"CI has {EMULATOR}")
-            pytest.skip(f"needs {EMULATOR}")
-        agent = os.environ.get("EDGEWISE_AGENT_AARCH64") or agent_for(TRIPLE)
+                pytest.fail(f"CI has {processor.emulator}")
+            pytest.skip(f"needs {processor.emulator}")
+        machine = processor.triple.split("-")[0].upper()
+        agent = os.environ.get(f"EDGEWISE_AGENT_{machine}") or agent_for(processor.triple)
         env = {name: value for name, value in os.environ.items() if name != "EDGEWISE_ISA"}
         self._process = subprocess.Popen(
-            [emulator, "-cpu", PROCESSORS[isa], str(agent), "--serve"],
+            [emulator, "-cpu", processor.cpu, str(agent), "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,
@@ -74,7 +92,7 @@ class Emulated:
         return value
 
     def _text(self) -> str:
-        return self._read(self._number("I")).decode()
+        return self._read(self._number("I")).decode(errors="replace")  # names in messages may be any bytes
 
     def _array(self) -> np.ndarray:
         dtype = np.dtype(_DTYPES[self._number("I")])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FLOAT_ISAS = ("generic", "avx2", "avx512", "neon")
+FLOAT_ISAS = ("generic", "avx2", "avx512", "neon", "vec4")
 ISAS = (*FLOAT_ISAS, "avx512vnni")
 QUICK = settings(max_examples=8)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ISAS = ("generic", "avx2", "avx512", "neon")
+ISAS = ("generic", "avx2", "avx512", "neon", "vec4")
 QUICK = settings(max_examples=40)
 ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
     "add": np.add,

@@ -22,7 +22,7 @@ if "conv_cases" not in sys.modules:
     sys.modules["conv_cases"] = cases
     _spec.loader.exec_module(cases)
 
-ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon")
+ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "vec4")
 CASES = [
     ((2, 13, 197), (33, 13), {}),
     ((1, 64, 16), (70, 64), {}),

@@ -9,7 +9,7 @@ import pytest
 
 from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan, Tensor, counted, dim
 
-ISAS = ("generic", "neon")
+ISAS = ("generic", "neon", "vec4")
 X = np.random.default_rng(0).integers(-1, 2, (3, 4, 5))
 BOXES = np.array([[[0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 7, 7], [0, 0, 0, 0], [7, 7, 5, 5]]], np.float32)
 SCORES = np.array([[[0.5, 0.9, 0.7, 0.8, 0.7], [0.1, 0.1, 0.1, 0.3, np.nan]]], np.float32)

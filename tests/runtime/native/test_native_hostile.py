@@ -55,15 +55,22 @@ def sealed(data: bytes) -> bytes:
     return bytes(head) + data[64:]
 
 
+@pytest.fixture(params=["generic", "vec4"], ids=["here", "32 bits"])
+def isa(request: pytest.FixtureRequest) -> str:
+    """Of this machine, and of an emulated one whose addresses have 32 bits."""
+    level: str = request.param
+    return level
+
+
 @pytest.fixture
-def attempt(servers: Any, tmp_path: Path) -> Any:
+def attempt(isa: str, servers: Any, tmp_path: Path) -> Any:
     """Open, prepare and run in the other process: arrays, or (status, message)."""
     file = tmp_path / "hostile.engine"
 
     def run(data: bytes, arrays: Any = _ARRAYS) -> Any:
         file.unlink(missing_ok=True)
         file.write_bytes(data)
-        return servers.of("generic").ask("run", str(file), arrays, 1)
+        return servers.of(isa).ask("run", str(file), arrays, 1)
 
     return run
 
@@ -123,13 +130,13 @@ def test_bytes_that_are_no_engine_file(attempt, data, header):
     assert refused(attempt(sealed((start + data).ljust(64, b"\0"))))
 
 
-def test_a_newer_format_and_a_foreign_processor(attempt):
+def test_a_newer_format_and_a_foreign_processor(attempt, isa):
     version, message = attempt(FILE[:8] + b"\x02" + FILE[9:])
     assert version == _BAD_FILE
     assert "format version 2, this library reads 1" in message
     status, message = attempt(FILE[:12] + b"\x04" + FILE[13:])
     assert status == _UNSUPPORTED
-    assert "built for avx512bf16, this processor has generic" in message
+    assert f"built for avx512bf16, this processor has {isa}" in message
 
 
 @pytest.mark.parametrize(
@@ -143,6 +150,7 @@ def test_a_newer_format_and_a_foreign_processor(attempt):
         ([np.ones((1,) * 12, np.float32)] * 2, "input a has 2 dims, not 9"),
     ],
 )
+@pytest.mark.parametrize("isa", ["generic"])  # the agent of the other one takes no such requests
 def test_arrays_that_do_not_fit(attempt, arrays, expected):
     status, message = attempt(FILE, arrays)
     assert status == 1
@@ -176,6 +184,27 @@ def test_arrays_that_do_not_fit(attempt, arrays, expected):
 def test_plans_that_contradict_themselves(attempt, change, expected):
     plan = small()
     change(plan)
+    answer = attempt(encode(plan))
+    assert refused(answer)
+    assert expected in answer[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        # 2^26 rows of 16 bytes: a tensor of 2^30 bytes fits, one of more does not, though its size fits 64 bits.
+        (lambda t: setattr(t, "dims", (dim("N") * 2**25, dim(4))), "tensor t is too large for any memory"),
+        # Less than 2^32, more when the address is added: it would wrap.
+        (lambda t: setattr(t.storage, "size_bytes", dim("N") * (2**32 // 3)), "tensor t does not fit its place"),
+        (lambda t: setattr(t.storage, "size_bytes", dim("N") * 2**32 + 64), "tensor t does not fit its place"),
+        # Each fits, all together do not.
+        (lambda t: setattr(t.storage, "size_bytes", dim(2**30)), "the activations are too large for any memory"),
+    ],
+)
+@pytest.mark.parametrize("isa", ["vec4"])
+def test_more_than_32_bits_hold_is_refused_there(attempt, change, expected):
+    plan = small()
+    change(plan.ops[1].outputs[0])
     answer = attempt(encode(plan))
     assert refused(answer)
     assert expected in answer[1]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-ISAS = ("generic", "avx2", "avx512", "neon")
+ISAS = ("generic", "avx2", "avx512", "neon", "vec4")
 QUICK = settings(max_examples=8)
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum": np.sum,

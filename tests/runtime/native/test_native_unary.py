@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-ISAS = ("generic", "avx2", "avx512", "neon")
+_LEAST_NORMAL = 2.0**-126
+ISAS = ("generic", "avx2", "avx512", "neon", "vec4")
 _erf = np.vectorize(math.erf, otypes=[float])
 
 
@@ -91,6 +92,8 @@ def samples() -> np.ndarray:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_is_within_four_ulp(run_op: Any, name: str, isa: str) -> None:
     x = samples()
+    if isa == "vec4":  # NEON of 32 bits takes what is no normal number for zero, and gives zero for it
+        x[np.abs(x) < _LEAST_NORMAL] = 0
     y = run_op("unary", [x], [("float32", x.shape)], {"function": name, **PARAMETERS.get(name, {})}, isa=isa)[0]
     with np.errstate(all="ignore"):
         wide = FUNCTIONS[name](x.astype(np.float64))
@@ -102,7 +105,9 @@ def test_function_is_within_four_ulp(run_op: Any, name: str, isa: str) -> None:
         scale = np.maximum(np.abs(wide), np.abs(x) if name in RELATIVE_TO_X else 0)
         if name == "hardsigmoid":
             scale = np.maximum(scale, 0.5)
-        least = 2.0**-149 * np.maximum(np.abs(x), 1)  # a factor of x may be no normal number
+        least = (_LEAST_NORMAL if isa == "vec4" else 2.0**-149) * np.maximum(
+            np.abs(x), 1
+        )  # a factor may be no normal number
         ulps = (np.abs(y - wide) / np.maximum(scale * 2.0**-23, least))[finite]
     assert ulps.max() <= (0 if name in EXACT else 4), x[finite][np.argmax(ulps)]
 

@@ -19,7 +19,7 @@ if "conv_cases" not in sys.modules:
     _spec.loader.exec_module(cases)
 Case, check, float_case, int_case = cases.Case, cases.check, cases.float_case, cases.int_case
 
-ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon")
+ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "vec4")
 QUIET = settings(max_examples=25)
 
 

@@ -60,10 +60,10 @@ EW_INLINE V log_of(V x) {
     V out = fma(series, square * f, exponent * V::all(-2.12194440e-4f));
     out = fma(square, V::all(-0.5f), out) + f;
     out = fma(exponent, V::all(0.693359375f), out);
-    const V infinity = V::all(HUGE_VALF), none = V::all(NAN);
+    const V zero = V::all(0.0f), infinity = V::all(HUGE_VALF), none = V::all(NAN);
+    out = select(zero < abs(x), out, zero - infinity);  // not beside a number so small that some processors take it for zero
     out = select(x < infinity, out, x);  // infinity and NaN are their own
-    out = select(x < V::all(0.0f), none, out);
-    return select(abs(x) < V::all(1e-45f), V::all(0.0f) - infinity, out);
+    return select(x < zero, none, out);
 }
 
 // log(1 + x) for x >= 0.

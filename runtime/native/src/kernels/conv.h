@@ -18,7 +18,7 @@ constexpr int64_t kLine = 16;                // outputs of a line of dense weigh
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 7;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
-#if defined(__aarch64__)
+#if defined(__aarch64__) || defined(__arm__)
 constexpr bool kAnyShifts = true;            // whether this processor has kernels for which ConvKernel::shifts
 #else
 constexpr bool kAnyShifts = false;

@@ -96,6 +96,8 @@ constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic
 extern const ConvKernel kConvBf16Avx512, kConvS8Avx512Vnni, kConvF32Avx512, kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 #elif defined(__aarch64__)
 extern const ConvKernel kConvS8NeonI8mm, kConvS8NeonDotprod, kConvS8Neon, kConvF32Neon;
+#elif defined(EDGEWISE_VEC4)
+extern const ConvKernel kConvS8Vec4, kConvF32Vec4;
 #endif
 
 const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -108,6 +110,8 @@ const ConvKernel& conv_kernel(Isa isa, bool integer, bool safe_pairs) {
     if (integer && isa >= Isa::kNeonI8mm) return kConvS8NeonI8mm;
     if (integer && isa >= Isa::kNeonDotprod) return kConvS8NeonDotprod;
     if (isa >= Isa::kNeon) return integer ? kConvS8Neon : kConvF32Neon;
+#elif defined(EDGEWISE_VEC4)
+    if (isa >= Isa::kVec4) return integer ? kConvS8Vec4 : kConvF32Vec4;
 #endif
     return integer ? kInt : kFloat;
 }

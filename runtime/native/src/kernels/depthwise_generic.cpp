@@ -44,6 +44,8 @@ extern const DepthwiseKernel kDepthwiseS8Avx512Vnni, kDepthwiseF32Avx512, kDepth
     kDepthwiseF32Avx2;
 #elif defined(__aarch64__)
 extern const DepthwiseKernel kDepthwiseS8NeonI8mm, kDepthwiseS8NeonDotprod, kDepthwiseS8Neon, kDepthwiseF32Neon;
+#elif defined(EDGEWISE_VEC4)
+extern const DepthwiseKernel kDepthwiseS8Vec4, kDepthwiseF32Vec4;
 #endif
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) {
@@ -56,6 +58,8 @@ const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs) 
     if (integer && isa >= Isa::kNeonI8mm) return kDepthwiseS8NeonI8mm;
     if (integer && isa >= Isa::kNeonDotprod) return kDepthwiseS8NeonDotprod;
     if (isa >= Isa::kNeon) return integer ? kDepthwiseS8Neon : kDepthwiseF32Neon;
+#elif defined(EDGEWISE_VEC4)
+    if (isa >= Isa::kVec4) return integer ? kDepthwiseS8Vec4 : kDepthwiseF32Vec4;
 #endif
     return integer ? kInt : kFloat;
 }

@@ -258,6 +258,6 @@ struct F32x16 {
 }  // namespace
 }  // namespace ew
 
-#if defined(__ARM_NEON) || defined(__wasm_simd128__)
+#if defined(__ARM_NEON) || defined(EDGEWISE_VEC4)
 #include "simd_four.h"
 #endif

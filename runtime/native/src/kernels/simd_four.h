@@ -95,7 +95,6 @@ struct F32x4 {
     friend EW_INLINE F32x4 abs(F32x4 a) { return from_bits(a.bits() & Int::all(INT32_MAX)); }
     friend EW_INLINE F32x4 copysign(F32x4 a, F32x4 b) { return from_bits((a.bits() & Int::all(INT32_MAX)) | (b.bits() & Int::all(INT32_MIN))); }
 #if defined(__aarch64__)
-    static constexpr bool kFuses = true;
     EW_INLINE Int to_int() const { return {vcvtnq_s32_f32(v)}; }
     friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
     friend EW_INLINE F32x4 sqrt(F32x4 a) { return {vsqrtq_f32(a.v)}; }
@@ -103,10 +102,22 @@ struct F32x4 {
     friend EW_INLINE F32x4 ceil(F32x4 a) { return {vrndpq_f32(a.v)}; }
     friend EW_INLINE F32x4 round(F32x4 a) { return {vrndnq_f32(a.v)}; }
 #else
-    static constexpr bool kFuses = false;
     EW_INLINE Int to_int() const { return {__builtin_convertvector(round(*this).v, Ints)}; }
+#if defined(__riscv_vector) && defined(__clang__)
+    friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {__builtin_elementwise_fma(a.v, b.v, c.v)}; }
+#else
     friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return a * b + c; }
+#endif
+#if defined(__clang__)
+    friend EW_INLINE F32x4 sqrt(F32x4 a) { return {__builtin_elementwise_sqrt(a.v)}; }
+#else
     friend EW_INLINE F32x4 sqrt(F32x4 a) { return {Floats{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])}}; }
+#endif
+#if defined(__wasm_simd128__)
+    friend EW_INLINE F32x4 floor(F32x4 a) { return {__builtin_elementwise_floor(a.v)}; }
+    friend EW_INLINE F32x4 ceil(F32x4 a) { return {__builtin_elementwise_ceil(a.v)}; }
+    friend EW_INLINE F32x4 round(F32x4 a) { return {__builtin_elementwise_roundeven(a.v)}; }
+#else
     friend EW_INLINE F32x4 floor(F32x4 a) {
         const F32x4 near = round(a);
         return select(a < near, near - all(1.0f), near);
@@ -120,6 +131,7 @@ struct F32x4 {
         const F32x4 large = all(8388608.0f), signed_large = copysign(large, a);
         return select(abs(a) < large, copysign(a + signed_large - signed_large, a), a);
     }
+#endif
 #endif
     friend EW_INLINE F32x4 scale(F32x4 a, F32x4 n) {
         const Int whole = n.to_int(), half = whole.right<1>();

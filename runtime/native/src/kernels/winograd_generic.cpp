@@ -18,6 +18,8 @@ constexpr WinogradKernel kGeneric = winograd_of<F32x1>();
 extern const WinogradKernel kWinogradAvx2, kWinogradAvx512;
 #elif defined(__aarch64__)
 extern const WinogradKernel kWinogradNeon;
+#elif defined(EDGEWISE_VEC4)
+extern const WinogradKernel kWinogradVec4;
 #endif
 
 const WinogradKernel& winograd_kernel(Isa isa) {
@@ -27,6 +29,8 @@ const WinogradKernel& winograd_kernel(Isa isa) {
     if (isa >= Isa::kAvx2) return kWinogradAvx2;
 #elif defined(__aarch64__)
     if (isa >= Isa::kNeon) return kWinogradNeon;
+#elif defined(EDGEWISE_VEC4)
+    if (isa >= Isa::kVec4) return kWinogradVec4;
 #endif
     return kGeneric;
 }

@@ -81,7 +81,9 @@ def _operands(
         value = ctx.builder.ordered(value, order)
         if integer and value.quant is not None:
             attributes |= {f"{name}_scale": value.quant.scale, f"{name}_zero_point": value.quant.zero_point}
-            value = ctx.builder.packed(value, [*heads, *form.numbers(width)])
+            value = ctx.builder.in_words(value, [1, width] if heads else [width])
+            heads = value.form.numbers(1) if value.rank == 4 else ()
+            value = ctx.builder.packed(value, [*heads, *value.form.numbers(width)])
         channels = value.dims[width] * (value.dims[1] if value.rank == 4 else dim(1))
         dims = [value.dims[0], channels, value.dims[tokens]]
         tensors.append(ctx.builder.view(tensor_of(value), dims, layout=Layout.C4 if integer else Layout.PLAIN))

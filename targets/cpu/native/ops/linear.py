@@ -320,6 +320,7 @@ def input_of(ctx: Context, value: Value, axis: int, window: Window, *, integer: 
 
 
 def _in_lanes(ctx: Context, value: Value, axis: int) -> Value:
+    value = ctx.builder.in_words(value, [axis])
     channels = value.form.numbers(axis)
     if channels:
         return ctx.builder.packed(value, channels)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -88,6 +89,20 @@ def test_a_gate_for_each_channel_of_several_images(
     x = g.add("Mul", [x, g.add("Sigmoid", [gate], "s")], "m")
     g.add("Conv", [x, g.weights("w", 8, channels, 1, 1)], "y")
     model = int8(g.model({"x": [images, 4, 6, 6]}, {"y": [images, 8, 6, 6]}))
+    found = script.agreement(model, sample(model))
+    assert script.share(found["alone"]) == script.share(found["outputs"]) == 1
+
+
+def test_heads_of_a_width_that_is_no_multiple_of_four(
+    graph_maker: Any, script: Any, sample: Callable[..., Any]
+) -> None:
+    """CoaT's have 19 channels: a layer that reads them all finds four channels in two heads."""
+    g = graph_maker(3)
+    heads = g.add("MatMul", ["x", g.weights("u", 19, 19)], "h")
+    turned = g.add("Transpose", [g.add("Relu", [heads], "r")], "t", perm=[0, 2, 1, 3])
+    g.constant("shape", np.array([1, 5, 152]))
+    g.add("MatMul", [g.add("Reshape", [turned, "shape"], "f"), g.weights("w", 152, 8)], "y")
+    model = int8(g.model({"x": [1, 8, 5, 19]}, {"y": [1, 5, 8]}))
     found = script.agreement(model, sample(model))
     assert script.share(found["alone"]) == script.share(found["outputs"]) == 1
 

@@ -1,4 +1,4 @@
-"""Whole networks on every level of aarch64, in an emulator, beside ONNX Runtime."""
+"""Whole networks on every level of aarch64, on ARMv7, in an emulator, beside ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ from edgewise.targets.nodes import tensor_spec
 pytestmark = [pytest.mark.slow, pytest.mark.cross]
 ROOT = Path(__file__).resolve().parents[4]
 DEVICE = "raspberrypi5"
-MULTIPLIES = {"neon": "s8_neon", "neon_dotprod": "s8_neon_dotprod", "neon_i8mm": "s8_neon_i8mm"}
+MULTIPLIES = {
+    "neon": "s8_neon",
+    "neon_dotprod": "s8_neon_dotprod",
+    "neon_i8mm": "s8_neon_i8mm",
+    "vec4": "s8_vec4",
+}
 # Of a quantized network without float parts every rounding is ONNX's own; softmax and LayerNorm tip a few.
 LEAST_DB = {"digits_vit": 25}
 
@@ -80,7 +85,7 @@ def shared_network(name: str, shared_dir: Path) -> ir.Model:
 @pytest.fixture(scope="module")
 def machines() -> Iterator[dict[str, Any]]:
     """A process per level."""
-    running = {isa: emulated.Emulated(isa) for isa in emulated.PROCESSORS}
+    running = {isa: emulated.Emulated(processor) for isa, processor in emulated.PROCESSORS.items()}
     yield running
     for one in running.values():
         one.close()
@@ -102,7 +107,7 @@ def compare(machines: dict[str, Any], run_onnx: Any, worst_db: Any, tmp_path: Pa
             assert isinstance(made, list), made
             assert worst_db(wanted, made) > least_db, isa
             kernels = set(machine.kernels.split())
-            assert "f32_neon" in kernels or integer
+            assert kernels & {"f32_neon", "f32_vec4"} or integer
             assert not integer or kernels & set(MULTIPLIES.values()) == {MULTIPLIES[isa]}
             assert not kernels & {"s8_generic", "f32_generic"}
 
@@ -136,7 +141,7 @@ def test_a_level_that_the_processor_lacks_is_refused(
     """Of its own family, and of another one."""
     model = levels.network("residual_net", graph_maker)
     x = np.zeros((2, 3, 12, 12), np.float32)
-    for wanted, isa in ((Isa.NEON_I8MM, "neon_dotprod"), (Isa.AVX2, "neon_i8mm")):
+    for wanted, isa in ((Isa.NEON_I8MM, "neon_dotprod"), (Isa.AVX2, "neon_i8mm"), (Isa.NEON, "vec4")):
         file = tmp_path / f"{wanted.name}.engine"
         file.write_bytes(encode(compile_model(model, wanted).plan))
         status, message = machines[isa].ask("run", str(file), [x], 1)
@@ -144,3 +149,19 @@ def test_a_level_that_the_processor_lacks_is_refused(
     file = tmp_path / "taken.engine"
     file.write_bytes(encode(compile_model(model, Isa.NEON_DOTPROD).plan))
     assert isinstance(machines["neon_i8mm"].ask("run", str(file), [x], 1), list)
+
+
+def test_a_processor_without_vectors_takes_the_generic_kernels(
+    graph_maker: Any, run_onnx: Any, worst_db: Any, tmp_path: Path
+) -> None:
+    model = levels.network("residual_net", graph_maker)
+    inputs = next(iter(random_data([tensor_spec(value) for value in model.graph.inputs], 1, seed=3))).inputs
+    plan = compile_model(model, Isa.GENERIC).plan
+    file = tmp_path / "network.engine"
+    file.write_bytes(encode(plan))
+    machine = emulated.Emulated(emulated.RISCV)
+    assert machine.isas == "generic"
+    made = machine.ask("run", str(file), [inputs[one.name] for one in plan.inputs], 2)
+    machine.close()
+    assert worst_db(run_onnx(model, inputs), made) > 100
+    assert "f32_generic" in machine.kernels.split() and "f32_vec4" not in machine.kernels
