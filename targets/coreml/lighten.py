@@ -92,7 +92,7 @@ def _channels(value: ir.Value) -> int | None:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
+    uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and uses[0].idx == 0 and not value.is_graph_output() else None
 
 
