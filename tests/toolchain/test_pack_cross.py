@@ -32,6 +32,7 @@ _EMULATORS = {
     "arm-linux-musleabihf": "qemu-arm-static",
     "riscv64-linux-musl": "qemu-riscv64-static",
 }
+_GNU = "x86_64-linux-gnu"  # runs with this machine's glibc
 _WASM, _NODE = "wasm32-wasi", _ROOT / "examples" / "embed_wasm" / "run.mjs"
 _MOST_LINES, _LARGEST_BYTES = 40, 1_200_000
 _STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -91,6 +92,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulator(triple: str) -> list[str]:
+    if triple == _GNU:
+        return []
     if triple == _WASM:
         if not shutil.which("node"):
             pytest.skip("needs Node.js")
@@ -111,9 +114,9 @@ def compiled(folder: Path, told: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("embed", [False, True], ids=["beside", "embedded"])
-@pytest.mark.parametrize("triple", [*_EMULATORS, _WASM])
+@pytest.mark.parametrize("triple", [*_EMULATORS, _GNU, _WASM])
 def test_the_example_computes_what_the_network_does(triple: str, embed: bool, bundle: Path, tmp_path: Path) -> None:
-    if embed and triple in ("aarch64-linux-musl", "riscv64-linux-musl"):
+    if embed and triple in ("aarch64-linux-musl", "riscv64-linux-musl", _GNU):
         pytest.skip("two triples show that an engine can be embedded")
     runner = emulator(triple)
     if embed and triple == _WASM:
@@ -137,6 +140,20 @@ def test_the_example_computes_what_the_network_does(triple: str, embed: bool, bu
     numbers = np.array(said.stdout.split(), np.float64)
     np.testing.assert_allclose(numbers[:10], outputs["y"].ravel(), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(numbers[10:], outputs["later"])
+
+
+def test_a_distributions_compiler_links_the_library_for_its_glibc(bundle: Path, tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("needs a C compiler")
+    pack(bundle, tmp_path / "pack", triple=_GNU, embed=True)
+    words = ["example.c", "liba_net_1.a", "-lm", "-pthread", "-o", "example", *_STRICT]
+    done = subprocess.run([compiler, "-O2", *words], cwd=tmp_path / "pack", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (inputs,), (outputs,) = open_bundle(bundle).reference()
+    given = inputs["x"].tobytes() + inputs["shift"].tobytes()
+    said = subprocess.run([tmp_path / "pack" / "example"], input=given, capture_output=True, check=True).stdout
+    np.testing.assert_allclose(np.array(said.split(), np.float64)[:10], outputs["y"].ravel(), rtol=1e-4, atol=1e-4)
 
 
 # One processor of 64 bits, one of 32.
