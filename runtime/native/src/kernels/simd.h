@@ -258,6 +258,6 @@ struct F32x16 {
 }  // namespace
 }  // namespace ew
 
-#if defined(__ARM_NEON) || defined(EDGEWISE_VEC4)
+#if defined(__ARM_NEON) || defined(EDGEWISE_VEC4) || defined(__wasm_simd128__)
 #include "simd_four.h"
 #endif
