@@ -103,11 +103,7 @@ struct F32x4 {
     friend EW_INLINE F32x4 round(F32x4 a) { return {vrndnq_f32(a.v)}; }
 #else
     EW_INLINE Int to_int() const { return {__builtin_convertvector(round(*this).v, Ints)}; }
-#if defined(__riscv_vector) && defined(__clang__)
-    friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {__builtin_elementwise_fma(a.v, b.v, c.v)}; }
-#else
     friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return a * b + c; }
-#endif
 #if defined(__clang__)
     friend EW_INLINE F32x4 sqrt(F32x4 a) { return {__builtin_elementwise_sqrt(a.v)}; }
 #else
