@@ -96,7 +96,7 @@ def parity_of_sums(entry: Mapping[str, Any], samples: int) -> TensorParity:
 def empty_promises(reference: Sequence[Arrays]) -> list[str]:
     """A sentence for each output that is one value (or NaN) throughout: that a candidate has the same there shows nothing."""
     return [
-        f"output {name!r} is {float(flat[0]):g} wherever it was computed, so agreement there shows nothing; give real samples with --data or --calib"
+        f"output {name!r} is {float(flat[0]):g} wherever it was computed, so agreement there shows nothing; give real samples with --data (to convert, without labels: --metric none)"
         for name in reference[0]
         if (flat := np.concatenate([arrays[name].ravel() for arrays in reference])).size > 1
         and np.all((flat == flat[0]) | (np.isnan(flat) & np.isnan(flat[0])))

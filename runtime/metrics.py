@@ -102,7 +102,7 @@ def _hit(outputs: Arrays, sample: Sample, places: int) -> float:
         raise _unusable(
             "the metric needs labels", "the data", "a sample without one",
             "file names that begin with the class number, one folder per class, or an array 'label'",
-            "Add labels, or use --metric agreement (the class that the source network gives) or module:function",
+            "Add labels, or use --metric agreement (the class that the source network gives), none (compare outputs alone) or module:function",
         )  # fmt: skip
     scores = _scores(outputs)
     if not 0 <= sample.label < len(scores):

@@ -83,7 +83,7 @@ def test_training_gains_over_plain_rounding(
     spec = with_scheme(QuantSpec(), scheme)
     plain, made, again = (quantize(model, spec, data, rounding=how) for how in ("gptq", "blocks", "blocks"))
     assert made.report["reconstructed"] and not plain.report["reconstructed"]
-    assert all(row["error"] < 1 for row in made.report["reconstructed"])
+    assert all(row["error"] <= 1 for row in made.report["reconstructed"])
     assert sqnr_db(model, made.model, unseen) > sqnr_db(model, plain.model, unseen) + 0.5
     assert to_bytes(again.model, "m") == to_bytes(made.model, "m")
     if text == RESIDUAL:

@@ -84,7 +84,7 @@ def test_the_manifest_says_what_was_done(converted: dict[str, Any], tiny: Path) 
     assert manifest["versions"]["edgewise"] == edgewise.__version__
 
 
-def test_agreement_with_the_source_on_unlabelled_data(cli: Any, tiny: Path, calib: Path, tmp_path: Path) -> None:
+def test_unlabelled_data(cli: Any, tiny: Path, calib: Path, tmp_path: Path) -> None:
     code = f"import numpy as np\ndef test():\n    for x in np.load({str(calib)!r})['x']:\n        yield {{'x': x}}\n"
     (tmp_path / "plain.py").write_text(code)
     data = ("--data", f"{tmp_path}/plain.py:test", "--metric", "agreement")
@@ -96,6 +96,11 @@ def test_agreement_with_the_source_on_unlabelled_data(cli: Any, tiny: Path, cali
         1.0,
         24,
     )
+    done = cli("convert", tiny, "-o", tmp_path / "out", "--target", "cpu", *data[:2], "--metric", "none", "--json")
+    (target,) = done.json["targets"]
+    assert (target["exit_code"], target["accuracy"]) == (0, None)
+    samples, _ = open_bundle(target["bundle"]).reference()
+    np.testing.assert_array_equal(samples[0]["x"], np.load(calib)["x"][:1])
 
 
 def test_the_accuracies_are_those_of_eval(converted: dict[str, Any], tiny: Path, calib: Path) -> None:

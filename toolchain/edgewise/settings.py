@@ -82,7 +82,8 @@ class BuildSettings:
 class VerifySettings:
     """``min_sqnr`` None: 40 dB for a float engine, 10 dB for a quantized one, no gate for a pruned one.
 
-    ``data`` with ``metric`` measures accuracy of the engine and of the source; ``max_drop`` is a fraction, as is ``min_accuracy``.
+    ``data`` with ``metric`` measures accuracy of the engine and of the source, unless that is ``none``: then outputs are compared on it
+    alone. ``max_drop`` is a fraction, as is ``min_accuracy``.
     """
 
     min_sqnr: float | None = None

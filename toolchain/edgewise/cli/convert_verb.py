@@ -35,7 +35,7 @@ Data = Annotated[
         "--data",
         metavar="DATA",
         rich_help_panel="Data",
-        help="Samples to measure accuracy on, before and after; labelled, but for --metric agreement.",
+        help="Samples to compare outputs and to measure accuracy on, before and after; labelled, but for --metric agreement or none.",
     ),
 ]
 Metric = Annotated[
@@ -44,7 +44,7 @@ Metric = Annotated[
         "--metric",
         metavar="METRIC",
         rich_help_panel="Data",
-        help="top1, top5, agreement (with the source's classes) or module:function.",
+        help="top1, top5, agreement (with the source's classes), module:function, or none: outputs are compared alone.",
     ),
 ]
 Threads = Annotated[

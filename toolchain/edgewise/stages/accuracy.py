@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgewise.targets import Executor
 
+_NO_METRIC = "none"  # the data is there to compare outputs on
 Measure = Callable[["Executor"], dict[str, Any]]
 
 
@@ -69,6 +70,6 @@ def measure_for(
     recipe: Recipe, network: Network, cache: Cache, trust_pickle: bool = False, progress: Progress = silent
 ) -> Measure | None:
     """What measures the accuracy that a recipe asks for; None when it asks for none."""
-    if recipe.verify is None or recipe.verify.data is None:
+    if recipe.verify is None or recipe.verify.data is None or recipe.verify.metric == _NO_METRIC:
         return None
     return Accuracy(recipe, recipe.verify, network, cache, trust_pickle, progress)

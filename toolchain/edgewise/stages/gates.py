@@ -55,7 +55,11 @@ def accuracy_gates(
 ) -> list[GateError]:
     """The gates on accuracy that do not hold. ``accuracy``: metric, value, n, and source_value where it was measured."""
     if accuracy is None:
-        return [_not_measured("accuracy", "no DATA to measure on")] if (min_accuracy, max_drop) != (None, None) else []
+        return (
+            [_not_measured("accuracy", "no DATA to measure on, or --metric none")]
+            if (min_accuracy, max_drop) != (None, None)
+            else []
+        )
     value, source = accuracy["value"], accuracy.get("source_value")
     where = f"{accuracy['metric']} over {accuracy['n']} samples"
     failed = []
