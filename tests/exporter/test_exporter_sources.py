@@ -12,6 +12,8 @@ from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.tensors import TensorSpec
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 16, 16))

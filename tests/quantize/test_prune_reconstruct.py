@@ -97,6 +97,7 @@ def test_pools_that_round_up_compute_what_onnx_runtime_computes(pool: str, graph
     np.testing.assert_allclose(made.numpy(), OnnxRunner(model).run({"x": x})["y"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "shape"), CASES)
 def test_outputs_come_nearer_and_zeros_stay(
     module: type[nn.Module], shape: tuple[int, ...], normal: Data, dataset: Data

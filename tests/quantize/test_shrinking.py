@@ -191,6 +191,7 @@ def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: s
     assert {entry["by"] for entry in made.report["layers"]} == {"error"}
 
 
+@pytest.mark.slow
 def test_reconstruction_goes_on_from_there(normal: Normal) -> None:
     model, data = exported(Joint(), 1, 7, 12), normal(96, (1, 7, 12))
     errors = []

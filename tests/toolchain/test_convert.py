@@ -18,6 +18,8 @@ from edgewise.stages.cache import Cache
 from edgewise.stages.identity import code_digest
 from edgewise.stages.profile import engine_digests
 
+pytestmark = pytest.mark.slow
+
 PROFILED = Recipe(export=None).with_options({"profile.runs": 5, "profile.warmup": 1, "profile.per_layer": False})
 
 

@@ -107,6 +107,7 @@ def test_heads_of_a_width_that_is_no_multiple_of_four(
     assert script.share(found["alone"]) == script.share(found["outputs"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_digits_networks_agree_tensor_by_tensor(name: str, script: Any, sample: Callable[..., Any]) -> None:
     model = digits(name)

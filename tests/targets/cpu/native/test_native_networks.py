@@ -63,6 +63,7 @@ def check(sample: Any, run_native: Any, run_onnx: Any, worst_db: Any) -> Callabl
     return compare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_digits(name: str, check: Callable[..., None]) -> None:
     arch = {"cnn": "DigitsCNN", "vit": "DigitsViT"}[name]
