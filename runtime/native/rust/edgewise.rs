@@ -1,6 +1,7 @@
 //! libedgewise for Rust: `mod edgewise;` and `-l edgewise`. An [`Engine`] is a file with one context; it closes itself.
 
-use std::ffi::{c_char, c_void, CStr, CString};
+use std::ffi::{CStr, CString};
+use std::os::raw::{c_char, c_void};
 use std::fmt;
 use std::ptr::null_mut;
 
