@@ -23,10 +23,11 @@
 namespace ew {
 namespace {
 
-// min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: b where either is NaN, so put what may be NaN second to keep it.
+// kFuses: whether fma rounds once. min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: b where either is NaN, so put what may be NaN second to keep it.
 
 struct F32x1 {
     static constexpr int kLanes = 1;
+    static constexpr bool kFuses = false;
     using Mask = bool;
     struct Int {
         int32_t v;
@@ -105,6 +106,7 @@ struct F32x1 {
 
 struct F32x8 {
     static constexpr int kLanes = 8;
+    static constexpr bool kFuses = true;
     using Mask = __m256;
     struct Int {
         __m256i v;
@@ -189,6 +191,7 @@ struct F32x8 {
 
 struct F32x16 {
     static constexpr int kLanes = 16;
+    static constexpr bool kFuses = true;
     using Mask = __mmask16;
     struct Int {
         __m512i v;

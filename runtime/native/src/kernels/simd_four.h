@@ -15,6 +15,11 @@ namespace {
 
 struct F32x4 {
     static constexpr int kLanes = 4;
+#if defined(__aarch64__)
+    static constexpr bool kFuses = true;
+#else
+    static constexpr bool kFuses = false;
+#endif
 #if defined(__ARM_NEON)
     using Floats = float32x4_t;
     using Ints = int32x4_t;

@@ -12,7 +12,7 @@ namespace {
 // round(x / scale) within what the dtype holds, less the zero point; NaN is the lowest.
 //
 // The quotient is rounded as division rounds it, for where steps are made of round numbers (pixels from 0 to 255) a product with the
-// inverse tips ties. Vectors divide by Markstein's correction of that product (Theorem 8.4 in Muller et al., Handbook of
+// inverse tips ties. Where fma rounds once, vectors divide by Markstein's correction of that product (Theorem 8.4 in Muller et al., Handbook of
 // Floating-Point Arithmetic, 2nd ed. 2018: a remainder by fused multiply-add), which is several times faster than to divide.
 template <typename V>
 struct Quantizer {
@@ -27,7 +27,7 @@ struct Quantizer {
     EW_INLINE typename V::Int of_scaled(V x) const { return min(max(x, low), high).to_int() + zero; }
     EW_INLINE typename V::Int operator()(V x) const {
         const V inside = min(max(x, least), most);
-        if constexpr (V::kLanes == 1) return (V::all(0.0f) - inside / minus).to_int() + zero;  // whose fma may round twice
+        if constexpr (!V::kFuses) return (V::all(0.0f) - inside / minus).to_int() + zero;
         const V quotient = inside * inverse, remainder = fma(quotient, minus, inside);
         return fma(remainder, inverse, quotient).to_int() + zero;
     }
