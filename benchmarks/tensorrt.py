@@ -3,6 +3,7 @@
     python benchmarks/tensorrt.py zoo --results zoo.jsonl              every timm family in float32, float16 and int8, for SM89
     python benchmarks/tensorrt.py zoo --results zoo.jsonl --seconds 150   a piece of it; the next call goes on where this one ended
     python benchmarks/tensorrt.py zoo --results zoo.jsonl --graphs graphs   keeps exported networks there; the next run reads them
+    python benchmarks/tensorrt.py zoo --results zoo.jsonl --precision int8  one of the three, or two; a later call adds the others
     python benchmarks/tensorrt.py networks --results networks.jsonl    trained networks for SM75, SM86, SM89, SM120, dynamic batch
     python benchmarks/tensorrt.py show --results zoo.jsonl             the table
 
@@ -23,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,8 +79,8 @@ def in_precision(model: Any, precision: str, data: Callable[[], Any], random: bo
     return quantize(model, spec, data(), samples=1 if random else 16, allow_random=random).model
 
 
-def zoo_model(name: str, place: Path | None) -> dict[str, Any]:
-    """One timm model in each precision."""
+def zoo_model(name: str, place: Path | None, precisions: Sequence[str]) -> dict[str, Any]:
+    """One timm model in each of the precisions."""
     from edgewise.runtime.data import random_data
     from edgewise.runtime.errors import EdgewiseError
     from edgewise.targets.nodes import tensor_spec
@@ -90,7 +91,7 @@ def zoo_model(name: str, place: Path | None) -> dict[str, Any]:
     except EdgewiseError as error:
         return {"error": str(error)}
     specs = [tensor_spec(value) for value in graph.graph.inputs]
-    for precision in PRECISIONS:
+    for precision in precisions:
         try:
             formed = in_precision(graph, precision, lambda: random_data(specs, 1, seed=SEED), random=True)
         except EdgewiseError as error:
@@ -155,19 +156,22 @@ def _dynamic(name: str) -> tuple[Any, Callable[[], Any]]:
     inputs = [TensorSpec.parse(chosen.input)] if chosen.input else []
     more: dict[str, Any] = {"drop_outputs": ["pooler_output"]} if name == "minilm" else {}
     first = export(accuracy._source(chosen), arch=chosen.arch, inputs=inputs, verify=False, **more)
-    if Path(accuracy._source(chosen)).suffix == ".onnx":  # its batch is what the file says
-        preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
-        return first.model, lambda: open_data(chosen.calib, first.inputs, preprocess)
     batched = [TensorSpec(spec.name, spec.dtype, ("N", *spec.shape[1:])) for spec in first.inputs]
     exported = export(accuracy._source(chosen), arch=chosen.arch, inputs=batched, verify=False, **more)
     preprocess = Preprocess.parse(chosen.preprocess) if chosen.preprocess else None
     return exported.model, lambda: open_data(chosen.calib, exported.inputs, preprocess)
 
 
-def entries(what: str, done: set[str], only: list[str], graphs: Path | None) -> Iterator[tuple[str, str]]:
-    """Family and model of what is wanted and not done, the smallest first."""
-    known = [[name, name] for name in NETWORKS] if what == "networks" else _families(graphs)
-    yield from ((family, name) for family, name, *_ in known if family not in done and (not only or family in only))
+def entries(options: argparse.Namespace) -> Iterator[tuple[str, str, list[str]]]:
+    """Family, model and precisions of what is wanted and not done, the smallest first."""
+    known = [[name, name] for name in NETWORKS] if options.what == "networks" else _families(options.graphs)
+    rows = {row["family"]: row for row in read(options.results)}
+    for family, name, *_ in known:
+        row = rows.get(family, {})
+        missing = [each for each in options.precision or PRECISIONS if each not in row]
+        done = "error" in row or (not missing if options.what == "zoo" else bool(row))
+        if not done and (not options.only or family in options.only):
+            yield family, name, missing
 
 
 def _families(graphs: Path | None) -> list[list[Any]]:
@@ -184,10 +188,11 @@ def _families(graphs: Path | None) -> list[list[Any]]:
     return sorted(found, key=lambda each: each[2])
 
 
-def run_child(what: str, family: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_child(family: str, name: str, precisions: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """One model in a process of its own."""
     row = {"family": family, "model": name}
-    command = [sys.executable, str(Path(__file__).resolve()), what, "--one", name]
+    command = [sys.executable, str(Path(__file__).resolve()), options.what, "--one", name]
+    command += [part for precision in precisions for part in ("--precision", precision)]
     if options.graphs is not None:
         command += ["--graphs", str(options.graphs / f"{family}.onnx")]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -205,20 +210,23 @@ def run_child(what: str, family: str, name: str, options: argparse.Namespace) ->
 def walk(options: argparse.Namespace) -> None:
     """Examine what the file of results lacks, until the time is over."""
     start = time.monotonic()
-    done = {row["family"] for row in read(options.results)}
-    for family, name in entries(options.what, done, options.only, options.graphs):
+    for family, name, precisions in list(entries(options)):
         if time.monotonic() - start > options.seconds:
             print(f"the time is over; go on with the same command (next: {family})", file=sys.stderr)
             return
-        row = run_child(options.what, family, name, options)
+        row = run_child(family, name, precisions, options)
         with options.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(told(row), file=sys.stderr, flush=True)
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """The rows so far."""
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
+    """A row for each network so far; of precisions that were built apart the lines are put together, the later over the earlier."""
+    lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
+    rows: dict[str, dict[str, Any]] = {}
+    for row in map(json.loads, lines):
+        rows[row["family"]] = rows.get(row["family"], {}) | row
+    return list(rows.values())
 
 
 def told(row: dict[str, Any]) -> str:
@@ -252,13 +260,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further model after this time")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one model")
     parser.add_argument("--only", action="append", default=[], help="this family or network; repeatable")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="of the zoo in this alone; repeatable")
     parser.add_argument("--graphs", type=Path, help="folder in which exported networks of the zoo are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # torch.export's own, one per call
     if options.one:
-        row = zoo_model(options.one, options.graphs) if options.what == "zoo" else trained_network(options.one)
+        precisions = options.precision or PRECISIONS
+        row = (
+            zoo_model(options.one, options.graphs, precisions)
+            if options.what == "zoo"
+            else trained_network(options.one)
+        )
         print(json.dumps(row))
         return 0
     if options.results is None:

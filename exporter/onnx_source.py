@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.finish import infer_shapes
+from edgewise.exporter.free_batch import FreeBatch
+from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays, Source
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import read_onnx
@@ -22,13 +28,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class OnnxSource(Source):
-    """An ONNX file. ``path`` is read afresh by :meth:`model`; ``run`` uses the untouched file, not optimised."""
+    """An ONNX file. ``path`` is read afresh by :meth:`model`; ``run`` uses the untouched file, not optimised.
+
+    Attributes:
+        freed: the inputs whose first dim the file fixes at 1 and ``inputs`` names.
+        axes: then, by output, the axis along which the samples of a batch lie; None: it is the same for all.
+    """
 
     path: Path = Path()
+    freed: list[str] = field(default_factory=list)
+    axes: dict[str, int | None] = field(default_factory=dict)
 
     def model(self) -> ir.Model:
-        """A fresh copy of the model."""
-        return _read(self.path)
+        """A fresh copy of the model, its batch dynamic where that was asked for.
+
+        Raises:
+            ExportError: a node of it mixes the samples of a batch.
+        """
+        model = _read(self.path)
+        if self.freed:
+            with quiet():
+                clean(model)  # sizes that the file computes are constants for one sample
+                infer_shapes(model)
+            dim = next(str(spec.shape[0]) for spec in self.inputs if spec.name in self.freed)
+            free = FreeBatch(self.freed, dim)
+            free(model)
+            self.axes = free.axes
+        return model
 
     @cached_property
     def _runner(self) -> OnnxRunner:
@@ -37,19 +63,38 @@ class OnnxSource(Source):
     def run(self, inputs: Arrays) -> Arrays:
         """Compute the untouched file in ONNX Runtime, without its optimisations."""
         self.check_inputs(inputs)
-        runner = self._runner
+        if not self.freed:
+            return self._run_once(inputs)
+        counts = {len(inputs[name]) for name in self.freed}
+        if len(counts) != 1 or 0 in counts:
+            raise self.refused(inputs, str(self.path), f"batches of {sorted(counts)}")
+        alone = [
+            self._run_once(
+                {name: array[at : at + 1] if name in self.freed else array for name, array in inputs.items()}
+            )
+            for at in range(counts.pop())
+        ]
+        return {name: self._joined(name, [outputs[name] for outputs in alone]) for name in alone[0]}
+
+    def _run_once(self, inputs: Arrays) -> Arrays:
         try:
-            return runner.run(inputs)
+            return self._runner.run(inputs)
         except RunError as error:
             raise self.refused(inputs, str(self.path), error.found) from error
 
+    def _joined(self, name: str, arrays: list[np.ndarray]) -> np.ndarray:
+        axis = self.axes.get(name)
+        return arrays[0] if axis is None else np.concatenate(arrays, axis=axis)
+
 
 def open_onnx(path: Path, inputs: Sequence[TensorSpec] = ()) -> OnnxSource:
-    """Open an ONNX file. ``inputs``, when given, must name the file's own; they may fix or name dynamic dims.
+    """Open an ONNX file. ``inputs``, when given, must name the file's own; they may fix or name dynamic dims, and name a first dim of 1.
+
+    A first dim that is 1 in the file and has a name in ``inputs`` becomes dynamic, where every node keeps samples apart.
 
     Raises:
         RunError: missing, cut or not ONNX; external data outside the folder.
-        ExportError: ``inputs`` do not fit the file.
+        ExportError: ``inputs`` do not fit the file, or a node mixes the samples of a batch.
     """
     model = _read(path)
     own = [_spec(value) for value in model.graph.inputs]
@@ -60,7 +105,11 @@ def open_onnx(path: Path, inputs: Sequence[TensorSpec] = ()) -> OnnxSource:
         "nodes": sum(1 for _ in model.graph),
     }
     specs = _merged(own, inputs, path) if inputs else own
-    return OnnxSource("onnx", sha256_of(path), specs, facts, path)
+    freed = [spec.name for spec, have in zip(specs, own, strict=True) if _frees(have, spec)]
+    source = OnnxSource("onnx", sha256_of(path), specs, facts, path=path, freed=freed)
+    if freed:
+        source.model()  # finds out where the samples lie in each output, or that they do not stay apart
+    return source
 
 
 def _spec(value: ir.Value) -> TensorSpec:
@@ -112,10 +161,16 @@ def _merged(own: Sequence[TensorSpec], wanted: Sequence[TensorSpec], path: Path)
 
 
 def _fits(own: TensorSpec, new: TensorSpec) -> bool:
-    """A fixed dim must stay; a dynamic one may be renamed or fixed."""
+    """A fixed dim must stay, but for a batch of 1; a dynamic one may be renamed or fixed."""
     return len(own.shape) == len(new.shape) and all(
-        isinstance(have, str) or have == want for have, want in zip(own.shape, new.shape, strict=True)
+        isinstance(have, str) or have == want or (axis == 0 and _frees(own, new))
+        for axis, (have, want) in enumerate(zip(own.shape, new.shape, strict=True))
     )
+
+
+def _frees(own: TensorSpec, new: TensorSpec) -> bool:
+    """A first dim of 1 that gets a name."""
+    return bool(own.shape) and own.shape[0] == 1 and isinstance(new.shape[0], str)
 
 
 def _misfit(path: Path, spec: TensorSpec, expected: str) -> ExportError:
@@ -124,5 +179,5 @@ def _misfit(path: Path, spec: TensorSpec, expected: str) -> ExportError:
         where=f"{path}, --input {spec.name}",
         found=f"{spec.dtype}{list(spec.shape)}".replace("'", ""),
         expected=expected.replace("'", ""),
-        fix="Leave --input out to take the model's own, or name a dynamic dim with a number to fix it",
+        fix="Leave --input out to take the model's own, name a first dim of 1 to make the batch dynamic, or give a dynamic dim a number",
     )
