@@ -240,10 +240,14 @@ def _formed(model: Any, form: str, calib: Any) -> tuple[Any, dict[str, Any], str
     if form in ("float32", "float16"):
         return model, {"compute_precision": form}, "iphone-15-pro"
     if form == "sparse":
-        return prune(model, sparsity=0.5, pattern="unstructured").model, {}, "iphone-16-pro"
+        return prune(model, sparsity=0.5, pattern="unstructured", tables=True).model, {}, "iphone-16-pro"
     device = "iphone-15-pro"
     if form == "sparse75-w8":
-        model, form, device = prune(model, sparsity=0.75, pattern="unstructured").model, "w8", "iphone-16-pro"
+        model, form, device = (
+            prune(model, sparsity=0.75, pattern="unstructured", tables=True).model,
+            "w8",
+            "iphone-16-pro",
+        )
     spec = targets()["coreml"].quantization(form, find_device(device, "coreml"))
     return quantize(model, spec, calib, samples=64).model, {}, device
 

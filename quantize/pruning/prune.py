@@ -21,6 +21,7 @@ from edgewise.quantize.pruning.patterns import parse_pattern
 from edgewise.quantize.pruning.pruner import Load, Pruner, item_of, size_of
 from edgewise.quantize.pruning.reconstruct import Reconstruction
 from edgewise.quantize.pruning.selection import check_names, select
+from edgewise.quantize.pruning.tables import check_tables, prune_tables, table_values
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.shrinking.adapt import Budget
 from edgewise.quantize.shrinking.structures import check_structure, find_structure
@@ -44,6 +45,7 @@ def prune(
     densities: str = "uniform",
     costs: str | Path | None = None,
     reconstruct: bool = False,
+    tables: bool = False,
     progress: Progress = silent,
 ) -> Rewritten:
     """Remove weights of each layer in a pattern.
@@ -75,6 +77,7 @@ def prune(
         costs: a JSON table of what each layer takes at a density (see ``latency.py``). With ``sensitivity`` the layers
             together then take as long as with uniform densities, rather than have as many weights.
         reconstruct: then train what stays on the same samples, towards the dense network's tensors (``reconstruct.py``).
+        tables: embeddings lose that fraction of each row as well, by magnitude; with ``unstructured``.
         progress: told how far it is.
 
     Returns:
@@ -85,13 +88,13 @@ def prune(
         QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, an unknown layer in
             ``skip``, no data or random or unusable data, or no layer left.
     """
-    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs, reconstruct)
+    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs, reconstruct, tables)
     asked.check()
     calibration = _calibration(asked, data, samples)
     model = prepare(model)
     graph = model.graph
     check_names(graph, skip)
-    before, dense = _count(graph), model.clone()
+    before, dense = _count(graph, tables), model.clone()
     refused: list[dict[str, str]] = []
     structure = find_structure(pattern)
     if structure is not None:
@@ -101,12 +104,14 @@ def prune(
         )
     else:
         done = _prune_layers(model, asked, calibration, refused, progress)
+    if tables:
+        done = done + prune_tables(graph, sparsity, skip)
     if not done:
         raise _nothing_to_prune(graph, pattern, refused)
     rows = []
     if reconstruct and calibration is not None:
         rows = Reconstruction(model, dense, calibration, progress).run()
-    left = _count(graph)
+    left = _count(graph, tables)
     report = {
         "pattern": pattern,
         "criterion": criterion,
@@ -131,6 +136,7 @@ class _Asked:
     densities: str
     costs: str | Path | None
     reconstruct: bool
+    tables: bool
 
     @property
     def looks(self) -> bool:
@@ -140,6 +146,8 @@ class _Asked:
     def check(self) -> None:
         """Raise QuantizeError for what cannot be."""
         find_criterion(self.criterion)
+        if self.tables:
+            check_tables(self.pattern)
         structure = find_structure(self.pattern)
         check_densities(self.densities, parse_pattern("unstructured" if structure else self.pattern, self.sparsity))
         if structure is not None:
@@ -206,7 +214,7 @@ def _nothing_to_prune(graph: ir.Graph, pattern: str, refused: list[dict[str, str
     )
 
 
-def _count(graph: ir.Graph) -> int:
-    """Weights of layers that are not zero."""
-    values = {weight_value(layer) for layer in weighted_layers(graph)}
+def _count(graph: ir.Graph, tables: bool) -> int:
+    """Weights of layers (and of tables) that are not zero."""
+    values = {weight_value(layer) for layer in weighted_layers(graph)} | set(table_values(graph) if tables else ())
     return sum(int(np.count_nonzero(np.asarray(constant_of(value)))) for value in values)

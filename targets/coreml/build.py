@@ -87,7 +87,8 @@ def _make(model: ir.Model, options: Options, folder: Path, preprocess: dict[str,
     if options.half:
         kept = before_logarithms(ready.graph)
         if options.calibration:
-            kept += kept_by_data(model, ready, options, preprocess)
+            so_far = replace(options, keep_float32=(*options.keep_float32, *kept))
+            kept += kept_by_data(model, ready, so_far, preprocess)
         options = replace(options, keep_float32=(*options.keep_float32, *kept))
     interface = Interface(ready.graph, options, image_inputs(ready.graph, options, preprocess))
     with quietly():

@@ -243,3 +243,39 @@ def test_quantization_keeps_zeros() -> None:
     (before,), (after,) = sparsity_of(sparse.model), sparsity_of(made.model)
     assert after["pattern"] == "block:4x4"
     assert after["density"] <= before["density"]
+
+
+def looked_up(rows: int = 600, width: int = 32) -> ir.Model:
+    """gather(table, ids) @ w"""
+    rng = np.random.default_rng(_SEED)
+    constants = {"table": rng.standard_normal((rows, width)), "w": rng.standard_normal((width, width))}
+    values = {
+        name: ir.Value(name=name, const_value=ir.tensor(array.astype(np.float32), name=name))
+        for name, array in constants.items()
+    }
+    ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape((4,)))
+    found = ir.node("Gather", [values["table"], ids], name="words")
+    made = ir.node("MatMul", [found.outputs[0], values["w"]], name="layer")
+    made.outputs[0].name, made.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([ids], made.outputs, nodes=[found, made], initializers=values.values(), opset_imports={"": 18})
+    return ir.Model(graph, ir_version=10)
+
+
+def test_embeddings_lose_the_same_share_of_each_row_when_asked() -> None:
+    model = looked_up()
+
+    def table_of(model: ir.Model) -> np.ndarray:
+        tensor = model.graph.initializers["table"].const_value
+        assert tensor is not None
+        return tensor.numpy()
+
+    table = table_of(model)
+    assert np.all(table_of(prune(model, pattern="unstructured", sparsity=0.75).model) == table)
+    made = prune(model, pattern="unstructured", sparsity=0.75, tables=True)
+    pruned = table_of(made.model)
+    assert set(np.count_nonzero(pruned, axis=1)) == {8}
+    np.testing.assert_array_equal(np.sort(np.abs(pruned))[:, -8:], np.sort(np.abs(table))[:, -8:])
+    assert {row["name"]: row["density"] for row in made.report["layers"]} == {"layer": 0.25, "words": 0.25}
+    assert made.report["sparsity"] == pytest.approx(0.75)
+    with pytest.raises(QuantizeError, match=r"block:4x1.*tables asked for"):
+        prune(model, pattern="block:4x1", sparsity=0.5, tables=True)

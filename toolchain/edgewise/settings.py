@@ -29,6 +29,7 @@ class PruneSettings:
 
     ``calib`` is DATA for criteria and densities that look at what the network computes; None: the quantize stage's.
     ``costs`` is a JSON table of what layers take at a density. ``reconstruct`` trains what stays on the same samples.
+    ``tables``: embeddings, too.
     """
 
     pattern: str
@@ -40,6 +41,7 @@ class PruneSettings:
     densities: str = "uniform"
     costs: str | None = None
     reconstruct: bool = False
+    tables: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgewise.quantize import quantize
+from edgewise.quantize import prune, quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -124,6 +124,28 @@ def test_schemes_stay_compressed(
     samples = [dict(sample.inputs) for sample in data]
     reference = [OnnxRunner(model, optimize=False).run(sample) for sample in samples]
     assert compare_outputs(reference, [executor.run(sample) for sample in samples])[0].sqnr_db >= 40
+
+
+def test_embeddings_lose_bytes_with_their_zeros(build_model: BuildModel) -> None:
+    """75 % zeros and int8 in a table that is looked up, as in a layer."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["found"], name="words"),
+        helper.make_node("MatMul", ["found", "w"], ["y"], name="layer"),
+    ]
+    constants = {"table": RNG.standard_normal((2000, 64)), "w": RNG.standard_normal((64, 64))}
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [9])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [9, 64])
+    graph = helper.make_graph(nodes, "net", [ids], [y], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    device = find_device("iphone-16-pro", "coreml")
+    pruned = prune(ir.from_proto(model), pattern="unstructured", sparsity=0.75, tables=True).model
+    data = random_data([TensorSpec("ids", "int64", (9,))], 2)
+    made = quantize(pruned, TARGET.quantization("w8", device), data, allow_random=True).model
+    executor, _, folder = build_model(made, device=device)
+    assert weight_bytes(folder) <= 0.15 * 4 * sum(array.size for array in constants.values())
+    x = {"ids": RNG.integers(0, 2000, 9)}
+    assert compare_outputs([OnnxRunner(made, optimize=False).run(x)], [executor.run(x)])[0].sqnr_db >= 50
 
 
 def test_integers_of_four_bits_are_stored_as_such(build_model: BuildModel) -> None:

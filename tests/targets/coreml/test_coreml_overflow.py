@@ -15,7 +15,9 @@ from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets import TargetError
 from edgewise.targets.base import BuildResult, Executor
+from edgewise.targets.coreml.islands import rounded
 from edgewise.targets.coreml.logarithms import before_logarithms
+from edgewise.targets.coreml.prepare import prepare
 
 BuildModel = Callable[..., tuple[Executor, BuildResult, Path]]
 RNG = np.random.default_rng(8)
@@ -146,3 +148,59 @@ def test_a_way_that_ends_at_a_product_does_not_hide_another() -> None:
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:2], [weights], value_info=ports[2:])
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
     assert before_logarithms(model.graph) == ["u", "both", "y"]
+
+
+def sharp_attention() -> ir.Model:
+    """Scores in the thousands that differ by little: rounded before the softmax, they pick others."""
+    layers = [helper.make_node("MatMul", ["x", "w0"], ["a"], name="early")]
+    layers += [
+        helper.make_node("MatMul", ["a", "keys"], ["scores"], name="scores"),
+        helper.make_node("Softmax", ["scores"], ["picked"], name="picked", axis=-1),
+        helper.make_node("MatMul", ["picked", "values"], ["l0"], name="gathered"),
+    ]
+    layers += [
+        helper.make_node("MatMul", [f"l{i}", f"w{i + 1}"], [f"l{i + 1}" if i < 5 else "y"], name=f"late{i}")
+        for i in range(6)
+    ]
+    rng = np.random.default_rng(5)
+    constants = {f"w{i}": rng.standard_normal((16, 16)) / 4 for i in range(7)}
+    constants |= {
+        "keys": 1000 * rng.standard_normal((16, 1)) + 2 * rng.standard_normal((16, 64)),
+        "values": rng.standard_normal((64, 16)),
+    }
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [32, 16]) for name in "xy"]
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()]
+    graph = helper.make_graph(layers, "g", ports[:1], ports[1:], initializers)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+def test_what_makes_much_of_a_rounding_computes_in_float32(build_model: BuildModel, tmp_path: Path) -> None:
+    model, rng = sharp_attention(), np.random.default_rng(6)
+    np.savez(tmp_path / "calib.npz", x=rng.standard_normal((2, 32, 16)).astype(np.float32))
+    x = {"x": rng.standard_normal((32, 16)).astype(np.float32)}
+    want = OnnxRunner(model, optimize=False).run(x)
+    plain, _, _ = build_model(model)
+    assert compare_outputs([want], [plain.run(x)])[0].sqnr_db < 40, "or there is nothing to keep"
+    executor, result, _ = build_model(model, calibration=str(tmp_path / "calib.npz"))
+    assert compare_outputs([want], [executor.run(x)])[0].sqnr_db >= 46
+    linear = [layer["precision"] for layer in result.layers if layer["op"] == "linear"]
+    assert linear[:2] == ["float16", "float32"] and linear[-4:] == ["float16"] * 4, "the scores, not what is before"
+    assert precisions(result)["picked"] == "float32"
+
+
+def test_rounding_hands_float32_over_inside_an_island_only() -> None:
+    """float16 holds 11 bits: 1 + 2**-11 is 1, unless it is computed and read in float32."""
+    nodes = [helper.make_node("Add", ["x", "small"], ["a"]), helper.make_node("Sub", ["a", "one"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    numbers = {"small": 2**-11, "one": 1.0}
+    initializers = [numpy_helper.from_array(np.array([value], np.float32), name) for name, value in numbers.items()]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], initializers)
+    model = prepare(
+        ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)), 17
+    )
+
+    def computed(kept: set[str]) -> float:
+        made = OnnxRunner(rounded(model, kept), optimize=False).run({"x": np.ones(1, np.float32)})
+        return float(made["y"][0])
+
+    assert [computed(kept) for kept in (set(), {"a"}, {"y"}, {"a", "y"})] == [0, 0, 0, 2**-11]

@@ -48,6 +48,9 @@ Reconstruct = Annotated[
         "--reconstruct", help="Then train what stays on --calib, without labels, towards the network before (PyTorch)."
     ),
 ]
+Tables = Annotated[
+    bool, typer.Option("--tables", help="Prune embeddings as well, each row by magnitude; with --pattern unstructured.")
+]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="How many samples to prune by.")]
 Calib = Annotated[
     str | None,
@@ -70,6 +73,7 @@ def run(
     densities: Densities = "uniform",
     costs: Costs = None,
     reconstruct: Reconstruct = False,
+    tables: Tables = False,
     preprocess: o.Preprocess = None,
     as_json: o.Json = False,
 ) -> None:
@@ -78,6 +82,7 @@ def run(
 
     verb = partial(
         prune, model, output, pattern=pattern, sparsity=sparsity, skip=skip or (), criterion=criterion, calib=calib,
-        samples=samples, densities=densities, costs=costs, reconstruct=reconstruct, preprocess=preprocess,
+        samples=samples, densities=densities, costs=costs, reconstruct=reconstruct, tables=tables,
+        preprocess=preprocess,
     )  # fmt: skip
     perform(verb, show_prune, as_json=as_json)

@@ -55,6 +55,7 @@ def prune_stage(
         densities=settings.densities,
         costs=settings.costs,
         reconstruct=settings.reconstruct,
+        tables=settings.tables,
         progress=progress,
     )
     return network.after(made.model, prune={**told, **made.report})

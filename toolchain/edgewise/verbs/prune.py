@@ -31,6 +31,7 @@ def prune(
     densities: str = "uniform",
     costs: str | None = None,
     reconstruct: bool = False,
+    tables: bool = False,
     preprocess: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def prune(
         densities: ``uniform``, ``erk``, ``global`` or ``sensitivity`` (which needs ``calib``).
         costs: a JSON table of what layers take at a density; with ``sensitivity``.
         reconstruct: then train what stays on ``calib``, towards the tensors of the network before; needs PyTorch.
+        tables: embeddings lose that fraction of each row as well; with ``unstructured``.
         preprocess: what to do with the images of DATA.
         progress: told how far the work is.
 
@@ -64,7 +66,9 @@ def prune(
     network = read_network(model)
     if calib:
         network = with_reference(network, calib, preprocess, progress=progress)
-    settings = PruneSettings(pattern, sparsity, tuple(skip), criterion, calib, samples, densities, costs, reconstruct)
+    settings = PruneSettings(
+        pattern, sparsity, tuple(skip), criterion, calib, samples, densities, costs, reconstruct, tables
+    )
     pruned = prune_stage(network, settings, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(pruned, output)
