@@ -75,7 +75,7 @@ def _variant(order: dict[str, Any], settings: dict[str, Any], tell: Tell) -> dic
         model = _under(bundle, settings, order["threads"])
         load_ms = (time.perf_counter_ns() - start) / 1e6
         sample = samples_of(model, order["samples"])[0]
-        timings = measure(model.prepare(sample), runs=order["runs"] or _VARIANT_RUNS, warmup=order["warmup"])
+        timings = measure(model.timed(sample), runs=order["runs"] or _VARIANT_RUNS, warmup=order["warmup"])
     except EdgewiseError as error:
         return {"settings": settings, "error": error.parts}
     return {

@@ -195,7 +195,9 @@ def _measured(
     took = [float(event["latencyMs"]) for event in events]
     begin, end = float(events[0]["startH2dMs"]), float(events[-1]["endD2hMs"])
     # Of the load only what others made could count, and whose it was is not known.
-    glances = [glance | {"busy_s": None, "total_s": None} for part in machine for glance in part["glances"]]
+    glances = [
+        glance | {"busy_s": None, "total_s": None, "pace_us": None} for part in machine for glance in part["glances"]
+    ]
     return {
         **{key: machine[0][key] for key in ("machine", "os", "governor", "clocks")},
         "load_ms": run.load_ms(),

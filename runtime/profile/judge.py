@@ -22,6 +22,8 @@ _SHARE_FAR_OUT = 0.05
 _WIDE = 0.25
 _CLOCK_DROP = 0.9
 _OTHERS_SHARE = 0.1
+_FEW_PACES = 8
+_SLOW_PACE, _SHARE_SLOW = 1.2, 0.2
 _TICKS_PER_RUN = 100
 _NAMED_AT_MOST = 5
 # The median absolute deviation of a normal distribution, times this, is its standard deviation.
@@ -64,6 +66,7 @@ def judge(evidence: Evidence) -> list[str]:
         noise(evidence.runs_ms),
         throttling(evidence.glances),
         other_load(evidence.glances, evidence.own_cpu_s),
+        shared_core(evidence.glances),
         slow_governor(evidence.governor),
         coarse_timer(evidence.runs_ms, evidence.resolution_ms),
         fallback(evidence.layers, evidence.unit),
@@ -135,6 +138,25 @@ def other_load(glances: Sequence[Glance], own_cpu_s: float) -> str:
     if total <= 0 or others <= _OTHERS_SHARE * total:
         return ""
     return f"load: other programs used {others / total:.0%} of the processor while measuring; close them"
+
+
+def slow_paces(glances: Sequence[Glance]) -> tuple[int, int, float]:
+    """At how many looks the core was clearly slower than at its best, of how many, and how many times as long the slowest took."""
+    paces = [glance.pace_us for glance in glances if glance.pace_us]
+    if not paces:
+        return 0, 0, 1.0
+    return sum(pace > _SLOW_PACE * min(paces) for pace in paces), len(paces), max(paces) / min(paces)
+
+
+def shared_core(glances: Sequence[Glance]) -> str:
+    """The core itself had two speeds: a hyperthread of another program or another virtual machine, which this system cannot see."""
+    slow, looks, worst = slow_paces(glances)
+    if looks < _FEW_PACES or slow <= _SHARE_SLOW * looks:
+        return ""
+    return (
+        f"core: the same work took up to {worst:.1f} times as long at {slow} of {looks} looks: something shares the core (another virtual "
+        "machine, the other hyperthread) or its clock changes; compare with `edgewise profile A B`, which takes turns"
+    )
 
 
 def slow_governor(name: str | None) -> str:

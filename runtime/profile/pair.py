@@ -27,7 +27,8 @@ def profile_pair(
     """Measure two bundles against each other on this machine, in one process of its own.
 
     They take turns of 50 ms or three runs, in the order a b b a; the first run of a turn, which finds the other's data in the caches, does
-    not count. A round's value is the median run of a turn.
+    not count. A round's value is the median run of a turn, timed around the engine's Python, so that engines of two kinds are held
+    against each other alike.
 
     Args:
         a: the bundle that the other is held against.

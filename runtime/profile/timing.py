@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-Run = Callable[[], object]
+Run = Callable[[], int]
 Clock = Callable[[], int]
 
 DEFAULT_MIN_TIME_S = 2.0
@@ -76,20 +76,20 @@ def measure(
     glance: Callable[[], Any] = lambda: None,
     tell: Callable[[str, int, int | None], None] = lambda task, done, total: None,
 ) -> Timings:
-    """Time a function.
+    """Run something again and again that tells what each run took.
 
     Args:
-        run: what is timed.
+        run: runs once and gives the nanoseconds.
         runs: so many warm runs; None: at least 20, until ``min_time_s`` have passed (at most 10,000 runs or a minute).
         warmup: so many runs before them; None: until the median of five runs is within 5 % of the five before, or three
             seconds have passed.
         min_time_s: see ``runs``.
         duration_s: above 0: sustained, for so long whatever the others say.
-        clock: nanoseconds.
+        clock: nanoseconds, for how long all of it takes.
         glance: called some twenty times between runs, and for each point of a sustained measurement, to look at the machine.
         tell: progress.
     """
-    timings = Timings(first_ns=_time(run, clock))
+    timings = Timings(first_ns=run())
     timings.stable = _warm_up(run, warmup, clock, timings.warmup_ns)
     gc.collect()
     collects = gc.isenabled()
@@ -102,20 +102,14 @@ def measure(
     return timings
 
 
-def _time(run: Run, clock: Clock) -> int:
-    start = clock()
-    run()
-    return clock() - start
-
-
 def _warm_up(run: Run, count: int | None, clock: Clock, durations: list[int]) -> bool:
     """Whether the durations settled; a count that was asked for is taken as enough."""
     if count is not None:
-        durations.extend(_time(run, clock) for _ in range(count))
+        durations.extend(run() for _ in range(count))
         return True
     end = clock() + _MOST_WARMUP_NS
     while clock() < end:
-        durations.append(_time(run, clock))
+        durations.append(run())
         if _settled(durations):
             return True
     return False
@@ -148,7 +142,7 @@ def _warm_runs(
             tell("measure", timings.count, length.runs)
         if part >= 1:
             return
-        duration = _time(run, clock)
+        duration = run()
         timings.count += 1
         if length.duration_s <= 0 or timings.count <= _MOST_RUNS:
             timings.runs_ns.append(duration)

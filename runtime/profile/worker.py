@@ -95,8 +95,7 @@ def work(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
 def _measure(
     model: Model, samples: list[dict[str, np.ndarray]], order: dict[str, Any], look: Callable[[], Glance], tell: Tell
 ) -> Timings:
-    # As an app would: what edgewise checks in Python around each run takes a percent of a millisecond, and is not the engine's.
-    turn = cycle([model.prepare(sample) for sample in samples])
+    turn = cycle([model.timed(sample) for sample in samples])
     return measure(
         lambda: next(turn)(),
         runs=order["runs"],

@@ -250,6 +250,7 @@ def test_prepared_inputs_are_checked_once_and_run_again_and_again(make_bundle):
     run = model.prepare(sample)
     for _ in range(2):
         np.testing.assert_array_equal(run()["y"], model.run(sample)["y"])
+    assert model.timed(sample)() > 0
     with pytest.raises(RunError, match="other names"):
         model.prepare({"other": sample["x"]})
     with pytest.raises(RunError, match="float64"):

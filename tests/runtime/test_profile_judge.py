@@ -14,6 +14,7 @@ from edgewise.runtime.profile.judge import (
     judge,
     noise,
     other_load,
+    shared_core,
     slow_governor,
     throttling,
     unsettled,
@@ -27,10 +28,13 @@ def calm(count: int = 300, spread: float = 0.01) -> list[float]:
     return list(10 + spread * 10 * RNG.standard_normal(count))
 
 
-def glances(clocks=(), throttles=(), busy=(), total=()) -> list[Glance]:
-    count = max(map(len, (clocks, throttles, busy, total)))
+def glances(clocks=(), throttles=(), busy=(), total=(), paces=()) -> list[Glance]:
+    count = max(map(len, (clocks, throttles, busy, total, paces)))
     pick = lambda values, index: values[index] if values else None  # noqa: E731
-    return [Glance(pick(clocks, i), pick(throttles, i), pick(busy, i), pick(total, i)) for i in range(count)]
+    return [
+        Glance(pick(clocks, i), pick(throttles, i), pick(busy, i), pick(total, i), None, pick(paces, i))
+        for i in range(count)
+    ]
 
 
 def test_a_calm_measurement_has_no_warning():
@@ -112,6 +116,13 @@ def test_other_load():
     assert other_load(seen[:1], 0.0) == ""
     assert other_load([Glance(3000, None, None, None)] * 3, 0.0) == ""
     assert other_load(glances(busy=[1.0, 1.0], total=[4.0, 4.0]), 0.0) == ""
+
+
+def test_a_core_that_something_shares():
+    assert "up to 2.0 times as long at 4 of 12 looks" in shared_core(glances(paces=[50, 51, 100, 52, 50, 90] * 2))
+    assert shared_core(glances(paces=[50, 51, 100, 52, 50, 55, 54, 50])) == ""  # once
+    assert shared_core(glances(paces=[50, 100, 50, 100])) == ""  # too few looks
+    assert shared_core(glances(clocks=[3000] * 9)) == ""
 
 
 def test_governor():

@@ -67,7 +67,11 @@ def test_clocks_governors_and_throttling(tmp_path):
     assert machine.governor(root) == "ondemand, performance"
     assert machine.clock_limits_mhz(root) == {"min_mhz": 600, "max_mhz": 2400}
     ticks = os.sysconf("SC_CLK_TCK")
-    assert machine.glance(root) == machine.Glance(2000.0, 7, pytest.approx(200 / ticks), pytest.approx(1000 / ticks))
+    seen = machine.glance(root)
+    assert seen == machine.Glance(
+        2000.0, 7, pytest.approx(200 / ticks), pytest.approx(1000 / ticks), None, seen.pace_us
+    )
+    assert seen.pace_us > 0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,8 @@ def test_what_cannot_be_read_is_none(tmp_path, content):
     )  # fmt: skip
     if content is not None:
         tree(tmp_path, dict.fromkeys(names, content))
-    assert machine.glance(tmp_path) == machine.Glance(None, None, None, None)
+    seen = machine.glance(tmp_path)
+    assert seen == machine.Glance(None, None, None, None, None, seen.pace_us)
     assert machine.clock_limits_mhz(tmp_path) == {"min_mhz": None, "max_mhz": None}
     assert machine.governor(tmp_path) is None
     assert machine.describe_machine(tmp_path)["cpu"]

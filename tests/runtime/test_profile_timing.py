@@ -18,8 +18,10 @@ class Fake:
         self.now = self.calls = 0
 
     def run(self):
-        self.now += next(self.durations)
+        took = next(self.durations)
+        self.now += took
         self.calls += 1
+        return took
 
     def clock(self):
         return self.now
@@ -88,7 +90,7 @@ def test_the_machine_is_looked_at_before_between_and_after(runs):
 
 def test_garbage_is_not_collected_while_measuring_and_is_again_after():
     seen = []
-    measure(lambda: seen.append(gc.isenabled()), runs=2, warmup=0)
+    measure(lambda: seen.append(gc.isenabled()) or 1, runs=2, warmup=0)
     assert seen == [True, False, False]
     assert gc.isenabled()
 
@@ -96,6 +98,7 @@ def test_garbage_is_not_collected_while_measuring_and_is_again_after():
         if len(seen) > 4:
             raise KeyError
         seen.append(0)
+        return 1
 
     with pytest.raises(KeyError):
         measure(fail, runs=9, warmup=0)

@@ -10,7 +10,7 @@ namespace bench {
 
 // The machine at one moment; NaN where it cannot be read.
 struct Glance {
-    double clock_mhz, throttles, busy_s, total_s, temperature_c;
+    double clock_mhz, throttles, busy_s, total_s, temperature_c, pace_us;
 };
 
 Glance glance();

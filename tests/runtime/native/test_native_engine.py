@@ -70,6 +70,17 @@ def test_runs_any_batch(make, threads):
         np.testing.assert_array_equal(model.run(x)["y"], (x["a"] + x["b"]) * x["a"])
 
 
+@pytest.mark.usefixtures("native")
+def test_a_timed_run_computes_and_is_recorded(make):
+    model = load(make(encode(sum_plan())), threads=1, per_layer=True)
+    took = [model.timed(pair(100_000))() for _ in range(2)]
+    # What the operators took is most of it, and cannot be more.
+    recorded_ns = sum(layer.median_ms for layer in model.layer_times()) * 1e6
+    assert 0 < recorded_ns <= took[1]
+    with pytest.raises(RunError, match="float64"):
+        model.timed({name: array.astype(np.float64) for name, array in pair(1).items()})
+
+
 def test_facts(make, native):
     facts = load(make(encode(sum_plan())), threads=1).facts()
     assert facts["library"] == "libedgewise"
@@ -138,3 +149,5 @@ def test_a_run_that_fails_says_why(make, monkeypatch):
     monkeypatch.setattr(model, "_checked", lambda inputs: inputs)
     with pytest.raises(RunError, match=r"the engine cannot run.*Pass arrays"):
         model.run({name: array.astype(np.float64) for name, array in pair(1).items()})
+    with pytest.raises(RunError, match=r"the engine cannot run.*Pass arrays"):
+        model.timed({name: array.astype(np.float64) for name, array in pair(1).items()})()
