@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,16 @@ hypothesis.settings.register_profile(
     "edgewise", deadline=None, suppress_health_check=_UNCHECKED, derandomize="CI" in os.environ
 )
 hypothesis.settings.load_profile("edgewise")
+
+# Imports and collection make a million objects that stay. They are set apart, for each full collection of garbage would go through
+# them, and coremltools asks for one at every conversion: it took longer than the conversion.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 _BARE = ("exporter", "quantize", "targets", "runtime", "toolchain")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgewise.recipe import Recipe, read_recipe
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.stages.cache import Cache
-from edgewise.stages.identity import code_digest
+from edgewise.stages.identity import code_digest, user_sources
 from edgewise.stages.profile import engine_digests
 
 pytestmark = pytest.mark.slow
@@ -213,6 +214,18 @@ def test_the_cache_forgets_when_the_user_s_own_code_changed(tmp_path: Path, monk
     assert Cache(tmp_path / "cache").value("x", {}, compute)[1].reused is True
     module.write_text("value = 12\n")
     assert Cache(tmp_path / "cache").value("x", {}, compute)[1].reused is False
+
+
+def test_packages_of_another_environment_are_nobodys_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("mine", "system/dist-packages"):
+        (tmp_path / folder).mkdir(parents=True)
+        name = f"found_in_{folder.rpartition('/')[2].replace('-', '_')}"
+        (tmp_path / folder / f"{name}.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        importlib.import_module(name)
+    assert {Path(file).name for file in user_sources()} & {"found_in_mine.py", "found_in_dist_packages.py"} == {
+        "found_in_mine.py"
+    }
 
 
 def test_the_cache_keeps_only_what_the_last_good_run_used(tiny: Path, calib: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgewise.fleet.store import Store
 
 _RECIPE = """
 source: {source}
+export: null
 targets: [cpu]
 build: {{options: {{engine: native}}}}
 profile: {{threads: 1, runs: 20, warmup: 2, per_layer: false}}

@@ -30,6 +30,7 @@ _PACKAGES = (
     "tensorrt-rtx",
 )
 _LIBRARY = "edgewise.runtime._native"
+_PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
 
 
 @cache
@@ -96,7 +97,10 @@ def digested(options: Any) -> Any:
 
 
 def user_sources() -> dict[str, str]:
-    """Digests of the user's own Python files that are loaded: neither installed, nor of Python, nor ours."""
+    """Digests of the user's own Python files that are loaded: neither installed, nor of Python, nor ours.
+
+    Packages also lie outside this environment, where it takes those of the system or of another one: PyTorch alone has thousands of files.
+    """
     places = sysconfig.get_paths()
     installed = tuple(str(Path(places[key]).resolve()) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
     found = {}
@@ -105,6 +109,8 @@ def user_sources() -> dict[str, str]:
         if not file or not file.endswith(".py") or name.split(".")[0] == "edgewise":
             continue
         place = Path(file).resolve()
-        if not str(place).startswith(installed) and place.is_file():
+        if str(place).startswith(installed) or _PACKAGE_FOLDERS & {*place.parts}:
+            continue
+        if place.is_file():
             found[str(place)] = sha256_of(place)
     return found
