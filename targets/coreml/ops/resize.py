@@ -9,9 +9,9 @@ import numpy as np
 
 from edgewise.targets.coreml.building import Building
 from edgewise.targets.coreml.node import NodeView
-from edgewise.targets.coreml.ops.interpolation import Sampling, nearest_index, positions, weights
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
+from edgewise.targets.definitions.interpolation import Sampling, nearest_index, positions, weights
 
 _COORDINATES = (
     *("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"),

@@ -334,8 +334,6 @@ def resize(node: ir.Node, ctx: Context) -> None:
     coordinate = attribute_text(node, "coordinate_transformation_mode", "half_pixel")
     if node.op_type == "Upsample":
         coordinate = "asymmetric"
-    if coordinate == "tf_crop_and_resize" or attribute_int(node, "antialias", 0):
-        raise Refusal("Resize with a region or antialiasing")
     if coordinate == "align_corners" and not all(map(_is_whole, value.dims, dims, scales)):
         raise Refusal("Resize between corners to a size that is not whole")
     made = ctx.builder.new(DType.F32, dims)
@@ -352,8 +350,6 @@ def _resized(node: ir.Node, ctx: Context, value: Value) -> tuple[list[float], li
     index = 1 if node.op_type == "Upsample" else 2
     given = ctx.optional(node, index)
     axes = [value.axis(axis) for axis in attribute_ints(node, "axes") or range(value.rank)]
-    if attribute_text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refusal("Resize that keeps the aspect ratio")
     scales, dims = [1.0] * value.rank, list(value.dims)
     if given is not None and given.array is not None and given.array.size:
         for axis, scale in zip(axes, given.array.reshape(-1), strict=True):

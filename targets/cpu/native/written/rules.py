@@ -16,6 +16,7 @@ from edgewise.targets.cpu.native.written import (
     products,
     quantized,
     recurrent,
+    resampling,
     sampling,
 )
 from edgewise.targets.cpu.native.written.writer import Writer
@@ -29,6 +30,7 @@ RULES: dict[str, Rule] = {
     **products.RULES,
     **quantized.RULES,
     **sampling.RULES,
+    **resampling.RULES,
     **recurrent.RULES,
     **control.RULES,
 }

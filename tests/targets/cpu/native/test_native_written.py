@@ -206,6 +206,19 @@ def test_resize_of_any_image(check: Check, mode: str) -> None:
         check(model, {"x": random(1, 2, height, width), "other": random(1, 2, rows, columns)}, atol=1e-4)
 
 
+def test_resize_of_a_region_with_its_aspect_or_smoothed(check: Check) -> None:
+    """What the kernel does not do: three ways in one network, each of its own kind."""
+    model = model_of(
+        """g (float[1,3,7,9] x) => (float[1,3,P,Q] a, float[1,3,R,S] b, float[1,3,4,6] c) {
+        a = Resize<mode = "linear", antialias = 1, keep_aspect_ratio_policy = "not_larger", axes = [2, 3]>(x, , , half)
+        b = Resize<mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize", extrapolation_value = 5.0>(x, region, , some)
+        c = Resize<mode = "cubic", antialias = 1>(x, , , all)
+    }""",
+        half=np.array([3, 5]), region=np.array([0, 0, 0.4, -0.2, 1, 1, 0.6, 1.3], np.float32), some=np.array([1, 3, 3, 8]), all=np.array([1, 3, 4, 6]),
+    )  # fmt: skip
+    check(model, {"x": random(1, 3, 7, 9)}, atol=1e-5)
+
+
 def test_resize_by_an_odd_scale_of_any_image_is_refused() -> None:
     model = model_of(
         """g (float[1,2,H,8] x) => (float[1,2,P,8] y) { y = Resize(x, , scales) }""",
