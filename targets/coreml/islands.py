@@ -18,7 +18,7 @@ from edgewise.runtime.onnx_runner import OnnxRunner
 
 _LEAST_DB = 40.0  # that a float16 network keeps
 _WANTED_DB = 46.0  # with an island, for other data than these
-_GRAIN = 32  # parts of the network by which an island grows
+_GRAIN = 16  # parts of the network by which an island grows
 _LARGEST = 65504.0
 
 
@@ -53,7 +53,7 @@ def amplified(model: ir.Model, kept: Collection[str], samples: Sequence[Arrays])
 
 
 def _nearest(bad: int, good: int, holds: Callable[[int], bool]) -> int:
-    """By halving, where it still holds; at most a 32nd part of the way from where it does not."""
+    """By halving, where it still holds; at most a 16th part of the way from where it does not."""
     grain = max(1, abs(good - bad) // _GRAIN)
     while abs(good - bad) > grain:
         middle = (bad + good) // 2

@@ -47,77 +47,111 @@ def stepwise(b: Building) -> list[Any]:
 
 
 def _one_way(b: Building, x: Any, place: int, back: bool) -> tuple[Any, ...]:
+    """Everything is [1, batch, …] in a step, split and not sliced: each slice would bring eight constants of its own."""
     weight, gates = b.known(1)[place], b.known(1).shape[1]
     bias = b.known(3)[place] if b.given(3) else np.zeros(2 * gates, weight.dtype)
+    count, hidden = int(steps_and_batch(b)[0] or 0), b.integer("hidden_size")
     inputs = b.mb.linear(x=x, weight=b.array(weight), bias=b.array(bias[:gates]))
-    state: State = tuple(initial(b, index, place) for index in states_of(b))
-    holes = b.known(7)[place] if b.node.op_type == "LSTM" and b.given(7) else None
-    count, steps = int(steps_and_batch(b)[0] or 0), []
+    cell = _CELLS[b.node.op_type](b, b.known(2)[place], bias[gates:], _holes(b, place))
+    parts = [
+        _split(b, part, [1] * count, 0) for part in _split(b, inputs, [width * hidden for width in cell.widths], 2)
+    ]
+    state: State = tuple(b.mb.expand_dims(x=initial(b, index, place), axes=[0]) for index in states_of(b))
+    lengths = b.mb.expand_dims(x=b.x(4), axes=[0, 2]) if b.given(4) else None
+    steps: list[Any] = [None] * count
     for step in reversed(range(count)) if back else range(count):
-        row = b.mb.slice_by_index(x=inputs, begin=[step, 0, 0], end=[step + 1, 0, 0], begin_mask=[False, True, True],
-                                  end_mask=[False, True, True], squeeze_mask=[True, False, False])  # fmt: skip
-        fresh = _CELLS[b.node.op_type](b, row, state, b.known(2)[place], bias[gates:], holes)
-        state, y = _within(b, step, state, fresh)
-        steps.append(y)
-    return b.mb.stack(values=steps[::-1] if back else steps, axis=0), *state
+        state, steps[step] = _within(b, step, lengths, state, cell([part[step] for part in parts], state))
+    whole = steps[0] if count == 1 else b.mb.concat(values=steps, axis=0)
+    return whole, *(b.mb.squeeze(x=part, axes=[0]) for part in state)
 
 
-def _within(b: Building, step: int, state: State, fresh: State) -> tuple[State, Any]:
+def _split(b: Building, x: Any, sizes: list[int], axis: int) -> list[Any]:
+    return [x] if len(sizes) == 1 else list(b.mb.split(x=x, split_sizes=sizes, axis=axis))
+
+
+def _within(b: Building, step: int, lengths: Any, state: State, fresh: State) -> tuple[State, Any]:
     """The state after a step and its output; beyond a sequence's own length the state stays and the output is 0."""
-    if not b.given(4):
+    if lengths is None:
         return fresh, fresh[0]
-    runs = b.mb.expand_dims(x=b.mb.greater(x=b.x(4), y=np.int32(step)), axes=[1])
+    runs = b.mb.greater(x=lengths, y=np.int32(step))
     kept = tuple(b.mb.select(cond=runs, a=new, b=old) for new, old in zip(fresh, state, strict=True))
     number = b.mb.cast(x=runs, dtype="fp16" if b.dtype(0) == "float16" else "fp32")
     return kept, b.mb.mul(x=fresh[0], y=number)
 
 
-def _gru(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, _: np.ndarray | None) -> State:
+def _holes(b: Building, place: int) -> np.ndarray | None:
+    return b.known(7)[place] if b.node.op_type == "LSTM" and b.given(7) else None
+
+
+class _Cell:
+    """What a step computes; its constants are made once. ``widths``: how the rows of all gates are split, in hidden sizes."""
+
+    widths: tuple[int, ...] = (1,)
+
+    def __init__(self, b: Building, weight: np.ndarray, bias: np.ndarray, holes: np.ndarray | None) -> None:
+        self.b, self.mb, self.hidden = b, b.mb, b.integer("hidden_size")
+        self.weight, self.bias = self.constant(weight), self.constant(bias)
+        self.holes = [None] * 3 if holes is None else [self.constant(part) for part in np.split(holes, 3)]
+
+    def constant(self, array: np.ndarray) -> Any:
+        return self.mb.const(val=self.b.array(array))
+
+    def recurrent(self, h: Any) -> Any:
+        return self.mb.linear(x=h, weight=self.weight, bias=self.bias)
+
+    def split(self, x: Any, *widths: int) -> list[Any]:
+        return list(self.mb.split(x=x, split_sizes=[width * self.hidden for width in widths], axis=2))
+
+    def __call__(self, row: list[Any], state: State) -> State:
+        raise NotImplementedError
+
+
+class _Gru(_Cell):
     """Gates in ONNX's order: update, reset, hidden."""
-    (h,), hidden = state, b.integer("hidden_size")
-    update, reset, new = (_columns(b, row, gate, hidden) for gate in range(3))
-    if b.integer("linear_before_reset"):
-        recurrent = b.mb.linear(x=h, weight=b.array(weight), bias=b.array(bias))
-        second = [_columns(b, recurrent, gate, hidden) for gate in range(3)]
-        z, r = b.mb.sigmoid(x=b.mb.add(x=update, y=second[0])), b.mb.sigmoid(x=b.mb.add(x=reset, y=second[1]))
-        inner = b.mb.mul(x=r, y=second[2])
-    else:
-        ahead = b.mb.linear(x=h, weight=b.array(weight[: 2 * hidden]), bias=b.array(bias[: 2 * hidden]))
-        first = [_columns(b, ahead, gate, hidden) for gate in range(2)]
-        z, r = b.mb.sigmoid(x=b.mb.add(x=update, y=first[0])), b.mb.sigmoid(x=b.mb.add(x=reset, y=first[1]))
-        kept = b.mb.mul(x=r, y=h)
-        inner = b.mb.linear(x=kept, weight=b.array(weight[2 * hidden :]), bias=b.array(bias[2 * hidden :]))
-    fresh = b.mb.tanh(x=b.mb.add(x=new, y=inner))
-    return (b.mb.add(x=fresh, y=b.mb.mul(x=z, y=b.mb.sub(x=h, y=fresh))),)
+
+    widths = (2, 1)
+
+    def __init__(self, b: Building, weight: np.ndarray, bias: np.ndarray, holes: np.ndarray | None) -> None:
+        self.after = bool(b.integer("linear_before_reset"))
+        ahead = slice(None) if self.after else slice(2 * b.integer("hidden_size"))
+        super().__init__(b, weight[ahead], bias[ahead], holes)
+        if not self.after:
+            self.last = self.constant(weight[ahead.stop :]), self.constant(bias[ahead.stop :])
+
+    def __call__(self, row: list[Any], state: State) -> State:
+        (h,), mb = state, self.mb
+        gates, inner = self.split(self.recurrent(h), 2, 1) if self.after else (self.recurrent(h), None)
+        update, reset = self.split(mb.sigmoid(x=mb.add(x=row[0], y=gates)), 1, 1)
+        if self.after:
+            new = mb.mul(x=reset, y=inner)
+        else:
+            new = mb.linear(x=mb.mul(x=reset, y=h), weight=self.last[0], bias=self.last[1])
+        fresh = mb.tanh(x=mb.add(x=row[1], y=new))
+        return (mb.add(x=fresh, y=mb.mul(x=update, y=mb.sub(x=h, y=fresh))),)
 
 
-def _rnn(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, _: np.ndarray | None) -> State:
-    return (b.mb.tanh(x=b.mb.add(x=row, y=b.mb.linear(x=state[0], weight=b.array(weight), bias=b.array(bias)))),)
+class _Rnn(_Cell):
+    def __call__(self, row: list[Any], state: State) -> State:
+        return (self.mb.tanh(x=self.mb.add(x=row[0], y=self.recurrent(state[0]))),)
 
 
-def _lstm(b: Building, row: Any, state: State, weight: np.ndarray, bias: np.ndarray, holes: np.ndarray | None) -> State:
+class _Lstm(_Cell):
     """Gates in ONNX's order: input, output, forget, cell; ``holes``: what each of the first three sees of the cell."""
-    h, c = state
-    hidden = b.integer("hidden_size")
-    whole = b.mb.add(x=row, y=b.mb.linear(x=h, weight=b.array(weight), bias=b.array(bias)))
-    taken, out, forget, new = (_columns(b, whole, gate, hidden) for gate in range(4))
-    peeps = None if holes is None else [b.array(part) for part in np.split(holes, 3)]
-    seen = [None, None, None] if peeps is None else peeps
-    taken, forget = _gate(b, taken, c, seen[0]), _gate(b, forget, c, seen[2])
-    c = b.mb.add(x=b.mb.mul(x=forget, y=c), y=b.mb.mul(x=taken, y=b.mb.tanh(x=new)))
-    return b.mb.mul(x=_gate(b, out, c, seen[1]), y=b.mb.tanh(x=c)), c
+
+    widths = (4,)
+
+    def __call__(self, row: list[Any], state: State) -> State:
+        (h, c), mb = state, self.mb
+        taken, out, forget, new = self.split(mb.add(x=row[0], y=self.recurrent(h)), 1, 1, 1, 1)
+        taken, forget = self._gate(taken, c, self.holes[0]), self._gate(forget, c, self.holes[2])
+        c = mb.add(x=mb.mul(x=forget, y=c), y=mb.mul(x=taken, y=mb.tanh(x=new)))
+        return mb.mul(x=self._gate(out, c, self.holes[1]), y=mb.tanh(x=c)), c
+
+    def _gate(self, x: Any, cell: Any, hole: Any) -> Any:
+        return self.mb.sigmoid(x=x if hole is None else self.mb.add(x=x, y=self.mb.mul(x=cell, y=hole)))
 
 
-def _gate(b: Building, x: Any, cell: Any, hole: Any) -> Any:
-    return b.mb.sigmoid(x=x if hole is None else b.mb.add(x=x, y=b.mb.mul(x=cell, y=hole)))
-
-
-def _columns(b: Building, x: Any, gate: int, hidden: int) -> Any:
-    return b.mb.slice_by_index(x=x, begin=[0, gate * hidden], end=[0, (gate + 1) * hidden], begin_mask=[True, False],
-                               end_mask=[True, False])  # fmt: skip
-
-
-_CELLS = {"GRU": _gru, "RNN": _rnn, "LSTM": _lstm}
+_CELLS = {"GRU": _Gru, "RNN": _Rnn, "LSTM": _Lstm}
 
 ROWS = tuple(
     Row(

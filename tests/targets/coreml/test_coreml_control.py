@@ -77,3 +77,18 @@ def test_what_stays_is_refused(text: str, message: str, build_model: BuildModel)
         build_model(onnx.parser.parse_model(HEAD + text))
     assert message in str(caught.value)
     assert any(op in caught.value.where for op in ("operator If", "operator Loop"))
+
+
+def test_a_step_of_a_gru_is_eleven_operations(build_model: BuildModel) -> None:
+    """coremltools' passes take seconds for thousands of operations and their constants."""
+    steps = 12
+    shapes = {"w": (1, 12, 3), "r": (1, 12, 4), "b": (1, 24)}
+    model = ir.from_onnx_text(HEAD + f"""agraph (float[{steps},1,3] x, float[1,12,3] w, float[1,12,4] r, float[1,24] b) => (float[{steps},1,1,4] y)
+        {{ y = GRU <hidden_size = 4, linear_before_reset = 1> (x, w, r, b) }}""")  # fmt: skip
+    random = np.random.default_rng(4)
+    for value in list(model.graph.inputs)[1:]:
+        value.const_value = ir.tensor(random.standard_normal(shapes[str(value.name)]).astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
+    _, result, _ = build_model(model, compute_precision="float32")
+    assert len(result.layers) <= 11 * steps + 12

@@ -293,6 +293,11 @@ SAMPLING = [
     ("LSTM", ["f:5,2,3", w(1, 16, 3), w(1, 16, 4), w(1, 32)], {"hidden_size": 4}, 3),
     ("LSTM", ["f:5,2,3", w(2, 16, 3), w(2, 16, 4), w(2, 32), None, "f:2,2,4", "f:2,2,4"], {"hidden_size": 4, "direction": "bidirectional"}, 3),
     ("LSTM", ["f:5,2,3", w(1, 16, 3), w(1, 16, 4)], {"hidden_size": 4, "direction": "reverse"}, 3),
+    ("LSTM", ["f:5,2,3", w(2, 16, 3), w(2, 16, 4), w(2, 32), ints(5, 2).astype(np.int32)], {"hidden_size": 4, "direction": "bidirectional"}, 3),
+    ("GRU", ["f:5,2,3", w(2, 12, 3), w(2, 12, 4), w(2, 24), None, "f:2,2,4"], {"hidden_size": 4, "direction": "bidirectional", "linear_before_reset": 1}, 2),
+    ("GRU", ["f:5,2,3", w(1, 12, 3), w(1, 12, 4), w(1, 24), ints(3, 5).astype(np.int32)], {"hidden_size": 4, "direction": "reverse"}, 2),
+    ("GRU", ["f:1,2,3", w(1, 12, 3), w(1, 12, 4)], {"hidden_size": 4}, 2),
+    ("RNN", ["f:5,2,3", w(1, 4, 3), w(1, 4, 4)], {"hidden_size": 4, "direction": "reverse"}, 2),
 ]  # fmt: skip
 CASES = [
     *CONVOLUTIONS, *PRODUCTS, *ARITHMETIC, *ACTIVATIONS, *NORMALIZATIONS, *REDUCTIONS, *SHAPES, *INDEXING, *RESIZES,
@@ -398,6 +403,6 @@ def test_opset_24_matches_onnx_runtime(built_new: Any, label: str) -> None:
 
 def test_every_operator_of_the_table_is_among_the_cases() -> None:
     # test_coreml_int8.py, test_coreml_fusions.py, test_coreml_expand.py, test_coreml_backend.py, test_coreml_control.py
-    elsewhere = {"QuantizeLinear", "DequantizeLinear", "ScaledDotProductAttention", "GRU", "RNN"}
+    elsewhere = {"QuantizeLinear", "DequantizeLinear", "ScaledDotProductAttention"}
     elsewhere |= {"NonMaxSuppression", "RoiAlign", "EyeLike", "Acosh", "If", "Loop", "Scan"}
     assert {op for _, op in table()} - elsewhere == {case[0] for case in [*CASES, *OLD, *NEW]}
