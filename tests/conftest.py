@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import os
 import sys
@@ -63,6 +65,26 @@ def shared_dir() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("needs ../shared with its real weights and images")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_torchs_operators() -> Iterator[None]:
+    """Each export of PyTorch makes its table of operators anew, two thirds of a small network's time: here later ones copy the first."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    first = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(**options: int) -> ONNXRegistry:
+        table = copy.copy(first(**options))
+        table.functions = {name: [*found] for name, found in table.functions.items()}  # an export adds its own
+        return table
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,15 @@ class Branches(nn.Module):
         return self.head((self.c(left) + self.d(right) + wide).mean((2, 3)))
 
 
-def exported(module: nn.Module, *shape: int) -> ir.Model:
+def exported(network: type[nn.Module], *shape: int) -> ir.Model:
+    """The network with random weights; the caller may change it."""
+    return _exported(network, *shape).clone()
+
+
+@cache
+def _exported(network: type[nn.Module], *shape: int) -> ir.Model:
     torch.manual_seed(0)
+    module = network()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
     program = torch.onnx.export(module.eval(), (torch.zeros(*shape),), dynamo=True, verbose=False)
@@ -118,7 +126,7 @@ def same(one: ir.Model, other: ir.Model, *shape: int) -> None:
 @pytest.mark.parametrize("joint", [True, False])
 def test_dead_heads_go_without_a_trace(joint: bool) -> None:
     """Heads 1, 2 and 4 are zero in queries, keys and values: the smallest ones, and nobody misses them."""
-    model = exported(Joint() if joint else Apart(), 1, 7, 12)
+    model = exported(Joint if joint else Apart, 1, 7, 12)
     names = [("qkv", 72)] if joint else [(f"parts.{part}", 24) for part in range(3)]
     for name, width in names:
         for start in range(0, width, 24):
@@ -136,7 +144,7 @@ def test_dead_heads_go_without_a_trace(joint: bool) -> None:
 
 
 def test_a_dead_width_goes_and_the_stream_stays() -> None:
-    model = exported(Joint(), 1, 7, 12)
+    model = exported(Joint, 1, 7, 12)
     dead = list(range(0, 40, 2))
     kill(model, "fc2.weight", 0, dead)  # nobody listens to them
     kill(model, "fc1.weight", 1, dead)
@@ -149,7 +157,7 @@ def test_a_dead_width_goes_and_the_stream_stays() -> None:
 
 
 def test_channels_go_through_concat_depthwise_split_and_pad() -> None:
-    model = exported(Branches(), 1, 3, 8, 8)
+    model = exported(Branches, 1, 3, 8, 8)
     made = prune(model, pattern="channel", sparsity=0.25)
     assert outputs(made.model, (1, 3, 8, 8)).shape == (1, 5)
     # Left and right halves of what the depthwise convolution makes of an input channel go with it.
@@ -162,7 +170,7 @@ def test_channels_go_through_concat_depthwise_split_and_pad() -> None:
 @pytest.mark.parametrize("padded", [0, 14])
 def test_dead_channels_of_a_concat_go_without_a_trace(padded: int) -> None:
     """One of the channels that the shortcut pads with zeros goes too, before or behind it."""
-    model = exported(Branches(), 1, 3, 8, 8)
+    model = exported(Branches, 1, 3, 8, 8)
     kill(model, "a.weight", 0, [1, 5])
     kill(model, "a.bias", 0, [1, 5])
     kill(model, "b.weight", 0, [3])
@@ -180,7 +188,7 @@ def test_dead_channels_of_a_concat_go_without_a_trace(padded: int) -> None:
 
 @pytest.mark.parametrize(("pattern", "weight"), [("head", "proj.weight"), ("width", "fc2.weight")])
 def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: str) -> None:
-    model = exported(Joint(), 1, 7, 12)
+    model = exported(Joint, 1, 7, 12)
     data = normal(64, (1, 7, 12))
     plain = prune(model, pattern=pattern, sparsity=0.5)
     made = prune(model, pattern=pattern, sparsity=0.5, criterion="second_order", data=data)
@@ -193,7 +201,7 @@ def test_readers_make_good_for_what_goes(normal: Normal, pattern: str, weight: s
 
 @pytest.mark.slow
 def test_reconstruction_goes_on_from_there(normal: Normal) -> None:
-    model, data = exported(Joint(), 1, 7, 12), normal(96, (1, 7, 12))
+    model, data = exported(Joint, 1, 7, 12), normal(96, (1, 7, 12))
     errors = []
     for reconstruct in (False, True):
         made = prune(model, pattern="width", sparsity=0.5, criterion="second_order", data=data, reconstruct=reconstruct)
@@ -223,7 +231,7 @@ def test_layers_that_lose_inputs_and_outputs_are_solved_too(graph: Callable[...,
 
 def test_steps_take_from_what_is_dear_and_not_missed(normal: Normal, tmp_path: Path) -> None:
     """The MLP costs a hundred times the other layers: the budget is met there, with no unit more than needed."""
-    model = exported(Joint(), 1, 7, 12)
+    model = exported(Joint, 1, 7, 12)
     layers = [
         node for node in model.graph if node.op_type in ("Gemm", "MatMul") and node.inputs[1].const_value is not None
     ]  # type: ignore[union-attr]
@@ -265,13 +273,13 @@ def test_groups_differ_by_what_they_cost_the_outputs(graph: Callable[..., ir.Mod
 
 
 def test_nothing_goes_at_sparsity_zero() -> None:
-    model = exported(Joint(), 1, 7, 12)
+    model = exported(Joint, 1, 7, 12)
     with pytest.raises(QuantizeError, match="nothing to prune"):
         prune(model, pattern="head", sparsity=0.0)
 
 
 def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
-    model = exported(Branches(), 1, 3, 8, 8)
+    model = exported(Branches, 1, 3, 8, 8)
     kept = maker(model, "c.weight")
     made = prune(model, pattern="channel", sparsity=0.25, skip=[kept])
     reasons = {entry["node"]: entry["reason"] for entry in made.report["refused"]}
@@ -289,5 +297,5 @@ def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
 )
 def test_what_heads_cannot_have(options: dict[str, str], message: str) -> None:
     with pytest.raises(QuantizeError) as error:
-        prune(exported(Joint(), 1, 7, 12), pattern="head", sparsity=0.5, **options)  # type: ignore[arg-type]
+        prune(exported(Joint, 1, 7, 12), pattern="head", sparsity=0.5, **options)  # type: ignore[arg-type]
     assert message in str(error.value)
