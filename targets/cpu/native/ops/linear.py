@@ -144,9 +144,9 @@ def window_of(node: ir.Node, kernel: list[int], value: Value) -> Window:
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         begins, ends = [], []
         for axis in range(rank):
-            size = value.size(axis + 2)
-            reach = dilations[axis] * (kernel[axis] - 1) + 1
-            total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
+            stride, reach = strides[axis], dilations[axis] * (kernel[axis] - 1) + 1
+            size = 1 if stride == 1 else value.size(axis + 2)  # by steps of 1 any image is padded alike
+            total = max((-(-size // stride) - 1) * stride + reach - size, 0)
             small = total // 2
             begins.append(small if auto == "SAME_UPPER" else total - small)
             ends.append(total - begins[-1])

@@ -66,7 +66,7 @@ def conv_transpose(node: ir.Node, ctx: Context) -> None:
     rank, group = given.real.ndim - 2, attribute_int(node, "group", 1)
     if value.rank != rank + 2 or value.size(1) != given.real.shape[1] or value.size(1) % group:
         raise Refusal("weights of another shape")
-    steps = _steps(node, list(given.real.shape[2:]), group)
+    steps = _steps(node, value, list(given.real.shape[2:]), group)
     weights = _rearranged(given, attribute_ints(node, "dilations") or [1] * rank, steps)
     integer = value.quant is not None and weights.integers is not None
     value = ctx.builder.as_unsigned(value) if integer else ctx.builder.real(value)
@@ -84,16 +84,15 @@ def conv_transpose(node: ir.Node, ctx: Context) -> None:
     finish(ctx, found, made)
 
 
-def _steps(node: ir.Node, kernel: list[int], group: int) -> Steps:
+def _steps(node: ir.Node, value: Value, kernel: list[int], group: int) -> Steps:
     rank = len(kernel)
     if not 1 <= rank <= 3:
         raise Refusal(f"{rank} spatial axes")
-    if attribute_ints(node, "output_shape") is not None or attribute_text(node, "auto_pad", "NOTSET") != "NOTSET":
-        raise Refusal("ConvTranspose with output_shape or auto_pad")
     strides = attribute_ints(node, "strides") or [1] * rank
     dilations = attribute_ints(node, "dilations") or [1] * rank
-    pads = attribute_ints(node, "pads") or [0] * (2 * rank)
     extra = attribute_ints(node, "output_padding") or [0] * rank
+    plain = [(k - 1) * d + 1 - s + e for k, d, s, e in zip(kernel, dilations, strides, extra, strict=True)]
+    pads, extra = _pads(node, value, plain, strides, extra)
     reach = [dilations[axis] * (kernel[axis] - 1) + 1 + extra[axis] - pads[rank + axis] for axis in range(rank)]
     parts = [-(-(dilations[axis] * (kernel[axis] - 1) + 1) // strides[axis]) for axis in range(rank)]
     skipped = [min(pads[axis] // strides[axis], parts[axis] - 1) for axis in range(rank)]
@@ -103,6 +102,25 @@ def _steps(node: ir.Node, kernel: list[int], group: int) -> Steps:
     cut = [pads[axis] - skipped[axis] * strides[axis] for axis in range(rank)]
     sizes = [one - strides[axis] - pads[axis] for axis, one in enumerate(reach)]
     return Steps(strides, parts, window, cut, sizes)
+
+
+def _pads(
+    node: ir.Node, value: Value, plain: list[int], strides: list[int], extra: list[int]
+) -> tuple[list[int], list[int]]:
+    """Pads and output padding, worked out of ``output_shape`` or ``auto_pad``; ``plain``: what an axis is longer than size x stride without pads."""
+    rank, auto = len(strides), attribute_text(node, "auto_pad", "NOTSET")
+    wanted = attribute_ints(node, "output_shape")
+    if wanted is not None:
+        over = [value.size(axis + 2) * strides[axis] + plain[axis] - wanted[axis - rank] for axis in range(rank)]
+    elif auto.startswith("SAME"):
+        if min(plain) < 0:
+            raise Refusal("auto_pad of a kernel shorter than its stride, on which runtimes do not agree")
+        over = plain
+    else:
+        return ([0] * (2 * rank) if auto == "VALID" else attribute_ints(node, "pads") or [0] * (2 * rank)), extra
+    small, large = [max(one, 0) // 2 for one in over], [-(-max(one, 0) // 2) for one in over]
+    pads = small + large if auto == "SAME_UPPER" else large + small
+    return pads, [one + max(-more, 0) for one, more in zip(extra, over, strict=True)]
 
 
 def _rearranged(given: Weights, dilations: list[int], steps: Steps) -> Weights:

@@ -118,12 +118,40 @@ def test_int8(
     assert steps.max() < 1.01 and np.mean(steps > 0.5) < 1e-2
 
 
-@pytest.mark.parametrize("how", [{"auto_pad": "SAME_UPPER"}, {"output_shape": [9, 9]}])
-def test_what_it_does_not_take_is_said(how: dict[str, Any], graph_maker: Any) -> None:
+@pytest.mark.parametrize(
+    ("how", "sizes"),
+    [
+        ({"auto_pad": "SAME_UPPER", "strides": [2, 2]}, [10, "w"]),  # whatever the width
+        ({"auto_pad": "SAME_LOWER", "strides": [1, 2], "kernel_shape": [2, 3]}, [5, "w"]),
+        ({"auto_pad": "VALID", "strides": [2, 2]}, [11, "w"]),
+        ({"output_shape": [9, 12], "strides": [2, 2]}, [9, 12]),
+        ({"output_shape": [8, 12], "strides": [2, 2], "auto_pad": "SAME_UPPER"}, [8, 12]),
+        ({"output_shape": [12, 11], "strides": [2, 2]}, [12, 11]),  # more than its parts reach
+    ],
+)
+def test_pads_that_are_worked_out(
+    how: dict[str, Any], sizes: list[Any], graph_maker: Any, run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    g, kernel = graph_maker(3), how.get("kernel_shape", [3, 3])
+    g.add("ConvTranspose", ["x", g.weights("w", 4, 3, *kernel)], "y", **how)
+    wide = "v" if sizes[1] == "w" else 5
+    model = g.model({"x": [1, 4, 5, wide]}, {"y": [1, 3, *sizes]})
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 4, 5, 5)).astype(np.float32)}
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 110
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"output_shape": [9, 9], "strides": [2, 2]}, "axis 2 depends on the inputs' shapes"),
+        ({"auto_pad": "SAME_UPPER", "strides": [4, 4]}, "shorter than its stride"),
+    ],
+)
+def test_pads_that_cannot_be_worked_out_are_refused(how: dict[str, Any], says: str, graph_maker: Any) -> None:
     g = graph_maker()
-    g.add("ConvTranspose", ["x", g.weights("w", 4, 4, 3, 3)], "y", strides=[2, 2], **how)
-    with pytest.raises(NotTakenError, match="output_shape or auto_pad"):
-        compile_model(g.model({"x": [1, 4, 5, 5]}, {"y": [1, 4, "h", "w"]}), Isa.AVX2)
+    g.add("ConvTranspose", ["x", g.weights("w", 4, 4, 3, 3)], "y", **how)
+    with pytest.raises(NotTakenError, match=says):
+        compile_model(g.model({"x": [1, 4, "h", "w"]}, {"y": [1, 4, "a", "b"]}), Isa.AVX2)
 
 
 def test_cumsum_and_topk(graph_maker: Any, sample: Any, run_native: Any, run_onnx: Any, worst_db: Any) -> None:

@@ -219,6 +219,19 @@ def test_resize_of_a_region_with_its_aspect_or_smoothed(check: Check) -> None:
     check(model, {"x": random(1, 3, 7, 9)}, atol=1e-5)
 
 
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_padding_that_any_image_has_alike(check: Check, auto_pad: str) -> None:
+    model = model_of(
+        f"""g (float[1,2,H,W] x) => (float[1,3,H,W] y) {{
+        a = Conv<auto_pad = "{auto_pad}">(x, w)
+        y = MaxPool<kernel_shape = [2, 3], auto_pad = "{auto_pad}">(a)
+    }}""",
+        w=random(3, 2, 4, 3),
+    )
+    for height, width in ((4, 6), (5, 9)):
+        check(model, {"x": random(1, 2, height, width)}, atol=1e-5)
+
+
 def test_resize_by_an_odd_scale_of_any_image_is_refused() -> None:
     model = model_of(
         """g (float[1,2,H,8] x) => (float[1,2,P,8] y) { y = Resize(x, , scales) }""",
