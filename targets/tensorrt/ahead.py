@@ -36,6 +36,8 @@ from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
 from edgewise.targets.tensorrt.vendor import Parsed, captured, parse, readable, tensorrt_rtx, version
 
 ENGINE, ONNX, LAYERS = "model.engine", "model.onnx", "layers.json"
+# TensorRT for RTX 1.7 computes every transposed convolution in floats, whatever reads and weights are.
+_FLOAT_PRODUCTS = ("ConvTranspose",)
 _OPERATION = re.compile(r"operation '([^']+)'")
 
 
@@ -97,7 +99,8 @@ def prepare_request(request: BuildRequest, settings: Settings) -> Prepared:
     ranges = {}
     if settings.calibration and settings.precision == "float16":
         ranges = largest_values(normalize(request.model)[0], settings.calibration, request.preprocess)
-    return prepare(request.model, settings.precision, settings.keep_float32, ranges)
+    in_floats = _FLOAT_PRODUCTS if settings.builder == "rtx" else ()
+    return prepare(request.model, settings.precision, settings.keep_float32, ranges, in_floats)
 
 
 @dataclass(frozen=True)

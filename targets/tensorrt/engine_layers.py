@@ -41,7 +41,7 @@ class EngineLayer:
         constants: types of its weights and other constants.
         tactic: the vendor's name of its kernel; empty when it does not say.
         formats: the memory formats of what it reads and writes, in that order, such as ``NHWC``.
-        weights: the type of its largest constant; empty without one.
+        weights: the type of its largest constant of more than one number; empty without one.
     """
 
     name: str
@@ -114,9 +114,9 @@ def _dtypes(text: str) -> tuple[str, ...]:
 
 
 def _largest(text: str) -> str:
-    """The type of the constant with the most numbers, the first of several."""
+    """The type of the constant with the most numbers, the first of several; a single number is a scale."""
     sizes = [(math.prod(map(int, filter(None, dims.split(",")))), dtype) for dims, dtype in _SIZED.findall(text)]
-    dtype = max(sizes, key=lambda each: each[0], default=(0, ""))[1]
+    dtype = max((each for each in sizes if each[0] > 1), key=lambda each: each[0], default=(0, ""))[1]
     return _DTYPES.get(dtype, dtype.lower())
 
 

@@ -16,6 +16,8 @@ from onnx_ir.passes.common import (
 
 from edgewise.quantize.passes.cast_floats import CastFloats
 from edgewise.targets.nodes import node_names
+from edgewise.targets.tensorrt.col2im import Col2ImAsConvolution
+from edgewise.targets.tensorrt.foreign_grids import DropRounding, RoundBeforePools
 from edgewise.targets.tensorrt.separate import SeparateProjections
 from edgewise.targets.tensorrt.symmetric import SymmetricGrids
 from edgewise.targets.tensorrt.tiny_weights import ScaleTinyWeights
@@ -42,6 +44,7 @@ def normalize(model: ir.Model) -> tuple[ir.Model, list[str]]:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     FloatBiases()(copy)
+    Col2ImAsConvolution()(copy)
     grids = SymmetricGrids()
     grids(copy)
     RemoveUnusedNodesPass()(copy)
@@ -57,6 +60,7 @@ def prepare(
     precision: str,
     keep_float32: Collection[str] = (),
     ranges: Mapping[str, float] = MappingProxyType({}),
+    in_floats: tuple[str, ...] = (),
 ) -> Prepared:
     """The strongly typed graph: normalised, and in the short float that is the precision.
 
@@ -68,9 +72,13 @@ def prepare(
         precision: ``float32``, ``float16`` or ``bfloat16``.
         keep_float32: names of nodes that stay in float32.
         ranges: the largest magnitude of tensors, by name, on samples: what comes near the largest float16 stays in float32.
+        in_floats: products that the builder has no integer kernel for.
     """
     copy, widened = normalize(model)
-    notes = _grid_notes(widened)
+    drop = DropRounding(in_floats)
+    for place in (drop, RoundBeforePools(), RemoveUnusedNodesPass()):
+        place(copy)
+    notes = _grid_notes(widened) + _rounding_notes(drop.dropped)
     if SeparateProjections()(copy).modified:
         RemoveUnusedNodesPass()(copy)
         ShapeInferencePass(check_type=False, strict_mode=False)(copy)
@@ -88,11 +96,23 @@ def prepare(
 def _grid_notes(widened: list[str]) -> list[str]:
     if not widened:
         return []
-    more = f" and {len(widened) - _NAMED_AT_MOST} more" if len(widened) > _NAMED_AT_MOST else ""
     return [
         f"{len(widened)} 8-bit grids had a zero point, which TensorRT's have not; they were made symmetric, up to twice as coarse: "
-        f"{', '.join(widened[:_NAMED_AT_MOST])}{more}. Quantize with --target tensorrt for better ones."
+        f"{_some(widened)}. Quantize with --target tensorrt for better ones."
     ]
+
+
+def _rounding_notes(readers: list[str]) -> list[str]:
+    if not readers:
+        return []
+    return [
+        f"{len(readers)} inputs were rounded to 8 bits before nodes that compute in floats; the rounding was left out there: {_some(readers)}."
+    ]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return f"{', '.join(names[:_NAMED_AT_MOST])}{more}"
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,8 +150,9 @@ def _first_axis(squeeze: ir.Node) -> bool:
 def _separate(joint: _Joint, graph: ir.Graph) -> None:
     product, name = joint.product, joint.product.name or ""
     product.name = f"{name}_joint"
+    taken = {node.name for node in graph}
     for number, part in enumerate(joint.parts):
-        label = f"{name}_{number}" if number else name
+        label = _free(f"{name}_{number}", taken) if number else name
         nodes = [_weights(joint, part, label, graph)]
         nodes.append(ir.node("MatMul", [product.inputs[0], nodes[0].outputs[0]], name=label))
         if joint.bias is not None:
@@ -164,6 +167,15 @@ def _separate(joint: _Joint, graph: ir.Graph) -> None:
         graph.insert_before(product, nodes)
         part.value.replace_all_uses_with(nodes[-1].outputs[0])
         nodes[-1].outputs[0].name, part.value.name = part.value.name, f"{part.value.name}_joint"
+
+
+def _free(name: str, taken: Collection[str | None]) -> str:
+    """Exporters number names just so: ``attn/MatMul_1`` may be there, and it is no part of ``attn/MatMul``."""
+    return next(
+        each
+        for each in itertools.chain([name], (f"{name}_part{count}" for count in itertools.count()))
+        if each not in taken
+    )
 
 
 def _weights(joint: _Joint, part: _Part, label: str, graph: ir.Graph) -> ir.Node:

@@ -111,6 +111,19 @@ def test_float_attention_is_one_kernel(form: str, attention: Attention, make_bun
     assert result.proof["products"] == {"float16": 4} and len(result.proof["fused_attention"]) == 1
 
 
+def test_names_that_exporters_gave_stay_with_their_nodes(attention: Attention, make_bundle: Any) -> None:
+    """PyTorch's exporter numbers the products of a block: the joint one, then those of attention."""
+    model = int8(attention("split"))
+    joint, *others = [node for node in model.graph if node.op_type == "MatMul"]
+    for number, node in enumerate(others):
+        node.name = f"{joint.name}_{number + 1}"
+    made = prepare.prepare(model, "float16").model
+    names = [node.name for node in made.graph]
+    assert len(set(names)) == len(names)
+    _, result = make_bundle(TARGET, model)
+    assert result.proof["products"] == {"float16": 2, "int8": 4}
+
+
 def test_what_is_also_read_whole_is_left_alone(graph_maker: Any) -> None:
     g = graph_maker()
     joint = g.add("MatMul", ["x", g.weights("w", 16, 32)], "joint")
