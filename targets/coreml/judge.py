@@ -69,6 +69,9 @@ def _check_inputs(node: NodeView, row: Row) -> Refusal | None:
                 return Refusal(
                     "a value computed at run time", "a constant", "Make it constant: export with fixed shapes", name
                 )
+            refusal = _check_nan(array, name)
+            if refusal is not None:
+                return refusal
             continue
         refusal = _check_dtype(node, row, dtype_name(value), name)
         if refusal is not None:
@@ -97,15 +100,15 @@ def _check_range(array: np.ndarray, name: str) -> Refusal | None:
     if array.dtype == np.int64 and array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
         worst = max(array.min(), array.max(), key=abs)
         return Refusal(f"the integer {worst}", "integers of 32 bits", "Use smaller numbers", name)
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        return Refusal(
-            f"{int(np.isnan(array).sum())} NaN among {array.size} numbers",
-            "numbers",
-            "Check the checkpoint: it is broken",
-            name,
-        )
     if array.size == 0:
         return Refusal("an empty tensor", "tensors with elements", "Drop it", name)
+    return _check_nan(array, name)
+
+
+def _check_nan(array: np.ndarray, name: str) -> Refusal | None:
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        found = f"{int(np.isnan(array).sum())} NaN among {array.size} numbers"
+        return Refusal(found, "numbers", "Check the checkpoint: it is broken", name)
     return None
 
 

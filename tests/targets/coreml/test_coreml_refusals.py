@@ -57,6 +57,8 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("GridSample", [(F, [1, 2, "n", 4]), (F, [1, 3, 3, 2])], {"mode": "cubic"}, 20, ("sizes known at run time", "fixed shapes")),
     ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2, "clip": 1.0}, 18, ("clip",)),
     ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2, "activations": ["Relu", "Tanh", "Tanh"]}, 18, ("Relu", "activations")),
+    ("LSTM", [(F, [3, 1, 2]), np.nan * f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2}, 18, ("input W", "16 NaN among 16")),
+    ("DequantizeLinear", [np.ones((2, 3), np.int8), np.array(np.nan, np.float32), np.int8(0)], {}, 18, ("input x_scale", "1 NaN")),
     ("Slice", [(F, [2, 3]), (I64, [1]), ints(0), ints(1), ints(-1)], {}, 18, ("negative steps",)),
     ("Dropout", [(F, [2, 3]), np.float32(0.5), np.bool_(True)], {}, 18, ("training mode", "training_mode")),
     ("QuantizeLinear", [(F, [2, 3]), np.float32(0), np.int8(0)], {}, 18, ("y_scale", "scales above 0")),
