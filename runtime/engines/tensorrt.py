@@ -137,6 +137,7 @@ class TensorRtEngine:
             )
         self._inputs = [spec.name for spec in bundle.inputs]
         self._outputs = [spec.name for spec in bundle.outputs]
+        self._marked: list[str] = bundle.manifest["engine"].get("settings", {}).get("marked") or []
         self._check_tensors([*bundle.inputs, *bundle.outputs])
         self._memory: dict[str, GpuBuffer] = {}
         self._pinned: dict[str, np.ndarray] = {}
@@ -163,7 +164,9 @@ class TensorRtEngine:
         outputs = {name: self._staged(name, *self._output(name)) for name in self._outputs}
         for name, array in outputs.items():
             self._place(name, array.nbytes)
-        self._execute({name: self._memory[name].address for name in [*self._inputs, *self._outputs]})
+        self._execute(
+            {name: self._memory[name].address for name in [*self._inputs, *self._outputs]} | self._marked_addresses()
+        )
         self._gpu.mark(self._marks[2])
         for name, array in outputs.items():
             self._gpu.download(self._memory[name], array)
@@ -189,9 +192,24 @@ class TensorRtEngine:
             memory = self._gpu.buffer(int(np.prod(shape)) * dtype.itemsize)
             results[name] = DeviceTensor(memory.address, shape, dtype, (CUDA, 0), memory)
             addresses[name] = memory.address
-        self._execute(addresses)
+        self._execute(addresses | self._marked_addresses())
         self._gpu.wait()
         return results
+
+    def inner_names(self) -> list[str]:
+        """The tensors that were marked when the engine was built (``build.options.marked_tensors``)."""
+        return list(self._marked)
+
+    def inner(self, inputs: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        """Run, and copy these marked tensors out; bfloat16 comes as float32, which holds the same numbers."""
+        self.run(inputs)
+        made = {}
+        for name in names:
+            shape, dtype = self._output(name)
+            made[name] = np.empty(shape, dtype)
+            self._gpu.download(self._memory[name], made[name])
+        self._gpu.wait()
+        return {name: _widened(array) if self._is_bfloat16(name) else array for name, array in made.items()}
 
     @property
     def stream(self) -> int:
@@ -298,7 +316,8 @@ class TensorRtEngine:
 
     def _check_tensors(self, specs: list[TensorSpec]) -> None:
         """The engine reads and writes plain memory: another dtype than the manifest's would be garbage."""
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        every = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        names = [name for name in every if name not in self._marked]
         have = {name: np.dtype(self._library.nptype(self._engine.get_tensor_dtype(name))).name for name in names}
         want = {spec.name: spec.dtype for spec in specs}
         if have != want:
@@ -311,7 +330,19 @@ class TensorRtEngine:
                 f"{self._where}, output {name!r}", f"shape {list(shape)}, which depends on the data", "a shape that follows from the inputs'",
                 "Export the network without such an output",
             )  # fmt: skip
-        return shape, np.dtype(self._library.nptype(self._engine.get_tensor_dtype(name)))
+        short = name in self._marked and self._is_bfloat16(name)  # numpy has no such type
+        return shape, np.dtype(np.uint16 if short else self._library.nptype(self._engine.get_tensor_dtype(name)))
+
+    def _is_bfloat16(self, name: str) -> bool:
+        return str(self._engine.get_tensor_dtype(name)).endswith("BF16")
+
+    def _marked_addresses(self) -> dict[str, int]:
+        """Memory for the marked tensors, which every run writes."""
+        sizes = {name: self._output(name) for name in self._marked}
+        return {
+            name: self._place(name, int(np.prod(shape)) * dtype.itemsize).address
+            for name, (shape, dtype) in sizes.items()
+        }
 
     def _staged(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """A page-locked array, kept from run to run while the shape stays."""
@@ -328,6 +359,11 @@ class TensorRtEngine:
 
     def _said(self) -> str:
         return "; ".join(self._log.errors[-_SHOWN_MESSAGES:]) or "a refusal without a reason"
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """bfloat16 is the upper half of a float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _within(shape: tuple[int, ...], least: tuple[int, ...], most: tuple[int, ...]) -> bool:

@@ -21,6 +21,7 @@ from edgewise.targets.tensorrt.engine_layers import (
     parse_listing,
     planned_layers,
 )
+from edgewise.targets.tensorrt.marking import give_out, marked_notes
 from edgewise.targets.tensorrt.prepare import Prepared, normalize, prepare
 from edgewise.targets.tensorrt.proof import (
     Product,
@@ -50,6 +51,7 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
     """
     sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
     prepared = prepare_request(request, settings)
+    marked = give_out(prepared.model, settings.marked)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     with captured() as messages:
@@ -79,12 +81,14 @@ def build_engine(request: BuildRequest, settings: Settings) -> BuildResult:
             "onnx": ONNX,
             "listing": LAYERS,
             "allow_other_precision": settings.allow_other_precision,
+            "marked": marked,
         },
         notes=[
             *settings.notes,
             *sparse_notes,
             *prepared.notes,
             *float_notes(prepared, settings),
+            *marked_notes(settings.marked, marked),
             *read_back.notes,
             *_one_for_all(settings),
         ],

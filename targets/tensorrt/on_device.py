@@ -10,6 +10,7 @@ from edgewise.runtime.onnx_file import to_bytes
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.tensorrt.ahead import ONNX, float_notes, parse_or_refuse, prepare_request, quantized_products
 from edgewise.targets.tensorrt.engine_layers import manifest_rows, planned_layers
+from edgewise.targets.tensorrt.marking import give_out, marked_notes
 from edgewise.targets.tensorrt.proof import asked_types
 from edgewise.targets.tensorrt.settings import Settings
 from edgewise.targets.tensorrt.sparse import check_sparse, find_masks
@@ -27,6 +28,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
     """
     sparse, sparse_notes = check_sparse(find_masks(request.model), settings.sparse)
     prepared = prepare_request(request, settings)
+    marked = give_out(prepared.model, settings.marked)
     data = to_bytes(prepared.model, f"graph {prepared.model.graph.name!r}")
     parsed = parse_or_refuse(data, prepared.model)
     (request.folder / ONNX).write_bytes(data)
@@ -39,6 +41,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         "products": {name: asked for name, (_, asked) in asked_types(prepared.model).items()},
         "quantized": bool(quantized_products(prepared.model)),
         "profiles": settings.profile,
+        "marked": marked,
         "sparse": sparse,
         "tf32": settings.tf32,
         "workspace_bytes": settings.workspace_bytes,
@@ -68,6 +71,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
             *sparse_notes,
             *prepared.notes,
             *float_notes(prepared, settings),
+            *marked_notes(settings.marked, marked),
             f"No engine yet: TensorRT for RTX does not build for SM{settings.sm}. Copy the bundle to the device and run "
             f"`python3 {SCRIPT}` there. The layers are those of the network definition, as the parser of TensorRT for RTX "
             "made it; the device's own TensorRT may refuse what this one takes.",

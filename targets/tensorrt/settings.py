@@ -10,6 +10,7 @@ from edgewise.targets.devices import DeviceProfile
 from edgewise.targets.errors import TargetError
 from edgewise.targets.nodes import node_names
 from edgewise.targets.options import Option, read_options
+from edgewise.targets.tensorrt.marking import find_marked
 from edgewise.targets.tensorrt.profiles import Profile, shape_profile
 from edgewise.targets.tensorrt.vendor import buildable_sms
 
@@ -20,6 +21,7 @@ OPTIONS = {
     "allow_other_precision": Option(False, bool),
     "keep_float32": Option(None, list),
     "calibration": Option(None, str),
+    "marked_tensors": Option(None, list),
     "profiles": Option(None, dict),
     "builder": Option(None, str, ("rtx", "device")),
     "tf32": Option(False, bool),
@@ -47,6 +49,7 @@ class Settings:
         calibration: DATA whose values decide what float16 cannot hold; empty: constants alone decide.
         sparse: the builder may look for sparse kernels; None: where there are 2:4 weights.
         allow_other_precision: keep an engine that computes in other types than the graph asks for.
+        marked: names of inner tensors that the engine gives out.
         profile: ranges of the dynamic inputs.
         tf32: let float32 products round their factors to 10 bits.
         workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
@@ -67,6 +70,7 @@ class Settings:
     calibration: str
     sparse: bool | None
     allow_other_precision: bool
+    marked: tuple[str, ...]
     profile: Profile
     tf32: bool
     workspace_bytes: int | None
@@ -96,7 +100,7 @@ def read_settings(request: BuildRequest) -> Settings:
     return Settings(
         sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request),
         options["calibration"] or "", options["sparse"],
-        options["allow_other_precision"], profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
+        options["allow_other_precision"], find_marked(request.model, options["marked_tensors"] or []), profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
         options["gpu_fallback"], options["build_on"] or "", options["trtexec"], options["version_compatible"], options["hardware_compatible"], notes,
     )  # fmt: skip
 

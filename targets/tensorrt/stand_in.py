@@ -24,4 +24,5 @@ def engine_or_stand_in(bundle: Bundle) -> Executor:
         f"the engine for {' and '.join(f'SM{sm}' for sm in built_for)} was not run ({engine}); the ONNX that it is built from was run instead, "
         "in ONNX Runtime on the processor" + (f", with {short} rounding after every operator" if short else "")
     )
-    return Executor(OnnxRunner(model).run, how, stand_in=True, graph=model)
+    outputs = [spec.name for spec in bundle.outputs]  # without those that are marked
+    return Executor(OnnxRunner(model, outputs=outputs).run, how, stand_in=True, graph=model)

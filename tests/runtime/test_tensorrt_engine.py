@@ -555,3 +555,49 @@ def test_the_command_line_refuses_a_cut_engine_file(driver, library, engine_bund
     (path / "model.engine").write_bytes(b"a pl")
     code, text = verified(path, capfd)
     assert code == 2 and "model.engine" in text and "Traceback" not in text, text
+
+
+@pytest.fixture
+def telling(library, monkeypatch):
+    """The stand-in gives out three marked tensors beside its outputs, one of them in bfloat16."""
+    run = FakeContext.execute_async_v3
+
+    def enqueue(self, stream):
+        done = run(self, stream)
+        count = int(np.prod(self.shapes["x"]))
+
+        def view(name, kind):
+            return np.ctypeslib.as_array(ctypes.cast(self.addresses[name], ctypes.POINTER(kind)), (count,))
+
+        x = view("x", ctypes.c_float)
+        view("plus", ctypes.c_float)[:] = x + 1
+        view("half", ctypes.c_uint16)[:] = x.astype(np.float16).view(np.uint16)
+        view("short", ctypes.c_uint16)[:] = x.view(np.uint32) >> 16
+        return done
+
+    kinds = {"n": "int64", "half": "float16", "short": "DataType.BF16"}
+    monkeypatch.setattr(FakeContext, "execute_async_v3", enqueue)
+    monkeypatch.setattr(FakeContext, "get_tensor_shape", lambda self, name: (1,) if name == "n" else self.shapes["x"])
+    monkeypatch.setattr(FakeEngine, "names", ("x", "y", "n", "plus", "half", "short"))
+    monkeypatch.setattr(FakeEngine, "get_tensor_dtype", lambda self, name: kinds.get(name, "float32"))
+
+
+@needs_compiler
+def test_marked_tensors_are_given_out_when_they_are_asked_for(driver, telling, engine_bundle):
+    model = load(engine_bundle(marked=["plus", "half", "short"]))
+    assert model.inner_names() == ["plus", "half", "short"]
+    for rows in (2, 5, 1):
+        x = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
+        assert set(model.run({"x": x})) == {"y", "n"}
+        told = model.inner({"x": x}, ["plus", "half", "short"])
+        np.testing.assert_array_equal(told["plus"], x + 1)
+        np.testing.assert_array_equal(told["half"], x.astype(np.float16))
+        np.testing.assert_array_equal(told["short"], (x.view(np.uint32) & 0xFFFF0000).view(np.float32))
+    del model
+    assert held(driver) == 0
+
+
+@needs_compiler
+def test_an_engine_with_more_outputs_than_marked_is_refused(driver, telling, engine_bundle):
+    with pytest.raises(RunError, match=r"'half': 'float16'.*expected those of the manifest"):
+        load(engine_bundle(marked=["plus", "short"]))

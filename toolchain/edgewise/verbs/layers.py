@@ -106,7 +106,8 @@ class _OfGraph:
 
 
 def _engine(bundle: Bundle) -> _Inside:
-    if _graphs(bundle):
+    named = bundle.manifest["engine"].get("settings", {}).get("model")
+    if (graphs := _graphs(bundle)) and (named is None or named in graphs):
         return _OfGraph(_engine_graph(bundle))
     try:
         model = load(bundle.path)
@@ -114,7 +115,9 @@ def _engine(bundle: Bundle) -> _Inside:
         if (graph := _stand_in(bundle)) is None:
             raise
         return _OfGraph(graph)
-    return _OfEngine(model) if model.inner_names() else _OfGraph(_engine_graph(bundle))
+    if not model.inner_names():
+        raise _without_inner(bundle)
+    return _OfEngine(model)
 
 
 def _stand_in(bundle: Bundle) -> ir.Model | None:
@@ -187,12 +190,7 @@ def _graphs(bundle: Bundle) -> list[str]:
 def _engine_graph(bundle: Bundle) -> ir.Model:
     graphs = _graphs(bundle)
     if len(graphs) != 1:
-        found = f"an engine of the kind {bundle.manifest['engine'].get('kind')!r}"
-        raise _impossible(
-            str(bundle.path),
-            found,
-            "an engine that gives out its inner tensors: that of the target cpu",
-        )
+        raise _without_inner(bundle)
     return read_onnx(bundle.file(graphs[0]))
 
 
@@ -207,6 +205,14 @@ def _source_graph(bundle: Bundle, against: str | Path, options: SourceOptions) -
     opset = bundle.manifest.get("network", {}).get("opset") or 18
     model: ir.Model = export(source, opset=opset, verify=False).model
     return model
+
+
+def _without_inner(bundle: Bundle) -> ToolchainError:
+    return _impossible(
+        str(bundle.path),
+        f"an engine of the kind {bundle.manifest['engine'].get('kind')!r} that gives out none",
+        "an engine that gives out its inner tensors: that of the target cpu, or of tensorrt with build.options.marked_tensors",
+    )
 
 
 def _impossible(where: str, found: str, expected: str) -> ToolchainError:
