@@ -103,6 +103,7 @@ def _build(triple: str, compiler: Path, draft: Path) -> None:
         [
             cmake, "-G", "Ninja", "-S", str(SOURCES), "-B", str(work), f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DCMAKE_TOOLCHAIN_FILE={SOURCES / 'cmake' / 'zig.cmake'}", f"-DEDGEWISE_TRIPLE={triple}", f"-DEDGEWISE_ZIG={work}",
+            "-DCMAKE_CXX_COMPILER_LAUNCHER=",  # a cache of objects would find none again: the compiler is a script in a new folder
         ],
         triple,
     )  # fmt: skip

@@ -42,6 +42,24 @@ def cli() -> Cli:
     return run
 
 
+@pytest.fixture
+def cli_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """As ``cli``, in this process, which need not import everything again: where the README's test starts the program with the same verb."""
+    from edgewise.cli.outcome import run
+
+    monkeypatch.chdir(_ROOT)
+
+    def call(*arguments: str | Path) -> dict[str, Any]:
+        capfd.readouterr()
+        code = run([*map(str, arguments), "--json"])
+        captured = capfd.readouterr()
+        assert code == 0, captured.err[-4000:]
+        result: dict[str, Any] = json.loads(captured.out)
+        return result
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def refused() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a verb as it is; gives status, stdout and stderr."""

@@ -51,11 +51,11 @@ def test_the_cpu_engine_is_profiled_and_all_of_it_reported(converted: dict[str, 
         assert Path(built["bundle"]).stem in page
 
 
-def test_eval_says_before_and_after_what_convert_said(converted: dict[str, Any], cli: Cli) -> None:
+def test_eval_says_before_and_after_what_convert_said(converted: dict[str, Any], cli_here: Cli) -> None:
     name, data = converted["name"], f"{_DIGITS}/data.py:test"
     architecture = ["--arch", f"{_DIGITS}/model.py:{name}", "--input", "image=f32[1,1,8,8]"]
-    before = cli("eval", f"{_DIGITS}/{name}.pth", *architecture, "--data", data)
-    after = cli("eval", converted["targets"][0]["bundle"], "--data", data)
+    before = cli_here("eval", f"{_DIGITS}/{name}.pth", *architecture, "--data", data)
+    after = cli_here("eval", converted["targets"][0]["bundle"], "--data", data)
     accuracy = converted["targets"][0]["accuracy"]
     assert (before["metric"], before["n"], before["value"]) == ("top1", 450, accuracy["source_value"])
     assert (after["metric"], after["n"], after["value"]) == ("top1", 450, accuracy["value"])
