@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -36,10 +37,11 @@ class SeparateProjections(ir.passes.InPlacePass):
 
         x̂ ─► MatMul(ŵ [C, 3C]) ─► Add(b) ─► Split                                              ─► q, k, v
         x̂ ─► MatMul(ŵ [C, 3C]) ─► Add(b) ─► Reshape[…, 3, H, D] ─► Transpose ─► Gather 0, 1, 2 ─► q, k, v
+        x̂ ─► MatMul(ŵ [C, 3C]) ─► Add(b) ─► Reshape[…, 3, H, D] ─► Gather 0, 1, 2 of the axis of 3  ─► q, k, v
 
     After::
 
-        x̂ ─► MatMul(ŵ₀ [C, C]) ─► Add(b₀) ─► q        (likewise k, v; with Reshape[…, H, D] ─► Transpose in the second form)
+        x̂ ─► MatMul(ŵ₀ [C, C]) ─► Add(b₀) ─► q        (likewise k, v; with Reshape[…, H, D] ─► Transpose in the second form, Reshape in the third)
 
     The numbers are the same, column by column. TensorRT for RTX makes three products of the joint one anyway, but cuts the dequantized
     weights, and so multiplies in float16; three that it is given it joins in one integer kernel. The first part keeps the product's name.
@@ -86,7 +88,9 @@ def _parts(reader: ir.Node, width: int) -> list[_Part]:
             _Part(value, np.arange(end - size, end))
             for value, end, size in zip(reader.outputs, ends, np.diff(ends, prepend=0), strict=True)
         ]
-    return _heads(reader, rank, width) if reader.op_type == "Reshape" and rank else []
+    if reader.op_type != "Reshape" or not rank:
+        return []
+    return _heads(reader, rank, width) or _in_place(reader, width)
 
 
 def _heads(reshape: ir.Node, rank: int, width: int) -> list[_Part]:
@@ -106,6 +110,22 @@ def _heads(reshape: ir.Node, rank: int, width: int) -> list[_Part]:
     return [_Part(value, columns.take(index, chosen).ravel(), [0] * (rank - 1) + rest, order) for index, value in taken]
 
 
+def _in_place(reshape: ir.Node, width: int) -> list[_Part]:
+    """The third form: the columns get dims of their own, of which one is taken apart where it is; rows may be joined or split."""
+    made = reshape.outputs[0].shape
+    dims = list(made) if made is not None else []
+    sizes = [dim if isinstance(dim, int) else 0 for dim in dims]
+    lead = next((axis for axis in range(len(sizes)) if math.prod(sizes[axis:]) == width), None)
+    readers = [use.node for use in reshape.outputs[0].uses()]
+    if lead is None or sizes[:lead].count(0) > 1 or not readers:
+        return []
+    axis = readers[0].attributes.get_int("axis", 0)
+    taken = _taken(reshape.outputs[0], axis) if axis >= lead else []
+    columns = np.arange(width).reshape(sizes[lead:])
+    rest = [size or -1 for size in (*sizes[:axis], *sizes[axis + 1 :])]
+    return [_Part(value, columns.take(index, axis - lead).ravel(), rest) for index, value in taken]
+
+
 def _leading_stay(reshape: ir.Node, rank: int) -> bool:
     """Whether the dims before the columns are those of the input; one of them may be unknown, the others fix it."""
     source, made = reshape.inputs[0], reshape.outputs[0]
@@ -115,13 +135,13 @@ def _leading_stay(reshape: ir.Node, rank: int) -> bool:
     return sum(before != after for before, after in pairs) <= 1
 
 
-def _taken(value: ir.Value) -> list[tuple[int, ir.Value]]:
-    """Index and result of every reader that takes one entry of the first axis; empty when one does something else."""
+def _taken(value: ir.Value, axis: int = 0) -> list[tuple[int, ir.Value]]:
+    """Index and result of every reader that takes one entry of the axis; empty when one does something else."""
     readers = [use.node for use in value.uses()]
-    if len(readers) == 1 and readers[0].op_type == "Split" and readers[0].attributes.get_int("axis", 0) == 0:
+    if len(readers) == 1 and readers[0].op_type == "Split" and readers[0].attributes.get_int("axis", 0) == axis:
         squeezed = [_only_reader_of(output) for output in readers[0].outputs]
-        whole = value.shape is not None and value.shape[0] == len(squeezed)
-        known = [node for node in squeezed if node is not None and node.op_type == "Squeeze" and _first_axis(node)]
+        whole = value.shape is not None and value.shape[axis] == len(squeezed)
+        known = [node for node in squeezed if node is not None and node.op_type == "Squeeze" and _squeezes(node, axis)]
         return (
             [(index, node.outputs[0]) for index, node in enumerate(known)]
             if whole and len(known) == len(squeezed)
@@ -133,7 +153,7 @@ def _taken(value: ir.Value) -> list[tuple[int, ir.Value]]:
         if (
             index is None
             or index.ndim
-            or node.attributes.get_int("axis", 0)
+            or node.attributes.get_int("axis", 0) != axis
             or node.inputs[0] is not value
             or index < 0
         ):
@@ -142,9 +162,9 @@ def _taken(value: ir.Value) -> list[tuple[int, ir.Value]]:
     return found
 
 
-def _first_axis(squeeze: ir.Node) -> bool:
+def _squeezes(squeeze: ir.Node, axis: int) -> bool:
     axes = _array(squeeze.inputs[1]) if len(squeeze.inputs) > 1 else None
-    return axes is not None and axes.tolist() == [0]
+    return axes is not None and axes.tolist() == [axis]
 
 
 def _separate(joint: _Joint, graph: ir.Graph) -> None:
@@ -161,6 +181,7 @@ def _separate(joint: _Joint, graph: ir.Graph) -> None:
         if part.dims is not None:
             dims = _stored(f"{label}_dims", np.array(part.dims, np.int64), graph)
             nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], dims], name=f"{label}_Reshape"))
+        if part.perm is not None:
             nodes.append(ir.node("Transpose", [nodes[-1].outputs[0]], {"perm": part.perm}, name=f"{label}_Transpose"))
         for node in nodes:
             node.outputs[0].name = f"{node.name}_part"

@@ -38,6 +38,12 @@ def attention(graph_maker: Any) -> Attention:
             g.nodes.append(make_split(joint, ["q0", "k0", "v0"], -1))
             for name in "qkv":
                 g.add("Transpose", [g.add("Reshape", [f"{name}0", "one_head"], f"{name}r")], name, perm=[0, 2, 1, 3])
+        elif form == "in place":  # as Hiera: [batch, tokens, 3, heads, size], of which the third axis is taken apart
+            dims = g.constant("dims", np.array([-1, TOKENS, 3, HEADS, SIZE], np.int64))
+            x = g.add("Reshape", [joint, dims], "heads")
+            for index, name in enumerate("qkv"):
+                taken = g.add("Gather", [x, g.constant(f"i{name}", np.int64(index))], f"{name}0", axis=2)
+                g.add("Transpose", [taken], name, perm=[0, 2, 1, 3])
         else:
             inner = form == "inner"  # [batch, tokens, heads, 3, size]
             dims = [-1, TOKENS, HEADS, 3, SIZE] if inner else [-1, TOKENS, 3, HEADS, SIZE]
@@ -76,7 +82,7 @@ def int8(model: ir.Model, batch: int = 1) -> ir.Model:
     return quantize(model, spec, random_data(specs, 8, seed=0), allow_random=True).model
 
 
-FORMS = ["split", "gathered", "unbound", "inner"]
+FORMS = ["split", "gathered", "unbound", "inner", "in place"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -93,7 +99,7 @@ def test_the_numbers_stay_the_same(form: str, batch: int | str, attention: Atten
     np.testing.assert_allclose(OnnxRunner(made).run(x)["y"], before, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("form", "batch"), [("split", 1), ("gathered", "N"), ("unbound", 1)])
+@pytest.mark.parametrize(("form", "batch"), [("split", 1), ("gathered", "N"), ("unbound", 1), ("in place", "N")])
 def test_products_stay_in_int8_and_attention_in_one_kernel(
     form: str, batch: int | str, attention: Attention, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
