@@ -126,11 +126,12 @@ def measure(
     engine: str,
     max_bytes: int | None,
     devices: list[str] | None = None,
+    floor: float | None = None,
     **more: Any,
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
     from edgewise.exporter import export
-    from edgewise.quantize import quantize, quantize_to_budget
+    from edgewise.quantize import quantize_above, quantize_to_budget
     from edgewise.runtime.data import open_data
     from edgewise.runtime.onnx_runner import OnnxRunner
     from edgewise.runtime.preprocess import Preprocess
@@ -146,7 +147,7 @@ def measure(
     before, outputs = _run(reference.run, test, network.metric, keep)
     for form, spec in _forms(targets, scheme, devices).items():
         started = time.perf_counter()
-        work = partial(quantize_to_budget, max_bytes=max_bytes) if max_bytes else quantize
+        work = partial(quantize_to_budget, max_bytes=max_bytes) if max_bytes else partial(quantize_above, floor=floor)
         made = work(exported.model, spec, calib, method=method, samples=samples, rounding=rounding, **more)
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
@@ -163,6 +164,7 @@ def measure(
             "samples": made.report["samples"],
             **{name: value for name, value in more.items() if value},
             **({"budget": made.report["budget"]} if max_bytes else {}),
+            **({"spared": made.report["spared"]} if "spared" in made.report else {}),
             "int8_layers": sum(layer["precision"] != "float32" for layer in made.report["layers"]),
             "layers": len(made.report["layers"]),
             "quantize_s": round(seconds, 1),
@@ -284,6 +286,8 @@ def show(row: dict[str, Any]) -> str:
     allowed = f"(≤ {row['allowed_points']}: {'holds' if row['holds'] else 'FAILS'})" if "holds" in row else ""
     outputs = ", ".join(f"{entry['name']} {entry['sqnr_db']:.1f} dB" for entry in row["outputs"])
     layers = f"{row['int8_layers']}/{row['layers']} layers" if "layers" in row else ""
+    if "spared" in row:
+        layers += f", {100 * row['spared']['float_share']:.1f} % of the products in float"
     if "budget" in row:
         layers += f" {row['budget']['weight_bytes']} bytes, {len(row['budget']['widened'])} in 8 bits"
     if "retrieval_agreement" in row:
@@ -302,6 +306,9 @@ def main() -> int:
     parser.add_argument("--max-bytes", type=int, help="mixed precision: 8 bits for the layers that gain most by them")
     parser.add_argument("--device", action="append", help="only the forms of these profiles")
     parser.add_argument("--wide", nargs="+", default=[], metavar="LAYER", help="8 bits for these layers")
+    parser.add_argument(
+        "--floor", type=float, help="dB; 0: no layer goes back to float for its noise; default: as the target"
+    )
     parser.add_argument("--correct-biases", action="store_true")
     parser.add_argument(
         "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
@@ -335,6 +342,7 @@ def main() -> int:
             options.engine,
             options.max_bytes,
             options.device,
+            options.floor,
             wide=options.wide,
             correct_biases=options.correct_biases,
         ):

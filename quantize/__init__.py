@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgewise.quantize.pipeline import quantize
     from edgewise.quantize.pruning.density import sparsity_of
     from edgewise.quantize.pruning.prune import prune
+    from edgewise.quantize.sparing import quantize_above
     from edgewise.quantize.within import quantize_within
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Rewritten",
     "prune",
     "quantize",
+    "quantize_above",
     "quantize_to_budget",
     "quantize_within",
     "sparsity_of",
@@ -34,6 +36,7 @@ __getattr__ = lazy_exports(
         "OBSERVERS": "edgewise.quantize.observers",
         "prune": "edgewise.quantize.pruning.prune",
         "quantize": "edgewise.quantize.pipeline",
+        "quantize_above": "edgewise.quantize.sparing",
         "quantize_to_budget": "edgewise.quantize.budget",
         "quantize_within": "edgewise.quantize.within",
         "sparsity_of": "edgewise.quantize.pruning.density",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,15 @@ def describe(node: ir.Node) -> Layer:
     if layer.weight is not None and constant_of(node.inputs[layer.weight]) is None:
         return Layer(node, (*layer.activations, layer.weight))
     return layer
+
+
+def macs_of(node: ir.Node, first: tuple[int, ...], second: tuple[int, ...], output: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a node of ``WEIGHTED``, by the shapes of its first two inputs and its output."""
+    if node.op_type == "Conv":
+        return prod(output) * prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return prod(first) * prod(second[1:])
+    return prod(output) * first[-2 if attribute(node, "transA", 0) else -1]
 
 
 def _conv(node: ir.Node) -> Layer:

@@ -36,14 +36,15 @@ from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
 from edgewise.quantize.rewritten import Rewritten
-from edgewise.quantize.sensitivity import MEASURES, sensitivities
+from edgewise.quantize.sensitivity import JUDGED, MEASURES, sensitivities, worst_sqnr
 from edgewise.quantize.spec import FLOAT, QuantSpec, check_spec
-from edgewise.quantize.walking import Arrays, kept_samples
+from edgewise.quantize.walking import MOST_SAMPLES, Arrays, kept_samples
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
+_GLANCED = 4  # samples that tell which layers make the noise: it is a sum over many outputs
 ROUNDINGS = ("auto", "squant", "gptq", "adaround", "blocks")
 
 
@@ -63,6 +64,7 @@ def quantize(
     shift_biases: bool = False,
     analyze: bool = False,
     sensitivity: str = "sqnr",
+    floor: float | None = None,
     progress: Progress = silent,
 ) -> Rewritten:
     """Quantize a float network after training, to int8 weights and 8-bit activations with QDQ as the target wants it.
@@ -83,6 +85,8 @@ def quantize(
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
         sensitivity: how that is found, one of ``MEASURES``: measured, or foretold by the Fisher information of the outputs.
+        floor: in dB: also measure the signal-to-noise ratio of the outputs on calibration samples (the report's ``sqnr_db``),
+            and where it is lower also what each layer costs, on a few samples.
         progress: told how far the work is.
 
     Returns:
@@ -129,8 +133,8 @@ def quantize(
     ):
         model = write(model).model
     solves = rounding in ("gptq", "adaround", "blocks") or (rounding == "auto" and any(map(is_linear, plan.stored)))
-    needed = solves or correct_biases or shift_biases or analyze
-    kept: Sequence[Arrays] = kept_samples(reference, chosen) if needed else ()
+    most = MOST_SAMPLES if solves or correct_biases or shift_biases else JUDGED if analyze or floor is not None else 0
+    kept: Sequence[Arrays] = kept_samples(reference, chosen, most=most) if most else ()
     rounder = RoundByGptq(reference, plan, kept, progress, only_linear=rounding == "auto")
     correct = CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
@@ -151,8 +155,11 @@ def quantize(
     report["reconstructed"] = rebuild.reconstructed
     report["biases_shifted"] = shift.shifted
     report["biases_corrected"] = correct.corrected
-    if analyze:
-        report["sensitivity"] = sensitivities(reference, plan, kept, progress, measure=sensitivity)
+    if floor is not None:
+        report["sqnr_db"] = worst_sqnr(reference, model, kept)
+    if analyze or _is_below(report.get("sqnr_db"), floor):
+        seen = JUDGED if analyze else _GLANCED
+        report["sensitivity"] = sensitivities(reference, plan, kept, progress, measure=sensitivity, most=seen)
     return Rewritten(model, report | {"method": method, "samples": used})
 
 
@@ -183,6 +190,10 @@ def find_rounding(name: str, spec: QuantSpec) -> str:
             fix="Choose one of these",
         )
     return "gptq" if name == "auto" and spec.bits < 7 else name
+
+
+def _is_below(ratio: float | None, floor: float | None) -> bool:
+    return ratio is not None and floor is not None and ratio < floor
 
 
 def _check_measure(name: str) -> None:

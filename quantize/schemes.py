@@ -38,7 +38,7 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
             palette_vector=int(palette["vector"] or 1),
         )
     if name in SHORT_FLOATS:
-        return replace(base, float_dtype=SHORT_FLOATS[name])
+        return replace(base, float_dtype=SHORT_FLOATS[name], floor_db=0.0)
     parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
     if parts is None or parts["activations"] not in (None, "4", "8", "16"):
         raise QuantizeError(
@@ -56,7 +56,8 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
         return _weights_alone(small)
     wanted = int(parts["activations"])
     if wanted == 8:
-        return small
+        return small if bits == 8 else replace(small, floor_db=0.0)
+    small = replace(small, floor_db=0.0)
     dtype = f"{base.activation_dtype.rstrip('8')}{wanted}"
     if wanted == 16:
         return replace(small, activation_dtype=dtype, quantize_bias=False)
@@ -64,4 +65,6 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
 
 
 def _weights_alone(spec: QuantSpec) -> QuantSpec:
-    return replace(spec, activation_dtype=FLOAT, quantize_bias=False, quantize_outputs=(), attention=False)
+    return replace(
+        spec, activation_dtype=FLOAT, quantize_bias=False, quantize_outputs=(), attention=False, floor_db=0.0
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.quantize.layers import Layer
+from edgewise.quantize.layers import Layer, macs_of
 from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.walking import Arrays
@@ -29,25 +29,28 @@ def sensitivities(
     progress: Progress = silent,
     *,
     measure: str = "sqnr",
+    most: int = JUDGED,
 ) -> list[dict[str, Any]]:
     """Per layer the signal-to-noise ratio of the network's outputs when that layer alone is quantized, the worst first.
 
     Args:
         reference: the float network that the plan was made for.
         plan: the plan, carried out: it knows the layers' integers and scales.
-        samples: inputs by name; the first 16 are used.
+        samples: inputs by name; ``most`` of them are used, spread evenly.
         progress: told how far it is.
         measure: ``sqnr`` runs the network once for each layer; ``fisher`` foretells the ratio from the Fisher information
             of the outputs, in a few passes for all layers (``fisher.py``, extra ``[export]``).
+        most: how many samples.
 
     Returns:
         ``name``, ``op``, ``sqnr_db`` (of the worst output, for ``fisher`` of all together; None when nothing changes),
-        ``weight_bits``, ``weights``.
+        ``weight_bits``, ``weights``, ``macs`` (multiply-accumulates of the first sample).
 
     Raises:
         QuantizeError: ``fisher``, and an operator has no gradient here.
     """
-    judged = samples[:JUDGED]
+    judged = _spread(samples, most)
+    work = _work(reference, plan, judged[0])
     find = _foretold if measure == "fisher" else _measured
     ratios = find(reference, plan, judged, progress)
     rows = []
@@ -60,9 +63,37 @@ def sensitivities(
                 "sqnr_db": round(float(worst), 2) if np.isfinite(worst) else None,
                 "weight_bits": stored.coding.bits if stored else None,
                 "weights": int(stored.integers().size) if stored else 0,
+                "macs": work[str(layer.node.name)],
             }
         )
     return sorted(rows, key=lambda row: np.inf if row["sqnr_db"] is None else row["sqnr_db"])
+
+
+def worst_sqnr(reference: ir.Model, model: ir.Model, samples: Sequence[Arrays]) -> float | None:
+    """The signal-to-noise ratio in dB of a quantized network's worst output, on 16 samples.
+
+    None where all outputs are exact, or where a reference of zeros gives no ratio.
+    """
+    judged = _spread(samples, JUDGED)
+    worst = min(parity.sqnr_db for parity in compare_outputs(_outputs(reference, judged), _outputs(model, judged)))
+    return round(float(worst), 2) if np.isfinite(worst) else None
+
+
+def _spread(samples: Sequence[Arrays], most: int) -> list[Arrays]:
+    return [samples[index] for index in sorted({int(at) for at in np.linspace(0, len(samples) - 1, most)})]
+
+
+def _work(reference: ir.Model, plan: Plan, sample: Arrays) -> dict[str, int]:
+    """Per layer its multiply-accumulates for a sample: shapes may depend on it."""
+    names = {layer.node.name for layer in plan.layers.values()}
+    nodes = [node for node in reference.graph if node.name in names]
+    wanted = [str(value.name) for node in nodes for value in (*node.inputs[:2], node.outputs[0]) if value is not None]
+    made = OnnxRunner(reference, outputs=wanted, optimize=False).run(sample)
+
+    def shape(value: ir.Value | None) -> tuple[int, ...]:
+        return () if value is None else made[str(value.name)].shape
+
+    return {str(node.name): macs_of(node, *map(shape, node.inputs[:2]), shape(node.outputs[0])) for node in nodes}
 
 
 def _measured(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:

@@ -48,6 +48,8 @@ class QuantSpec:
         palette_vector: a table's entry stands for this many neighbouring output channels.
         float_dtype: ``float16``, ``bfloat16`` or ``float8e4m3fn``: short floats instead of integers, and nothing above counts.
         tables: embeddings are compressed too: int8 with a scale per row, or palettes.
+        floor_db: least signal-to-noise ratio of the outputs that the target asks for by itself: below it a few layers stay in float,
+            where that is cheap for its engines (float16 between integers); 0: all layers are integers.
         fused_activations: activations that the engine merges into the layer before them: rounded after, not between.
     """
 
@@ -82,6 +84,7 @@ class QuantSpec:
     palette_group: int = 0
     palette_vector: int = 1
     tables: bool = False
+    floor_db: float = 0.0
 
     @property
     def weights_only(self) -> bool:

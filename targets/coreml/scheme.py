@@ -52,5 +52,6 @@ def spec_of(scheme: str, device: DeviceProfile) -> QuantSpec:
         quantize_outputs=(),
         attention=False,
         tables=True,
+        floor_db=35.0,
     )
     return with_scheme(base, scheme, stores_int4=True)

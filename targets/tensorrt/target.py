@@ -67,6 +67,7 @@ class TensorRTTarget:
             quantize_outputs=_COMMUTE,
             residuals=True,
             attention=False,
+            floor_db=35.0,
         )
         made = with_scheme(spec, scheme, stores_int4=True)
         return replace(made, op_types=("Gemm", "MatMul")) if made.weights_only else made

@@ -50,6 +50,7 @@ class QuantizeSettings:
 
     With ``max_drop`` (a fraction) layers are put back until ``metric`` falls by no more on ``judge``, DATA apart from
     ``calib`` (labelled, but for ``agreement``). With ``max_bytes`` as many layers get 8 bits as fit (mixed precision).
+    Else, below ``floor`` (dB; None: the target's, 0: none), layers of at most ``float_share`` of the multiply-accumulates go back.
     """
 
     scheme: str = "int8"
@@ -70,6 +71,8 @@ class QuantizeSettings:
     judge: str | None = None
     metric: str = "top1"
     max_bytes: int | None = None
+    floor: float | None = None
+    float_share: float = 0.15
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,27 @@ MaxBytes = Annotated[
         help="With fewer than 8 bits: give 8 to the layers that lose most per byte, while weights fit into N bytes.",
     ),
 ]
+Floor = Annotated[
+    float | None,
+    typer.Option(
+        "--floor",
+        metavar="DB",
+        min=0,
+        rich_help_panel=_QUANTIZE,
+        help="Below this signal-to-noise ratio of the outputs, put the noisiest small layers back to float; 0 is never. [default: as the target]",
+    ),
+]
+FloatShare = Annotated[
+    float | None,
+    typer.Option(
+        "--float-share",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        rich_help_panel=_QUANTIZE,
+        help="The largest share of the multiply-accumulates that --floor may put back; 0.15 by default.",
+    ),
+]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option(

@@ -28,6 +28,8 @@ def run(
     max_drop: o.MaxDrop = None,
     judge: o.Judge = None,
     max_bytes: o.MaxBytes = None,
+    floor: o.Floor = None,
+    float_share: o.FloatShare = None,
     metric: o.Metric = "top1",
     as_json: o.Json = False,
 ) -> None:
@@ -39,6 +41,6 @@ def run(
         preprocess=preprocess, method=method or "mse", samples=samples, keep_float=keep_float or (),
         wide=wide or (), rounding=rounding or "auto", analyze=analyze,
         allow_random_calibration=allow_random_calibration, max_drop=max_drop, judge=judge, metric=metric or "top1",
-        max_bytes=max_bytes,
+        max_bytes=max_bytes, floor=floor, float_share=0.15 if float_share is None else float_share,
     )  # fmt: skip
     perform(verb, show_quantize, as_json=as_json)

@@ -73,8 +73,8 @@ def quantize_stage(
 
 
 def _work(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[..., Rewritten]:
-    """Plain quantization, or one that keeps to a drop or to a budget."""
-    from edgewise.quantize import quantize, quantize_to_budget, quantize_within
+    """Quantization that keeps to a drop, to a budget or, where few layers make much of the noise, above a floor."""
+    from edgewise.quantize import quantize_above, quantize_to_budget, quantize_within
 
     if settings.max_drop is not None and settings.max_bytes is not None:
         raise ToolchainError(
@@ -89,7 +89,7 @@ def _work(network: Network, settings: QuantizeSettings, preprocess: str | None) 
         return partial(quantize_within, metric=metric, max_drop=settings.max_drop)
     if settings.max_bytes is not None:
         return partial(quantize_to_budget, max_bytes=settings.max_bytes)
-    return quantize
+    return partial(quantize_above, floor=settings.floor, float_share=settings.float_share)
 
 
 def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Callable[[Model], float]:

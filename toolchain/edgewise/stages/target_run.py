@@ -83,7 +83,7 @@ class TargetRun:
         errors += latency_gates(profile, recipe.profile, self.chosen.name)
         return {
             **{key: manifest[key] for key in ("parity", "accuracy", "support")},
-            "notes": manifest["engine"]["notes"],
+            "notes": [*_spared(step.network.provenance), *manifest["engine"]["notes"]],
             "size_bytes": sum((self.path / name).stat().st_size for name in manifest["engine"]["files"]),
             "profile": profile,
             "stages": _told([*step.records, *records, *profiled]),
@@ -154,6 +154,12 @@ def say(progress: Progress, record: StageRecord) -> None:
     """Tell that a stage was not done again."""
     if record.reused:
         progress(f"{record.stage} reused", 1, 1)
+
+
+def _spared(provenance: dict[str, Any]) -> list[str]:
+    """What a conversion must not keep to itself: that not all layers that could be are integers."""
+    spared = (provenance.get("quantize") or {}).get("spared")
+    return [spared["told"]] if spared else []
 
 
 def _told(records: list[StageRecord]) -> list[dict[str, Any]]:

@@ -90,7 +90,8 @@ class _Search:
         if quantized:
             source = self.folder / f"{placement.replace(' ', '-')}.onnx"
             quantize(
-                self.model, source, target=self.target, device=self.device, calib=self.calib, preprocess=self.preprocess, keep_float=keep_float
+                self.model, source, target=self.target, device=self.device, calib=self.calib, preprocess=self.preprocess, keep_float=keep_float,
+                floor=0,
             )  # fmt: skip
         candidate = Candidate(placement, self.folder / f"{placement.replace(' ', '-')}.edge", keep_float)
         try:

@@ -35,6 +35,8 @@ def quantize(
     judge: str | None = None,
     metric: str = "top1",
     max_bytes: int | None = None,
+    floor: float | None = None,
+    float_share: float = 0.15,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Quantize an ONNX file after training, in the form that a target turns into integer kernels.
@@ -59,6 +61,9 @@ def quantize(
         judge: DATA to judge by (labelled, but for ``agreement``): apart from ``calib``, and from the test set.
         metric: ``top1``, ``top5``, ``agreement`` (with the float network's classes; no labels) or ``module:function``.
         max_bytes: of the weights' integers; as many layers get 8 bits as fit, those first that lose most per byte.
+        floor: in dB; where the outputs have less on calibration samples, layers that make much of the noise for little work go back
+            to float. None: the target's own, 0: none.
+        float_share: the largest share of the multiply-accumulates that may go back so.
         progress: told how far the work is.
 
     Returns:
@@ -88,6 +93,8 @@ def quantize(
         judge=judge,
         metric=metric,
         max_bytes=max_bytes,
+        floor=floor,
+        float_share=float_share,
     )
     network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
