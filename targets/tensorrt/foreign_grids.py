@@ -66,7 +66,7 @@ class DropRounding(ir.passes.InPlacePass):
             return (
                 value is not None
                 and self._leads_to_integers(_behind_activation(node.outputs[0]))
-                and not _stays_inside(value)
+                and not _stays_inside(value, node.inputs[1 - index])
             )
         return node.op_type == "QuantizeLinear" or bool(node.domain)
 
@@ -136,8 +136,14 @@ def _behind_activation(value: ir.Value) -> ir.Value:
     return uses[0].node.outputs[0] if len(uses) == 1 and uses[0].node.op_type in _FUSED else value
 
 
-def _stays_inside(value: ir.Value) -> bool:
-    """Whether a convolution makes it for this sum alone, so that its own rounding would tear them apart."""
+def _stays_inside(value: ir.Value, other: ir.Value | None) -> bool:
+    """Whether a convolution makes it for this sum alone, so that its own rounding would tear them apart.
+
+    Of two convolutions one adds inside, and the other's output is the branch that is rounded.
+    """
+    beside = other.producer() if other is not None else None
+    if beside is not None and beside.op_type in _PRODUCTS:
+        return False
     source = _before_rounding(value.producer()) if value.producer() is not None else None  # type: ignore[arg-type]
     made = source.producer() if source is not None else None
     alone = source is not None and len(list(source.uses())) == 1 and len(list(value.uses())) == 1

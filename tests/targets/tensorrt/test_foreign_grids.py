@@ -158,6 +158,23 @@ def test_our_own_graphs_and_constants_stay_as_they_are(small_graph: Any) -> None
         assert not drop.dropped and sum(node.op_type == "DequantizeLinear" for node in ours.graph) == count > 5
 
 
+def test_of_two_convolutions_one_is_rounded(graph_maker: Any, by_onnxruntime: Any) -> None:
+    """By another tool both, by ours the second; in the end one."""
+    g = graph_maker()
+    left, right = (g.add("Conv", ["x", g.weights(f"w_{name}", 16, 16, 1, 1)], name) for name in ("left", "right"))
+    x = g.add("Relu", [g.add("Add", [left, right], "sum")], "relu")
+    g.add("Conv", [x, g.weights("w", 8, 16, 1, 1)], "y")
+    model = g.model({"x": [1, 16, 6, 6]}, {"y": [1, 8, 6, 6]})
+    foreign, _ = normalize(by_onnxruntime(model))
+    spec = TARGET.quantization("int8", find_device("rtx-4070", "tensorrt"))
+    data = random_data([tensor_spec(value) for value in model.graph.inputs], 2, seed=0)
+    ours = quantize(model, spec, data, allow_random=True).model
+    for each, roundings in ((foreign, 2), (ours, 1)):
+        assert makers(named(each, "sum_node")).count("DequantizeLinear") == roundings
+        DropRounding()(each)
+        assert sorted(makers(named(each, "sum_node"))) == ["Conv", "DequantizeLinear"]
+
+
 def written_out_norm(g: Any, x: str, width: int) -> str:
     """LayerNormalization as old exporters write it."""
     mean = g.add("ReduceMean", [x, g.constant("axes", np.array([-1]))], "mean")
