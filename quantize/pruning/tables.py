@@ -41,7 +41,7 @@ def prune_tables(graph: ir.Graph, sparsity: float, skip: Sequence[str]) -> list[
     """Set the smallest numbers of each row to zero, in place; a line of the report's ``layers`` for each table."""
     done = []
     for value in table_values(graph):
-        node = value.uses()[0].node
+        node = next(iter(value.uses())).node
         if node.name in skip:
             continue
         table = np.array(constant_of(value), dtype=np.float32)
