@@ -93,7 +93,10 @@ def _work(reference: ir.Model, plan: Plan, sample: Arrays) -> dict[str, int]:
     def shape(value: ir.Value | None) -> tuple[int, ...]:
         return () if value is None else made[str(value.name)].shape
 
-    return {str(node.name): macs_of(node, *map(shape, node.inputs[:2]), shape(node.outputs[0])) for node in nodes}
+    return {
+        str(node.name): macs_of(node, shape(node.inputs[0]), shape(node.inputs[1]), shape(node.outputs[0]))
+        for node in nodes
+    }
 
 
 def _measured(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:

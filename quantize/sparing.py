@@ -102,7 +102,8 @@ def _choose(rows: list[dict[str, Any]], floor: float, before: float, float_share
     if noise <= 0 or work <= 0 or not math.isfinite(noise):
         return _Choice()
     allowed = 10 ** ((before - floor) / 10)  # of the noise that there is
-    chosen, share, left = [], 0.0, 1.0
+    chosen: list[str] = []
+    share, left = 0.0, 1.0
     for name in sorted(noises, key=lambda name: noises[name] / max(macs[name], 1.0), reverse=True):
         own, cost = noises[name] / noise, macs[name] / work
         if left <= allowed or own < _WORTH * cost * left:
