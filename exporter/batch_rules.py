@@ -65,15 +65,15 @@ def leading_of_all(node: ir.Node, places: Places) -> Batch:
 
 def along_an_axis(default: int) -> Rule:
     """Operators that work along one axis, which must not be the samples'."""
+    return lambda node, places: _beside_the_axis(node, places, default)[0]
 
-    def rule(node: ir.Node, places: Places) -> Batch:
-        batch = _agreed(node, places)
-        axis = node.attributes.get_int("axis", default) % _rank(node)
-        if axis == batch.axis:
-            raise HeldError(f"axis {axis}, along which the samples lie")
-        return batch
 
-    return rule
+def _beside_the_axis(node: ir.Node, places: Places, default: int) -> tuple[Batch, int]:
+    """Where the samples lie, and the node's axis, which is another."""
+    batch, axis = _agreed(node, places), node.attributes.get_int("axis", default) % _rank(node)
+    if axis == batch.axis:
+        raise HeldError(f"axis {axis}, along which the samples lie")
+    return batch, axis
 
 
 def normalized(node: ir.Node, places: Places) -> Batch:
@@ -88,7 +88,7 @@ def reduced(node: ir.Node, places: Places) -> Batch:
     """Sums, means, least and greatest along axes."""
     batch = _only_first(node, places)
     axes = _axes(node)
-    if not axes and node.attributes.get_int("noop_with_empty_axes", 0):
+    if not axes and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
         return batch
     if not axes or batch.axis in axes:
         raise HeldError("a reduction over the samples")
@@ -98,8 +98,7 @@ def reduced(node: ir.Node, places: Places) -> Batch:
 
 def arg_reduced(node: ir.Node, places: Places) -> Batch:
     """The place of the greatest or least along one axis."""
-    batch = along_an_axis(0)(node, places)
-    axis = node.attributes.get_int("axis", 0) % _rank(node)
+    batch, axis = _beside_the_axis(node, places, 0)
     gone = not node.attributes.get_int("keepdims", 1) and axis < batch.axis
     return Batch(batch.axis - gone, batch.times)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -146,7 +147,7 @@ def _batch_size(node: ir.Node, source: ir.Value, place: Batch, graph: ir.Graph) 
 
 
 def _insert(
-    before: ir.Node, op: str, inputs: list[ir.Value], label: str, shape: list[object], graph: ir.Graph,
+    before: ir.Node, op: str, inputs: list[ir.Value], label: str, shape: Sequence[object], graph: ir.Graph,
     attributes: dict[str, int] | None = None, dtype: ir.DataType | None = ir.DataType.INT64,
 ) -> ir.Value:  # fmt: skip
     node = ir.node(op, inputs, attributes or {}, name=f"{_label(before)}_{label}")

@@ -43,7 +43,8 @@ def _block_length(values: np.ndarray) -> int:
     It is found on whether a run lies above the median, which is what moves a median; no longer than an eighth of the runs.
     """
     count = len(values)
-    least, most = max(1, round(count ** (1 / 3))), max(1, count // _LEAST_BLOCKS)
+    least: int = max(1, round(count ** (1 / 3)))
+    most = max(least, count // _LEAST_BLOCKS)
     above = (values > np.median(values)).astype(np.float64)
     spectrum = np.fft.rfft(above - above.mean(), 2 * count)
     covariance = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / count
@@ -58,8 +59,8 @@ def _block_length(values: np.ndarray) -> int:
         return least
     slope = float((np.abs(lags) * weighted).sum())
     # (2 G² / D)^(1/3) n^(1/3), where D = 4/3 g(0)² for circular blocks.
-    best = (1.5 * (slope / level) ** 2 * count) ** (1 / 3)
-    return min(max(least, round(best)), max(most, least))
+    best = math.cbrt(1.5 * (slope / level) ** 2 * count)
+    return min(max(least, round(best)), most)
 
 
 def _last_lag(correlation: np.ndarray) -> int:

@@ -89,9 +89,11 @@ def _write_out(node: ir.Node, fold: _Fold, graph: ir.Graph) -> None:
     reshape = ir.node("Reshape", [source, shape], name=f"{name}_Reshape")
     reshape.outputs[0].name = f"{name}_blocks"
     reshape.outputs[0].type, reshape.outputs[0].shape = source.type, ir.Shape([source.shape[0], channels, *fold.grid])
-    attributes = {
+    attributes: dict[str, int | list[int]] = {
         "group": channels // count, "kernel_shape": fold.block, "strides": fold.strides, "dilations": fold.dilations, "pads": fold.pads,
-    } | ({"output_padding": fold.output_padding} if any(fold.output_padding) else {})  # fmt: skip
+    }  # fmt: skip
+    if any(fold.output_padding):
+        attributes["output_padding"] = fold.output_padding
     folded = ir.node("ConvTranspose", [reshape.outputs[0], kernel], attributes, name=name)
     folded.outputs[0].type, folded.outputs[0].shape = output.type, output.shape
     node.name = f"{name}_Col2Im"

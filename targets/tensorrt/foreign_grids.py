@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -43,7 +45,7 @@ class DropRounding(ir.passes.InPlacePass):
         """Treat every use of a dequantized value in the main graph, the last first: a rounding that is gone asks for none before it."""
         for node in [node for node in reversed(list(model.graph)) if node.op_type == "DequantizeLinear"]:
             if (constant := _constant(node)) is not None:
-                wanted = [use for use in node.outputs[0].uses() if self._wants_float(use)]
+                wanted = [(use.node, use.idx) for use in node.outputs[0].uses() if self._wants_float(use.node, use.idx)]
                 _read_floats(wanted, f"{node.outputs[0].name}_float", constant, model.graph)
             source = _before_rounding(node)
             uses = list(node.outputs[0].uses()) if source is not None else []
@@ -70,9 +72,9 @@ class DropRounding(ir.passes.InPlacePass):
             )
         return node.op_type == "QuantizeLinear" or bool(node.domain)
 
-    def _wants_float(self, use: ir.Usage) -> bool:
+    def _wants_float(self, reader: ir.Node, place: int) -> bool:
         """Of a constant: tables that are gathered from, and weights on their way to a product, stay small."""
-        return use.node.op_type not in _MOVES and not self._reads_integers(use.node, use.idx)
+        return reader.op_type not in _MOVES and not self._reads_integers(reader, place)
 
     def _leads_to_integers(self, value: ir.Value) -> bool:
         return any(use.node.op_type == "QuantizeLinear" or self._moved_on(use.node, use.idx) for use in value.uses())
@@ -163,7 +165,7 @@ def _constant(node: ir.Node) -> np.ndarray | None:
     return np.asarray((integers * scale.astype(np.float64).reshape(shape)).astype(scale.dtype))
 
 
-def _read_floats(uses: list[ir.Usage], name: str, constant: np.ndarray, graph: ir.Graph) -> None:
+def _read_floats(uses: Sequence[tuple[ir.Node, int]], name: str, constant: np.ndarray, graph: ir.Graph) -> None:
     """The constant as floats, for readers that have no integer kernel."""
     if uses:
         tensor = ir.tensor(constant, name=name)
@@ -171,8 +173,8 @@ def _read_floats(uses: list[ir.Usage], name: str, constant: np.ndarray, graph: i
             name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(constant.shape), const_value=tensor
         )
         graph.register_initializer(value)
-        for use in uses:
-            use.node.replace_input_with(use.idx, value)
+        for reader, place in uses:
+            reader.replace_input_with(place, value)
 
 
 def _commutes(quantize: ir.Node, mover: ir.Node) -> bool:
