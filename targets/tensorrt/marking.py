@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any
 
 from edgewise.targets.errors import TargetError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def find_marked(model: ir.Model, patterns: Sequence[Any]) -> tuple[str, ...]:
