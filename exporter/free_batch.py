@@ -105,16 +105,7 @@ def _sizes(
     if sizes is None or source is None or place is None:
         raise HeldError(f"{node.op_type} to sizes that are not known")
     size = _batch_size(node, source, place, graph)
-    parts = [
-        *([_stored(f"{_label(node)}_sizes_before", sizes[: made.axis], graph)] if made.axis else []),
-        size,
-        *(
-            [_stored(f"{_label(node)}_sizes_behind", sizes[made.axis + 1 :], graph)]
-            if made.axis + 1 < len(sizes)
-            else []
-        ),
-    ]
-    node.replace_input_with(index, _insert(node, "Concat", parts, "sizes", [len(sizes)], graph, {"axis": 0}))
+    node.replace_input_with(index, _with_batch(node, "sizes", sizes, made.axis, size, graph))
 
 
 def _repeat(node: ir.Node, index: int, made: Batch, source: int, graph: ir.Graph) -> None:
@@ -125,19 +116,19 @@ def _repeat(node: ir.Node, index: int, made: Batch, source: int, graph: ir.Graph
         raise HeldError("a Concat with what is the same for all samples")
     size = _batch_size(node, first, made, graph)
     sizes = np.array([dim if isinstance(dim, int) else 0 for dim in shape], np.int64)
-    parts = [
-        *([_stored(f"{_label(node)}_{index}_before", sizes[: made.axis], graph)] if made.axis else []),
-        size,
-        *(
-            [_stored(f"{_label(node)}_{index}_behind", sizes[made.axis + 1 :], graph)]
-            if made.axis + 1 < len(sizes)
-            else []
-        ),
-    ]
-    target = _insert(node, "Concat", parts, f"sizes_{index}", [len(sizes)], graph, {"axis": 0})
+    target = _with_batch(node, f"sizes_{index}", sizes, made.axis, size, graph)
     dims = [None if axis == made.axis else dim for axis, dim in enumerate(shape)]
     repeated = _insert(node, "Expand", [value, target], f"repeated_{index}", dims, graph, {}, value.dtype)
     node.replace_input_with(index, repeated)
+
+
+def _with_batch(node: ir.Node, label: str, sizes: np.ndarray, axis: int, size: ir.Value, graph: ir.Graph) -> ir.Value:
+    """A list of sizes whose entry for the batch is computed."""
+    around = (("before", sizes[:axis]), ("behind", sizes[axis + 1 :]))
+    before, behind = (
+        [_stored(f"{_label(node)}_{label}_{side}", part, graph)] if part.size else [] for side, part in around
+    )
+    return _insert(node, "Concat", [*before, size, *behind], label, [len(sizes)], graph, {"axis": 0})
 
 
 def _batch_size(node: ir.Node, source: ir.Value, place: Batch, graph: ir.Graph) -> ir.Value:

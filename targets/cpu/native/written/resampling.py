@@ -74,7 +74,7 @@ def _axes(node: ir.Node, sizes: list[int], how: Sampling, policy: str) -> list[_
         _Along(axis, size, want, scale, replace(how, crop=crop))
         for axis, size, want, scale, crop in zip(axes, old, new, factors, crops, strict=True)
     ]
-    return [one for one in found if one.size != one.wanted or one.how.crop not in (None, (0.0, 1.0))]
+    return [one for one in found if one.scale != 1 or one.size != one.wanted or one.how.crop not in (None, (0.0, 1.0))]
 
 
 def _filled(node: ir.Node, index: int) -> np.ndarray | None:

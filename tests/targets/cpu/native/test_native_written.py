@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import parser
+from onnx.reference import ReferenceEvaluator
 
 from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
 from edgewise.targets.cpu.native.plan import Isa
@@ -217,6 +218,18 @@ def test_resize_of_a_region_with_its_aspect_or_smoothed(check: Check) -> None:
         half=np.array([3, 5]), region=np.array([0, 0, 0.4, -0.2, 1, 1, 0.6, 1.3], np.float32), some=np.array([1, 3, 3, 8]), all=np.array([1, 3, 4, 6]),
     )  # fmt: skip
     check(model, {"x": random(1, 3, 7, 9)}, atol=1e-5)
+
+
+def test_resize_by_a_scale_that_leaves_the_size_is_no_copy(run_native: Any) -> None:
+    """As ONNX defines it; ONNX Runtime hands the image over."""
+    model = model_of(
+        'g (float[1,1,7,9] x) => (float[1,1,7,9] y) { y = Resize<mode = "linear", antialias = 1>(x, , scales) }',
+        scales=np.array([1, 1, 1.1, 1.1], np.float32),
+    )
+    x = random(1, 1, 7, 9)
+    want = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    assert np.abs(want - x).max() > 0.1
+    np.testing.assert_allclose(run_native(model, {"x": x})[0], want, atol=1e-5)
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
