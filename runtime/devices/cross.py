@@ -118,7 +118,8 @@ def _build(triple: str, compiler: Path, draft: Path) -> None:
 def _merge(work: Path, triple: str) -> None:
     """Put the preprocessing, the C++ library and what that needs into the archive."""
     (work / "empty.cpp").write_text("int main() {}\n", encoding="utf-8")
-    told = _call([str(work / "c++"), "-Os", "-v", str(work / "empty.cpp"), "-o", str(work / "empty")], triple)
+    # In that folder as all the rest: to Zig a libc beneath the current folder is another one, which it builds anew.
+    told = _call([str(work / "c++"), "-Os", "-v", "empty.cpp", "-o", "empty"], triple, cwd=work)
     beneath = [Path(word) for word in told.split() if Path(word).name in _BENEATH]
     for file in beneath:  # beside each other, since ar's script has no way to quote a path
         shutil.copy(file, work / file.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from edgewise.runtime.bundle import create_bundle, open_bundle, save_reference
-from edgewise.runtime.devices.cross import zig
+from edgewise.runtime.devices.cross import SOURCES, zig
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.base import BuildRequest
@@ -156,13 +157,28 @@ def test_a_distributions_compiler_links_the_library_for_its_glibc(bundle: Path, 
     np.testing.assert_allclose(np.array(said.split(), np.float64)[:10], outputs["y"].ravel(), rtol=1e-4, atol=1e-4)
 
 
+def test_the_example_links_the_libc_that_the_library_was_built_with(bundle: Path, tmp_path: Path) -> None:
+    """Zig builds another one, 40 s of a processor, for another level of optimisation."""
+    words = pack(bundle, tmp_path / "pack", triple="x86_64-linux-musl")["command"].split()[1:]
+    settings = (SOURCES / "cmake" / "zig.cmake").read_text(encoding="utf-8")
+    (flags,) = re.findall(r'CMAKE_CXX_FLAGS_RELEASE "(.*?)"', settings)
+    (tmp_path / "pack" / "empty.cpp").write_text("int main() {}\n")
+    linked = []
+    for command in (words, ["c++", "-target", words[2], *flags.split(), "empty.cpp", "-o", "empty"]):
+        told = subprocess.run(
+            [zig(), *command, "-v"], cwd=tmp_path / "pack", capture_output=True, text=True, check=True
+        )
+        linked.append({word for word in (told.stdout + told.stderr).split() if Path(word).name == "libc.a"})
+    assert linked[0] == linked[1] and len(linked[0]) == 1
+
+
 # One processor of 64 bits, one of 32.
 @pytest.mark.parametrize("triple", ["aarch64-linux-musl", "arm-linux-musleabihf"])
 def test_pictures_become_the_numbers_of_the_evaluation(triple: str, bundle: Path, tmp_path: Path) -> None:
     runner = emulator(triple)
     pack(bundle, tmp_path / "pack", triple=triple)
     (tmp_path / "pack" / "prepare.c").write_text(_PREPARE)
-    command = [str(zig()), "cc", "-target", triple, "-O2", "prepare.c", "libedgewise.a", "-o", "prepare", *_STRICT]
+    command = [str(zig()), "cc", "-target", triple, "-Os", "prepare.c", "libedgewise.a", "-o", "prepare", *_STRICT]
     done = subprocess.run(command, cwd=tmp_path / "pack", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pixels = np.random.default_rng(3).integers(0, 256, (30, 40, 3), np.uint8)
@@ -176,7 +192,7 @@ def test_nothing_is_allocated_after_the_first_run(bundle: Path, tmp_path: Path) 
     triple = "x86_64-linux-musl"
     pack(bundle, tmp_path / "pack", triple=triple)
     source = _ROOT / "benchmarks" / "endurance.c"
-    command = [str(zig()), "cc", "-target", triple, "-O2", str(source), "-I.", "libedgewise.a", "-o", "endurance"]
+    command = [str(zig()), "cc", "-target", triple, "-Os", str(source), "-I.", "libedgewise.a", "-o", "endurance"]
     subprocess.run([*command, *_STRICT], cwd=tmp_path / "pack", check=True)
     done = subprocess.run(
         [tmp_path / "pack" / "endurance", tmp_path / "pack" / "a_net_1.engine", "20000"], capture_output=True, text=True, check=True

@@ -69,7 +69,7 @@ def pack(
     folder = built(triple, progress)
     name = identifier(str(opened.manifest.get("name") or "net"))
     library = f"lib{name}.a" if embed else LIBRARY
-    command = f"zig cc -target {triple} -O2 -s -Wl,--gc-sections {_EXAMPLE} {library} -o example"
+    command = f"zig cc -target {triple} -Os -s -Wl,--gc-sections {_EXAMPLE} {library} -o example"
     with whole_folder(target) as draft:
         for header in _HEADERS:
             shutil.copy(SOURCES / "include" / header, draft / header)
