@@ -18,6 +18,9 @@ from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
 
 PACKAGE = "model.mlpackage"
+_INVERTED = (
+    "_inversed_"  # what coremltools puts before the name of a quotient by a constant when it makes a product of it
+)
 _HEADER_BYTES = 64  # of a tensor in the weight file
 
 
@@ -96,7 +99,8 @@ def _precision(ct: Any, options: Options, names: dict[str, str]) -> Any:
         raise wrong_option("keep_float32", repr(min(kept - known)), expected)
 
     def in_half(op: Any) -> bool:
-        inside = any(name.startswith(KEPT) for name in (op.name, *(output.name for output in op.outputs)))
-        return not inside and op.op_type not in kept and not any(output.name in kept_tensors for output in op.outputs)
+        own = [name.removeprefix(_INVERTED) for name in (op.name, *(output.name for output in op.outputs))]
+        inside = any(name.startswith(KEPT) for name in own)
+        return not inside and op.op_type not in kept and not any(name in kept_tensors for name in own[1:])
 
     return ct.transform.FP16ComputePrecision(op_selector=in_half)

@@ -24,6 +24,7 @@ from edgewise.targets.coreml.states import State, find_states, read_states, writ
 from edgewise.targets.coreml.states import placeholders as state_placeholders
 from edgewise.targets.coreml.widen import ORIGINAL
 
+_FIRST_WITH_LISTS = 18  # for more than one input
 _MIL = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "int32": "int32", "int64": "int32", "bool": "int32"}
 
 
@@ -103,6 +104,12 @@ class Interface:
         listed = {dim: sizes.sizes for dim, sizes in choices.items() if isinstance(sizes, Choice)}
         if not listed:
             return [flexible[dim] if isinstance(dim, str) else dim for dim in dims]
+        if self.options.ios < _FIRST_WITH_LISTS and len(self._listed()) > 1:
+            raise wrong_option(
+                f"dims.{next(iter(listed))}",
+                f"a list of sizes, which {' and '.join(self._listed())} have, for iOS {self.options.ios}",
+                f"a range or a number; lists for several inputs from iOS {_FIRST_WITH_LISTS} on",
+            )
         if len(listed) < len(choices):
             mixed = next(dim for dim in choices if dim not in listed)
             raise wrong_option(
@@ -112,6 +119,12 @@ class Interface:
             [dict(zip(listed, sizes, strict=True)).get(dim, dim) for dim in dims] for sizes in product(*listed.values())
         ]
         return ct.EnumeratedShapes(shapes=shapes, default=shapes[0])
+
+    def _listed(self) -> list[str]:
+        """Inputs whose sizes are given in a list."""
+        chosen = {dim for dim, sizes in self.options.dims.items() if isinstance(sizes, Choice)}
+        names = {value.name or "": {str(dim) for dim in value.shape or ()} for value in self._given}
+        return [repr(name) for name, dims in names.items() if dims & chosen]
 
     def _sizes(self, dim: str) -> Range | Choice:
         chosen = self.options.sizes_of(dim)

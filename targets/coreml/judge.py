@@ -64,12 +64,15 @@ def _check_inputs(node: NodeView, row: Row) -> Refusal | None:
             continue
         array = constant(value)
         name = _input_name(node, index)
+        if value.shape is None and value.is_graph_input():
+            fix = "Export with a rank for each input"
+            return Refusal("an unknown rank", f"rank up to {MAX_RANK}", fix, f"input {value.name!r}")
         if index in row.static:
             if array is None:
                 return Refusal(
                     "a value computed at run time", "a constant", "Make it constant: export with fixed shapes", name
                 )
-            refusal = _check_nan(array, name)
+            refusal = _check_numbers(array, name, index in row.weights)
             if refusal is not None:
                 return refusal
             continue
@@ -77,7 +80,7 @@ def _check_inputs(node: NodeView, row: Row) -> Refusal | None:
         if refusal is not None:
             return refusal
         if array is not None and index not in row.clamped:
-            refusal = _check_range(array, name)
+            refusal = _check_range(array, name, index in row.weights)
             if refusal is not None:
                 return refusal
     return None
@@ -96,19 +99,23 @@ def _check_dtype(node: NodeView, row: Row, dtype: str | None, name: str) -> Refu
     return None
 
 
-def _check_range(array: np.ndarray, name: str) -> Refusal | None:
+def _check_range(array: np.ndarray, name: str, is_weight: bool) -> Refusal | None:
     if array.dtype == np.int64 and array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
         worst = max(array.min(), array.max(), key=abs)
         return Refusal(f"the integer {worst}", "integers of 32 bits", "Use smaller numbers", name)
     if array.size == 0:
         return Refusal("an empty tensor", "tensors with elements", "Drop it", name)
-    return _check_nan(array, name)
+    return _check_numbers(array, name, is_weight)
 
 
-def _check_nan(array: np.ndarray, name: str) -> Refusal | None:
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        found = f"{int(np.isnan(array).sum())} NaN among {array.size} numbers"
-        return Refusal(found, "numbers", "Check the checkpoint: it is broken", name)
+def _check_numbers(array: np.ndarray, name: str, is_weight: bool) -> Refusal | None:
+    """No constant may be NaN, and no weight infinite; a mask may be: what it is added to is left out."""
+    if array.dtype.kind != "f":
+        return None
+    for kind, wrong in (("NaN", np.isnan(array)), ("infinite", np.isinf(array) & is_weight)):
+        if wrong.any():
+            found = f"{int(wrong.sum())} {kind} among {array.size} numbers"
+            return Refusal(found, "numbers", "Check the checkpoint: it is broken", name)
     return None
 
 

@@ -31,6 +31,7 @@ class Row:
         build: makes MIL operations; gives the output variable, or a list of them.
         check: says why a node is not taken; called after the checks that hold for every operator.
         static: inputs that must be constants (axes, shapes, pads): they turn into parameters, not tensors.
+        weights: inputs that multiply what passes: infinity in one is a broken checkpoint (in a mask it means something).
         clamped: inputs that are parameters when they are constants: int64 beyond int32 (ends of slices) or empty.
         dtypes: what the tensors may be.
         ios: oldest deployment target that has the operation.
@@ -47,6 +48,7 @@ class Row:
     build: Callable[[Building], Any]
     check: Callable[[NodeView], Refusal | None] = _fine
     static: tuple[int, ...] = ()
+    weights: tuple[int, ...] = ()
     clamped: tuple[int, ...] = ()
     dtypes: frozenset[str] = ANY
     ios: int = 15

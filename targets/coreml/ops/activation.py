@@ -136,7 +136,7 @@ ROWS = (
     ),
     Row("Clip", _clip, dtypes=NUMBERS, elementwise=True),
     Row("LeakyRelu", _leaky, dtypes=FLOATS, elementwise=True),
-    Row("PRelu", _prelu, dtypes=FLOATS),
+    Row("PRelu", _prelu, weights=(1,), dtypes=FLOATS),
     Row("Elu", _elu, dtypes=FLOATS, elementwise=True),
     Row("Selu", _selu, dtypes=FLOATS, elementwise=True),
     Row("Celu", _celu, dtypes=FLOATS, elementwise=True),

@@ -113,6 +113,6 @@ def _conv_transpose(b: Building) -> Any:
 
 
 ROWS = (
-    Row("Conv", _conv, _check_conv, dtypes=FLOATS),
-    Row("ConvTranspose", _conv_transpose, _check_transposed, dtypes=FLOATS),
+    Row("Conv", _conv, _check_conv, weights=(1, 2), dtypes=FLOATS),
+    Row("ConvTranspose", _conv_transpose, _check_transposed, weights=(1, 2), dtypes=FLOATS),
 )

@@ -141,4 +141,6 @@ def _arranged(b: Building, x: Any, have: str, want: str) -> Any:
     return _moved(b, x, have, want) if have != want else b.mb.identity(x=x)
 
 
-ROWS = (Row("Einsum", _build, _check, dtypes=FLOATS, note="three and more inputs: fixed shapes"),)
+ROWS = (
+    Row("Einsum", _build, _check, weights=tuple(range(8)), dtypes=FLOATS, note="three and more inputs: fixed shapes"),
+)

@@ -80,4 +80,7 @@ def _check_gemm(node: NodeView) -> Refusal | None:
     return None
 
 
-ROWS = (Row("MatMul", _matmul, dtypes=NUMBERS, stack=True), Row("Gemm", _gemm, _check_gemm, dtypes=FLOATS))
+ROWS = (
+    Row("MatMul", _matmul, weights=(0, 1), dtypes=NUMBERS, stack=True),
+    Row("Gemm", _gemm, _check_gemm, weights=(0, 1, 2), dtypes=FLOATS),
+)

@@ -173,11 +173,11 @@ def _lp_norm(b: Building) -> Any:
 
 
 ROWS = (
-    Row("BatchNormalization", _batch_norm, _check_batch_norm, dtypes=FLOATS),
-    Row("InstanceNormalization", _instance_norm, dtypes=FLOATS),
-    Row("LayerNormalization", _layer_norm, dtypes=FLOATS),
-    Row("GroupNormalization", _group_norm, _check_group_norm, dtypes=FLOATS),
-    Row("RMSNormalization", _rms_norm, dtypes=FLOATS),
+    Row("BatchNormalization", _batch_norm, _check_batch_norm, weights=(1, 2, 3, 4), dtypes=FLOATS),
+    Row("InstanceNormalization", _instance_norm, weights=(1, 2), dtypes=FLOATS),
+    Row("LayerNormalization", _layer_norm, weights=(1, 2), dtypes=FLOATS),
+    Row("GroupNormalization", _group_norm, _check_group_norm, weights=(1, 2), dtypes=FLOATS),
+    Row("RMSNormalization", _rms_norm, weights=(1,), dtypes=FLOATS),
     Row("LRN", _lrn, _check_lrn, dtypes=FLOATS, note="odd size"),
     Row("LpNormalization", _lp_norm, dtypes=FLOATS),
 )

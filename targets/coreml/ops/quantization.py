@@ -157,9 +157,9 @@ def _spread(b: Building, array: np.ndarray, rank: int) -> np.ndarray:
 
 
 ROWS = (
-    Row("QuantizeLinear", _quantize, _check_quantize, static=(1, 2), dtypes=FLOATS | BYTES, ios=16, note="activations from iOS 17"),
+    Row("QuantizeLinear", _quantize, _check_quantize, static=(1, 2), weights=(1,), dtypes=FLOATS | BYTES, ios=16, note="activations from iOS 17"),
     Row(
-        "DequantizeLinear", _dequantize, _check_dequantize, static=(1, 2), dtypes=FLOATS | _STORED | _FLOAT_BYTES | {"int32"},
+        "DequantizeLinear", _dequantize, _check_dequantize, static=(1, 2), weights=(1,), dtypes=FLOATS | _STORED | _FLOAT_BYTES | {"int32"},
         note="weights from iOS 16 (int4 and blocks from iOS 18), activations from iOS 17",
     ),
 )  # fmt: skip

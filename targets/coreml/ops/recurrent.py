@@ -56,5 +56,5 @@ def _one_way(b: Building, x: Any, place: int, back: bool) -> tuple[Any, Any, Any
 
 
 ROWS = (
-    Row("LSTM", _lstm, _check, static=(1, 2, 3, 7), dtypes=FLOATS | {"int32"}, note="default activations; with sequence_lens or peepholes up to 256 steps"),
+    Row("LSTM", _lstm, _check, static=(1, 2, 3, 7), weights=(1, 2, 3), dtypes=FLOATS | {"int32"}, note="default activations; with sequence_lens or peepholes up to 256 steps"),
 )  # fmt: skip

@@ -110,15 +110,6 @@ def _check(node: NodeView) -> Refusal | None:
     if (how.coordinates == "tf_crop_and_resize" or _shared_scale(node)) and None in node.dims(0):
         return Refusal("sizes known at run time only", "fixed ones where an image is cropped or keeps its aspect",
                        "Export with fixed shapes", "input X")  # fmt: skip
-    if how.coordinates == "align_corners" and any(
-        size and wanted and scale and abs(scale * size - wanted) > 1e-4
-        for axis, (wanted, scale) in _factors(node).items()
-        for size in [node.dims(0)[axis]]
-    ):
-        return Refusal(
-            "align_corners with a scale that gives no whole size", "sizes, or scales that give whole ones",
-            "Give sizes: runtimes do not agree on this", "input scales",
-        )  # fmt: skip
     unknown = [axis for axis in _factors(node) if node.dims(0)[axis] is None]
     if unknown and _upsampled(node, how) is None:
         return Refusal(
@@ -224,6 +215,6 @@ def _along(b: Building, x: Any, axis: int, how: Sampling, size: int, wanted: int
 
 
 ROWS = (
-    Row("Resize", _build, _check, static=(1, 2, 3), dtypes=FLOATS, note="constant scales or sizes; align_corners: sizes, or scales that give whole ones"),
+    Row("Resize", _build, _check, static=(1, 2, 3), dtypes=FLOATS, note="constant scales or sizes"),
     Row("Upsample", _build, _check, static=(1,), dtypes=FLOATS),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""RoiAlign: sampling at the points of each box, then a pool over those of each bin."""
+"""RoiAlign: means by a matrix for each axis of each box; maxima by sampling at the points of each box."""
 
 from __future__ import annotations
 
@@ -11,34 +11,121 @@ from edgewise.targets.coreml.node import NodeView
 from edgewise.targets.coreml.refusal import Refusal
 from edgewise.targets.coreml.row import FLOATS, Row
 
+_FIRST_BATCHED = 16  # gather with batch_dims
+_LEAST_STEP = 1e-6  # of a pixel: a box without size has all its points in one place
+_BORDER = 1e-5  # of a pixel: a point at -1 still counts, and two pixels hold two points, however they were rounded
+
 
 def _check_roi(node: NodeView) -> Refusal | None:
-    if node.text("mode", "avg") not in ("avg", "max"):
-        return Refusal(f"mode {node.text('mode')}", "avg or max", "Use one of them", "attribute mode")
-    if node.integer("sampling_ratio") < 1:
+    mode, ratio = node.text("mode", "avg"), node.integer("sampling_ratio")
+    if mode not in ("avg", "max"):
+        return Refusal(f"mode {mode}", "avg or max", "Use one of them", "attribute mode")
+    if mode == "max" and ratio < 1:
         return Refusal(
-            "a sampling_ratio of 0 (as many as fit)", "1 or more", "Fix it, 2 is usual", "attribute sampling_ratio"
-        )
-    if None in node.dims(0)[1:] or node.dims(1)[0] is None:
+            "the maximum of as many points as fit (sampling_ratio 0)", "a fixed number of points for max",
+            "Fix it, 2 is usual", "attribute sampling_ratio",
+        )  # fmt: skip
+    if mode == "max" and node.ios < _FIRST_BATCHED:
+        return Refusal(
+            f"iOS {node.ios} as deployment target", f"mode max from iOS {_FIRST_BATCHED} on",
+            f"Set minimum_deployment_target to iOS{_FIRST_BATCHED}", "attribute mode",
+        )  # fmt: skip
+    if None in node.dims(0)[1:] or (mode == "max" and node.dims(1)[0] is None):
         return Refusal("sizes known at run time only", "fixed shapes", "Export with fixed shapes", "inputs")
     return None
 
 
 def _roi_align(b: Building) -> Any:
-    """The image of each box is sampled at all its points, of which each bin takes the mean or the maximum."""
+    """Each bin is the mean, or the maximum, of the image at points of its box."""
+    corners = b.mb.split(x=b.mb.mul(x=b.x(1), y=b.like(b.real("spatial_scale", 1.0))), num_splits=4, axis=1)
+    if _is_aligned(b):
+        corners = [b.mb.sub(x=corner, y=b.like(0.5)) for corner in corners]
+    return _maximum(b, *corners) if b.text("mode", "avg") == "max" else _mean(b, *corners)
+
+
+def _is_aligned(b: Building) -> bool:
+    """Whether pixels are half a pixel off their edges; until opset 15 they are not, and boxes have a pixel at the least."""
+    return (
+        b.text("coordinate_transformation_mode", "half_pixel" if b.opset >= 16 else "output_half_pixel") == "half_pixel"
+    )
+
+
+def _mean(b: Building, x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
+    """Sampling and mean are linear, row by row and column by column: a matrix for each box and axis."""
     height, width = (int(dim or 0) for dim in b.dims(0)[2:])
-    out = b.integer("output_height", 1), b.integer("output_width", 1)
+    rows = _shares(b, y1, y2, b.integer("output_height", 1), height)
+    columns = _shares(b, x1, x2, b.integer("output_width", 1), width)
+    for matrix in (rows, columns):
+        b.values.keep(matrix, b)  # at pixel 600 the numbers of float16 are half a pixel apart
+    rows, columns = (b.mb.expand_dims(x=matrix, axes=[1]) for matrix in (rows, columns))
+    images = b.x(0) if b.dims(0)[0] == 1 else b.mb.gather(x=b.x(0), indices=b.x(2), axis=0)
+    return b.mb.matmul(x=b.mb.matmul(x=rows, y=images), y=columns, transpose_y=True)
+
+
+def _shares(b: Building, low: Any, high: Any, bins: int, size: int) -> Any:
+    """How much of each pixel along an axis a bin holds: [boxes, bins, size].
+
+    The points of a bin are ``step`` apart from the first one on, as many as ``sampling_ratio`` says (0: one a pixel). A point gives its
+    share to the pixels before and after it, so those within a pixel count, by their number and their mean distance: no list of points,
+    which would be as long as the largest box. Beyond the border a point has the border's pixel, up to a pixel away.
+    """
+    mb, pixel = b.mb, np.arange(size, dtype=b.dtype(0))[None, None]
+    low, high = (mb.expand_dims(x=corner, axes=[2]) for corner in (low, high))
+    length = mb.mul(
+        x=_extent(b, low, high), y=b.like(1 / bins)
+    )  # a quotient would become a product after it was marked
+    points, share = _points_of(b, length)
+    reach = mb.abs(x=length)
+    step = mb.maximum(x=mb.mul(x=reach, y=share), y=b.like(_LEAST_STEP))
+    middles = mb.mul(x=length, y=(np.arange(bins) + 0.5).astype(b.dtype(0))[None, :, None])
+    before = mb.mul(x=mb.sub(x=step, y=reach), y=b.like(0.5))
+    first = mb.add(x=mb.add(x=low, y=middles), y=before)
+
+    def up_to(place: np.ndarray) -> Any:
+        count = mb.add(x=mb.floor(x=mb.real_div(x=mb.sub(x=place, y=first), y=step)), y=b.like(1))
+        return mb.minimum(x=mb.maximum(x=count, y=b.like(0)), y=points)
+
+    def shared(fewer: Any, more: Any, far: np.ndarray, sign: int, at_border: np.ndarray) -> Any:
+        """The points between two counts: their number times their mean distance from ``far``, where they count nothing."""
+        middle = mb.mul(x=mb.sub(x=mb.add(x=fewer, y=more), y=b.like(1)), y=b.like(0.5))
+        place = mb.add(x=first, y=mb.mul(x=step, y=middle))
+        distance = mb.mul(x=mb.sub(x=place, y=far), y=b.like(sign))
+        inside = mb.add(x=mb.mul(x=distance, y=(~at_border).astype(far.dtype)), y=at_border.astype(far.dtype))
+        return mb.mul(x=mb.sub(x=more, y=fewer), y=inside)
+
+    is_first, is_last = pixel == 0, pixel == size - 1
+    lower, here, upper = (
+        up_to(pixel + far) for far in (-1 - is_first * b.like(_BORDER), 0, 1 + is_last * b.like(_BORDER))
+    )
+    sums = mb.add(x=shared(lower, here, pixel - 1, 1, is_first), y=shared(here, upper, pixel + 1, -1, is_last))
+    return mb.mul(x=sums, y=share)
+
+
+def _extent(b: Building, low: Any, high: Any) -> Any:
+    """The length of each box along an axis, shaped as its corners are."""
+    length = b.mb.sub(x=high, y=low)
+    return length if _is_aligned(b) else b.mb.maximum(x=length, y=b.like(1))
+
+
+def _points_of(b: Building, length: Any) -> tuple[Any, Any]:
+    """How many points a bin has, and what one of them counts: as many as it has pixels unless ``sampling_ratio`` says so."""
     ratio = b.integer("sampling_ratio")
-    opset16 = b.opset >= 16
-    aligned = b.text("coordinate_transformation_mode", "half_pixel" if opset16 else "output_half_pixel") == "half_pixel"
-    x1, y1, x2, y2 = b.mb.split(x=b.mb.mul(x=b.x(1), y=b.like(b.real("spatial_scale", 1.0))), num_splits=4, axis=1)
-    rows = _Axis(b, _points(b, y1, y2, out[0], ratio, aligned), height, out[0] * ratio)
-    columns = _Axis(b, _points(b, x1, x2, out[1], ratio, aligned), width, out[1] * ratio)
-    window = {"kernel_sizes": [ratio, ratio], "strides": [ratio, ratio], "pad_type": "valid"}
+    if ratio > 0:
+        return b.like(ratio), b.like(1 / ratio)
+    pixels = b.mb.ceil(x=b.mb.sub(x=length, y=b.like(_BORDER)))
+    points = b.mb.maximum(x=pixels, y=b.like(0))  # none where a box is turned round
+    return points, b.mb.real_div(x=b.like(1), y=b.mb.maximum(x=points, y=b.like(1)))
+
+
+def _maximum(b: Building, x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
+    """The image of each box is sampled at all its points, of which each bin takes the maximum."""
+    height, width = (int(dim or 0) for dim in b.dims(0)[2:])
+    out, ratio = (b.integer("output_height", 1), b.integer("output_width", 1)), b.integer("sampling_ratio")
+    rows = _Axis(b, _points(b, y1, y2, out[0], ratio), height, out[0] * ratio)
+    columns = _Axis(b, _points(b, x1, x2, out[1], ratio), width, out[1] * ratio)
     images = b.mb.gather(x=b.x(0), indices=b.x(2), axis=0)
-    if b.text("mode", "avg") == "max":
-        return b.mb.max_pool(x=_largest_corner(b, images, rows, columns), **window)
-    return b.mb.avg_pool(x=_sampled(b, images, rows, columns), **window)
+    corner = _largest_corner(b, images, rows, columns)
+    return b.mb.max_pool(x=corner, kernel_sizes=[ratio, ratio], strides=[ratio, ratio], pad_type="valid")
 
 
 class _Axis:
@@ -47,23 +134,6 @@ class _Axis:
     def __init__(self, b: Building, places: Any, size: int, count: int) -> None:
         self.places, self.size, self.count = places, size, count
         self.inside = _inside(b, places, size)
-
-
-def _sampled(b: Building, images: Any, rows: _Axis, columns: _Axis) -> Any:
-    """[boxes, channels, rows, columns] between the pixels; a point beyond the border counts as 0."""
-    count = int(b.dims(1)[0] or 0)
-    grid = b.mb.stack(
-        values=[
-            b.mb.tile(x=b.mb.reshape(x=columns.places, shape=[count, 1, columns.count]), reps=[1, rows.count, 1]),
-            b.mb.tile(x=b.mb.reshape(x=rows.places, shape=[count, rows.count, 1]), reps=[1, 1, columns.count]),
-        ],
-        axis=3,
-    )
-    sampled = b.mb.resample(
-        x=images, coordinates=grid, sampling_mode="bilinear", padding_mode="border", padding_value=b.like(0),
-        coordinates_mode="unnormalized", align_corners=True,
-    )  # fmt: skip
-    return b.mb.mul(x=sampled, y=_crossed(b, rows.inside, columns.inside, rows, columns))
 
 
 def _crossed(b: Building, down: Any, across: Any, rows: _Axis, columns: _Axis) -> Any:
@@ -103,14 +173,10 @@ def _corners(b: Building, axis: _Axis) -> list[tuple[Any, Any]]:
     return [(b.mb.cast(x=pixel, dtype="int32"), b.mb.mul(x=part, y=axis.inside)) for pixel, part in pairs]
 
 
-def _points(b: Building, low: Any, high: Any, bins: int, ratio: int, aligned: bool) -> Any:
+def _points(b: Building, low: Any, high: Any, bins: int, ratio: int) -> Any:
     """Places [boxes, bins · ratio] in pixels: the middles of ``ratio`` equal parts of each bin."""
-    size = b.mb.sub(x=high, y=low)
-    if not aligned:
-        size = b.mb.maximum(x=size, y=b.like(1))
     steps = ((np.arange(bins * ratio) + 0.5) / (bins * ratio)).astype(b.dtype(0))[None]
-    start = b.mb.sub(x=low, y=b.like(0.5)) if aligned else low
-    return b.mb.add(x=start, y=b.mb.mul(x=size, y=steps))
+    return b.mb.add(x=low, y=b.mb.mul(x=_extent(b, low, high), y=steps))
 
 
 def _inside(b: Building, places: Any, size: int) -> Any:
@@ -119,5 +185,5 @@ def _inside(b: Building, places: Any, size: int) -> Any:
 
 
 ROWS = (
-    Row("RoiAlign", _roi_align, _check_roi, dtypes=FLOATS | {"int64", "int32"}, ios=16, note="a fixed sampling_ratio; from iOS 16 on"),
+    Row("RoiAlign", _roi_align, _check_roi, dtypes=FLOATS | {"int64", "int32"}, note="max: a fixed sampling_ratio, from iOS 16 on"),
 )  # fmt: skip

@@ -90,3 +90,19 @@ def test_a_dim_of_a_few_sizes(build_model: BuildModel) -> None:
     for rows in (1, 2, 4):
         x = {"x": RNG.standard_normal((rows, 4)).astype(np.float32)}
         assert compare_outputs([OnnxRunner(model).run(x)], [executor.run(x)])[0].sqnr_db >= 50
+
+
+@pytest.mark.parametrize("target", ["iOS17", "iOS18"])
+def test_lists_of_sizes_for_two_inputs_come_with_ios_18(target: str, build_model: BuildModel) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", ports[:2], ports[2:])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    options = {"minimum_deployment_target": target, "dims": {"batch": [4, 1]}}
+    if target == "iOS17":
+        with pytest.raises(TargetError, match=r"dims\.batch.*'a' and 'b' have, for iOS 17.*from iOS 18 on"):
+            build_model(model, **options)
+        return
+    executor, _, _ = build_model(model, **options)
+    for rows in (1, 4):
+        inputs = {name: RNG.standard_normal((rows, 4)).astype(np.float32) for name in "ab"}
+        assert compare_outputs([OnnxRunner(model).run(inputs)], [executor.run(inputs)])[0].sqnr_db >= 50

@@ -268,6 +268,8 @@ RESIZES = [
     resize("f:1,2,6,6", [1, 1, 1.5, 2], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
     resize("f:1,2,9,8", sizes=(1, 2, 5, 4), mode="cubic", antialias=1, cubic_coeff_a=-0.5),
     resize("f:1,2,6", sizes=(1, 2, 9), mode="linear"),
+    resize("f:1,2,4,5", [1, 1, 0.6, 1.3], mode="linear", coordinate_transformation_mode="align_corners"),
+    resize("f:1,2,7,4", [1, 1, 1.9, 1.6], mode="cubic", coordinate_transformation_mode="align_corners"),
     resize("f:1,3,2,6", sizes=(1, 5, 2, 6), mode="linear"),
 ]
 SAMPLING = [

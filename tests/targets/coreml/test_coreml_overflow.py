@@ -134,6 +134,22 @@ def test_what_leads_to_a_logarithm_computes_in_float32(build_model: BuildModel) 
     assert "float16" in precisions(result).values()
 
 
+def test_a_quotient_by_a_constant_stays_in_float32(build_model: BuildModel) -> None:
+    """A pass of coremltools makes a product of it, under another name."""
+    nodes = [
+        helper.make_node("Div", ["x", "c"], ["part"], name="part"),
+        helper.make_node("Log", ["part"], ["y"], name="loud"),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in "xy"]
+    constant = numpy_helper.from_array(np.float32(1e6), "c")
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [constant])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    executor, result, _ = build_model(model)
+    assert set(precisions(result).values()) == {"float32"}
+    x = {"x": RNG.uniform(0.1, 9, (4, 8)).astype(np.float32)}
+    assert compare_outputs([OnnxRunner(model, optimize=False).run(x)], [executor.run(x)])[0].sqnr_db > 90
+
+
 def test_a_way_that_ends_at_a_product_does_not_hide_another() -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["u"], name="u"),

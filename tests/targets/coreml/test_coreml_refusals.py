@@ -47,6 +47,8 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("Resize", [(F, [1, 2, 4, 4]), None, (F, [4])], {}, 18, ("scales", "run time")),
     ("Resize", [(F, [1, 2, "h", 4]), None, np.float32([1, 1, 1.5, 1])], {"mode": "cubic"}, 18, ("run time", "fixed")),
     ("Resize", [(F, [1, 2, "h", 4]), f32(8), f32(4)], {"coordinate_transformation_mode": "tf_crop_and_resize"}, 18, ("cropped", "fixed shapes")),
+    ("RoiAlign", [(F, [1, 2, 9, 9]), (F, [3, 4]), (I64, [3])], {"mode": "max"}, 18, ("maximum of as many points", "sampling_ratio")),
+    ("RoiAlign", [(F, [1, 2, "h", 9]), (F, [3, 4]), (I64, [3])], {}, 18, ("sizes known at run time", "fixed shapes")),
     ("Pad", [(F, ["n", 3]), ints(1, 0, 0, 0)], {"mode": "edge"}, 18, ("mode edge",)),
     ("Einsum", [(F, [2, 3]), (F, [1, 3, 4])], {"equation": "...i,...ij->...j"}, 18, ("two sizes", "Expand")),
     ("Einsum", [(F, [2, 3, 4]), (F, [5, 6, 7]), (F, [2, 5])], {"equation": "abc,def,ad->bcef"}, 18, ("rank 6 in between",)),
@@ -58,6 +60,9 @@ REFUSED: list[tuple[str, list[Any], dict[str, Any], int, tuple[str, ...]]] = [
     ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2, "clip": 1.0}, 18, ("clip",)),
     ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2, "activations": ["Relu", "Tanh", "Tanh"]}, 18, ("Relu", "activations")),
     ("LSTM", [(F, [3, 1, 2]), np.nan * f32(1, 8, 2), f32(1, 8, 2)], {"hidden_size": 2}, 18, ("input W", "16 NaN among 16")),
+    ("MatMul", [(F, [3, 2]), -np.inf * f32(2, 4)], {}, 18, ("input B", "8 infinite among 8")),
+    ("LSTM", [(F, [3, 1, 2]), f32(1, 8, 2), np.inf * f32(1, 8, 2)], {"hidden_size": 2}, 18, ("input R", "16 infinite among 16")),
+    ("DequantizeLinear", [np.ones((2, 3), np.int8), np.float32(np.inf), np.int8(0)], {}, 18, ("input x_scale", "1 infinite")),
     ("DequantizeLinear", [np.ones((2, 3), np.int8), np.array(np.nan, np.float32), np.int8(0)], {}, 18, ("input x_scale", "1 NaN")),
     ("Slice", [(F, [2, 3]), (I64, [1]), ints(0), ints(1), ints(-1)], {}, 18, ("negative steps",)),
     ("Dropout", [(F, [2, 3]), np.float32(0.5), np.bool_(True)], {}, 18, ("training mode", "training_mode")),
@@ -127,15 +132,24 @@ def test_a_near_name_is_suggested(iphone: DeviceProfile) -> None:
         (TensorProto.COMPLEX64, [2], "complex64"),
         (F, [1] * 6, "rank 6"),
         (TensorProto.STRING, [2], "string"),
+        (F, None, "an unknown rank"),
     ],
 )
 def test_inputs_that_core_ml_does_not_have(
-    build_model: Callable[..., Any], dtype: int, shape: list[int], message: str
+    build_model: Callable[..., Any], dtype: int, shape: list[int] | None, message: str
 ) -> None:
     with pytest.raises(TargetError) as caught:
         build_model(model_of("Identity", [(dtype, shape)], {}, 18))
     assert message in caught.value.found and "input" in caught.value.where
     assert caught.value.expected and caught.value.fix
+
+
+def test_a_rank_known_at_run_time_only(iphone: DeviceProfile, build_model: Callable[..., Any]) -> None:
+    model = model_of("Reshape", [(F, [2, 3]), (I64, ["k"])], {}, 18)
+    entry = TARGET.support(model, iphone)[0]
+    assert not entry.taken and "an output of unknown rank" in entry.reason and "fixed shapes" in entry.reason
+    with pytest.raises(TargetError, match=r"'the_node'.*an output of unknown rank.*fixed shapes"):
+        build_model(model)
 
 
 def function_model() -> ir.Model:
