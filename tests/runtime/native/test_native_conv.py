@@ -226,6 +226,35 @@ def test_drawn_convolutions(run_plan, isa, case, threads):
     check(run_plan, case, isa, threads)
 
 
+@st.composite
+def stepping_rows(draw) -> Case:
+    """What float32 layers with steps of 2 compute row by row, straight from the planes (kernels/conv_rows.h)."""
+    inputs = draw(st.integers(1, 6))
+    outputs = draw(st.sampled_from([32, 96] if inputs > 4 else [1, 16, 24, 32, 48, 70]))
+    kernel = [draw(st.integers(3, 5)), draw(st.sampled_from([3, 5, 7]))]
+    pads = [draw(st.integers(0, 4)) for _ in range(3)] + [draw(st.sampled_from([0, 1, 2, 60]))]
+    columns = draw(st.sampled_from([14, 26, 27, 28, 40, 56]))  # of y; at the right end they may meet padding alone
+    width = max(1, 2 * (columns - 1) + kernel[1] - pads[1] - pads[3] + draw(st.integers(0, 1)))
+    case = float_case(
+        (draw(st.integers(1, 2)), inputs, draw(st.integers(max(1, kernel[0] - pads[0] - pads[2]), 9)), width),
+        (outputs, inputs, *kernel),
+        draw(st.integers(0, 1000)),
+        strides=[draw(st.integers(1, 3)), 2],
+        pads=pads,
+    )
+    case.bias = np.random.default_rng(7).standard_normal(outputs).astype(np.float32)
+    case.attributes["activation"] = draw(st.sampled_from(["", "relu"]))
+    return case
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+@settings(max_examples=40)
+@given(case=stepping_rows(), threads=st.sampled_from([1, 3]))
+def test_rows_with_steps_of_two(run_plan, isa, case, threads):
+    activation = (lambda v: np.maximum(v, 0)) if case.attributes["activation"] else (lambda v: v)
+    check(run_plan, case, isa, threads, activation=activation)
+
+
 HOSTILE = [
     {"kernel": [5]},
     {"kernel": [0, 3]},

@@ -42,8 +42,9 @@ struct DepthwiseKernel {
     // 8-bit, where ConvFinish::direct: to the output's bytes at once; null when there is no such kernel.
     void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
                    uint8_t* y);
-    // What computes planes at once, for a kernel's rows and a stride (of both dims, without dilation); null: nothing does.
-    DepthwisePlaneFunction (*plane)(int64_t kernel_rows, int64_t stride) = nullptr;
+    // What computes planes at once, for a kernel's rows, a stride (of both dims, without dilation) and the columns of y; null: nothing
+    // does.
+    DepthwisePlaneFunction (*plane)(int64_t kernel_rows, int64_t stride, int64_t columns) = nullptr;
 };
 
 constexpr int kDepthwiseRows = 7;  // of outputs that plane() makes at once: planes of 7, 14, 28... pixels a side are common

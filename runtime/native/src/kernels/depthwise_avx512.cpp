@@ -33,7 +33,7 @@ void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
 
 // A tap is one position of the kernel.
 struct FloatPlane {
-    static constexpr int kLoads = 1;
+    static constexpr int kColumns = 16, kLoads = 1;
     static constexpr bool kFills = false;  // with what adds nothing
     using Sum = __m512;
     using X = __m512;
@@ -72,10 +72,55 @@ struct FloatPlane {
     }
 };
 
+// The same for planes of 7 or 8 columns, of which half a vector would be empty.
+struct NarrowPlane {
+    static constexpr int kColumns = 8, kLoads = 1;
+    static constexpr bool kFills = false;
+    using Sum = __m256;
+    using X = __m256;
+
+    __m256 scale, bias, low, high;
+    bool clamps;
+
+    explicit NarrowPlane(const DepthwisePlane& plane)
+        : scale(_mm256_set1_ps(*plane.scale)), bias(_mm256_set1_ps(*plane.bias)), low(_mm256_set1_ps(plane.finish->alpha)),
+          high(_mm256_set1_ps(plane.finish->beta)), clamps(plane.finish->clamps) {}
+
+    static constexpr int64_t load_pixels(int stride) { return 8 * stride; }
+    static constexpr int64_t load_column(int, int64_t tap, int64_t) { return tap; }
+    static EW_INLINE Sum zero() { return _mm256_setzero_ps(); }
+    static EW_INLINE X weight(const uint8_t* weights, int64_t tap) {
+        return _mm256_set1_ps(reinterpret_cast<const float*>(weights)[tap]);
+    }
+    static EW_INLINE Sum add(Sum sum, X x, X w) { return _mm256_fmadd_ps(x, w, sum); }
+    EW_INLINE X fill() const { return _mm256_setzero_ps(); }
+
+    // Eight pixels of x, or every second of 16.
+    template <int kStride>
+    EW_INLINE X load(const uint8_t* from, uint32_t mask) const {
+        const __m256 first = _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), from);
+        if (kStride == 1) return first;
+        const __m256i even = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+        return _mm256_permutex2var_ps(first, even, _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask >> 8), from + 32));
+    }
+
+    template <int>
+    EW_INLINE void store(const Sum (&sums)[1], uint8_t* y, int64_t count) const {
+        __m256 v = _mm256_fmadd_ps(sums[0], scale, bias);
+        if (clamps) v = _mm256_min_ps(high, _mm256_max_ps(low, v));
+        if (count >= 8) _mm256_storeu_ps(reinterpret_cast<float*>(y), v);
+        else _mm256_mask_storeu_ps(y, static_cast<__mmask8>((1u << count) - 1), v);
+    }
+};
+
+DepthwisePlaneFunction plane_f32(int64_t kernel_rows, int64_t stride, int64_t columns) {
+    return columns <= NarrowPlane::kColumns ? plane_of<NarrowPlane>(kernel_rows, stride) : plane_of<FloatPlane>(kernel_rows, stride);
+}
+
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseF32Avx512;
-const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr, plane_of<FloatPlane>};
+const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr, plane_f32};
 
 }  // namespace ew
 #endif

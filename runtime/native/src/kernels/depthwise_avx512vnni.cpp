@@ -84,7 +84,7 @@ void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float*
 // fourth pixel of it: with a stride of 1 every fourth output from l on; with a stride of 2 every second from l % 2 on, eight
 // more from load 2 on.
 struct BytePlane {
-    static constexpr int kLoads = kShifts;
+    static constexpr int kColumns = 16, kLoads = kShifts;
     static constexpr bool kFills = true;
     using Sum = __m512i;
     using X = __m512i;
@@ -125,10 +125,12 @@ struct BytePlane {
     }
 };
 
+DepthwisePlaneFunction plane_s8(int64_t kernel_rows, int64_t stride, int64_t) { return plane_of<BytePlane>(kernel_rows, stride); }
+
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseS8Avx512Vnni;
-const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, direct_s8, plane_of<BytePlane>};
+const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, direct_s8, plane_s8};
 
 }  // namespace ew
 #endif

@@ -2,8 +2,8 @@
 // kernel. Padding is what masks leave out. Included by each instruction set's file; needs masked loads.
 //
 // An Op has
-//   using Sum (some of 16 neighbouring outputs), X (pixels as loaded, or the weights of a tap);
-//   static constexpr int kLoads: that a tap takes for all 16, each for a Sum; bool kFills: whether padding beyond rows counts;
+//   static constexpr int kColumns: neighbouring outputs at once; kLoads: that a tap takes for all of these, each for a Sum;
+//   using Sum (some of these outputs), X (pixels as loaded, or the weights of a tap); bool kFills: whether padding beyond rows counts;
 //   int64_t load_column(stride, tap, load): where a load begins, from where the window of the first output does;
 //   int64_t load_pixels(stride): what a load takes;
 //   Op(plane); X load<stride>(from, mask), X fill(); static X weight(weights, tap); static Sum zero(), Sum add(Sum, X, X);
@@ -18,13 +18,13 @@
 namespace ew {
 namespace {
 
-// The loads of one row of x that sixteen neighbouring outputs need.
+// The loads of one row of x that neighbouring outputs need.
 struct DepthwiseLoads {
     static constexpr int64_t kMost = 4 * kMostDepthwiseColumns;
     int64_t offset[kMost];  // in pixels, from the row's first
     uint32_t mask[kMost];   // of what lies in the row
 
-    // `pixels`: that a load takes, 16 or 32.
+    // `pixels`: that a load takes, 8, 16 or 32.
     void lay(int64_t i, int64_t column, int64_t columns, int64_t pixels) {
         const int64_t before = std::clamp<int64_t>(-column, 0, pixels);
         const int64_t behind = std::clamp<int64_t>(columns - column, 0, pixels);
@@ -59,7 +59,7 @@ EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const D
     }
 }
 
-// kRows rows of outputs from `row` on, or as many as there are; sixteen columns from `column` on.
+// kRows rows of outputs from `row` on, or as many as there are; Op::kColumns columns from `column` on.
 template <typename Op, int kKernel, int kStride, int kRows>
 EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const DepthwiseLoads& loads, int64_t row,
                               int64_t column) {
@@ -85,7 +85,7 @@ template <typename Op, int kKernel, int kStride>
 void depthwise_plane(const DepthwisePlane& plane) {
     const Op op(plane);
     DepthwiseLoads loads;
-    for (int64_t column = 0; column < plane.columns; column += 16) {
+    for (int64_t column = 0; column < plane.columns; column += Op::kColumns) {
         for (int64_t tap = 0; tap < plane.taps; ++tap) {
             for (int64_t l = 0; l < Op::kLoads; ++l) {
                 loads.lay(tap * Op::kLoads + l, column * kStride - plane.pad_column + Op::load_column(kStride, tap, l),

@@ -9,6 +9,7 @@
 #include "../kernels/vectors.h"
 #include "conv_begins.h"
 #include "conv_finish.h"
+#include "conv_rows.h"
 #include "conv_tile.h"
 
 namespace ew {
@@ -55,6 +56,8 @@ public:
         setup.kernel = kernel_->name;
         begins_.clear();
         if (kAnyShifts && kernel_->shifts) add_begins(*weights);
+        by_rows_ = weights->dtype == EW_F32 && !start_ && groups_ == 1 && rows_.prepare(setup, geometry_, finish_);
+        if (by_rows_) return reserve_rows(setup);
         lay_tiles();
         return reserve(setup);
     }
@@ -64,6 +67,7 @@ public:
     // in the count of a tile, so that who has no more than that of it has nothing of it.
     void run(const Run& run) override {
         if (geometry_.batch == 0) return;
+        if (by_rows_) return rows_.run(run, finish_, scales_, scratch_bytes_);
         int64_t per_group = 0;
         for (int64_t tile = 0; tile < tiles_; ++tile) per_group += work_of(tile);
         const int64_t all = geometry_.batch * groups_ * per_group;
@@ -220,6 +224,14 @@ private:
         return {first, std::min(vectors * lanes, geometry_.out_pixels - spare_ - first), vectors};
     }
 
+    Status reserve_rows(Setup& setup) {
+        int64_t all = 0;
+        scratch_bytes_ = rows_.windows_bytes();
+        if (__builtin_mul_overflow(scratch_bytes_, int64_t{setup.threads}, &all)) return setup.refuse("needs too much memory");
+        setup.scratch_bytes = static_cast<uint64_t>(all);
+        return {};
+    }
+
     Status reserve(Setup& setup) {
         int64_t bytes = 0;
         if (__builtin_mul_overflow(part_planes_ * geometry_.positions, most_pixels_ * 4, &bytes))
@@ -368,7 +380,8 @@ private:
     int64_t code_blocks_ = 0, codes_at_ = 0;
     int64_t part_planes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
-    bool has_residual_ = false, brain_ = false;
+    ConvRows rows_;
+    bool has_residual_ = false, brain_ = false, by_rows_ = false;
 };
 
 }  // namespace

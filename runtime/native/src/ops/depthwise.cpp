@@ -101,7 +101,7 @@ private:
         const bool square = g_.stride[1] == g_.stride[2] && g_.dilation[1] == 1 && g_.dilation[2] == 1;
         const bool bytes = !integer_ || (finish_.direct && finish_.y != EW_F32 && !residual_);
         if (!kernel_->plane || !flat || !square || !bytes || g_.kernel[2] > kMostDepthwiseColumns) return nullptr;
-        return kernel_->plane(g_.kernel[1], g_.stride[2]);
+        return kernel_->plane(g_.kernel[1], g_.stride[2], g_.out[2]);
     }
 
     // float32 y that wants more than a clamp is made from sums in scratch memory, of as many rows as stay in the first cache.
