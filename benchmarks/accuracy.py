@@ -310,6 +310,7 @@ def main() -> int:
         "--floor", type=float, help="dB; 0: no layer goes back to float for its noise; default: as the target"
     )
     parser.add_argument("--correct-biases", action="store_true")
+    parser.add_argument("--split-channels", action="store_true", help="wide channels of linear layers as copies")
     parser.add_argument(
         "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
     )
@@ -345,6 +346,7 @@ def main() -> int:
             options.floor,
             wide=options.wide,
             correct_biases=options.correct_biases,
+            split_channels=options.split_channels,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -42,6 +42,15 @@ class ChannelStatistics:
         self._squares = self._squares + np.einsum("ci,ci->c", rows, rows, dtype=np.float64)
         self._filled = self._filled + np.count_nonzero(rows, axis=1)
 
+    def split(self, places: NDArray[np.int64], parts: NDArray[np.int64]) -> ChannelStatistics:
+        """As if the channels at ``places`` [copies] had been seen, each divided by its ``parts`` [channels]."""
+        found = ChannelStatistics(self._axis)
+        share = 1 / parts[places]
+        found._count = self._count
+        found.lowest, found.highest = self.lowest[places] * share, self.highest[places] * share
+        found._squares, found._filled = self._squares[places] * np.square(share), self._filled[places]
+        return found
+
     @property
     def mean_square(self) -> Vector:
         """Per channel."""
@@ -105,13 +114,18 @@ def best_factors(
         *(relative**exponent for exponent in _EXPONENTS),
         *(np.maximum(relative / ceiling, 1.0) for ceiling in (_CEILINGS if few else ())),
     ]
-    noises = [_noise(factors, seen, readers, grid, 2 ** (weight_bits - 1) - 1) for factors in candidates]
+    noises = [noise_of(factors, seen, readers, grid, weight_bits) for factors in candidates]
     best = int(np.argmin(noises))
     gain = 10 * np.log10(noises[0] / noises[best]) if noises[best] > 0 else 0.0
     return candidates[best], float(gain)
 
 
-def _noise(factors: Vector, seen: ChannelStatistics, readers: list[Reader], grid: Grid, top: int) -> float:
+def noise_of(factors: Vector, seen: ChannelStatistics, readers: list[Reader], grid: Grid, weight_bits: int) -> float:
+    """What rounding a tensor divided by factors, and the weights multiplied by them, adds to the readers' outputs.
+
+    Per output position, as squares.
+    """
+    top = 2 ** (weight_bits - 1) - 1
     scale = grid.fit(float((seen.lowest / factors).min()), float((seen.highest / factors).max()))
     per_channel = np.square(factors * float(scale.scale)) / 12 * seen.filled
     rounding = sum(float(per_channel @ reader.gains) for reader in readers)

@@ -32,6 +32,7 @@ from edgewise.quantize.passes.round_residuals import RoundResiduals
 from edgewise.quantize.passes.search_scales import SearchScales
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.shift_biases import ShiftBiases
+from edgewise.quantize.passes.split_channels import SplitChannels
 from edgewise.quantize.passes.widen_layers import WidenLayers
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.report import describe_plan
@@ -62,6 +63,7 @@ def quantize(
     search_scales: bool = False,
     correct_biases: bool = False,
     shift_biases: bool = False,
+    split_channels: bool = False,
     analyze: bool = False,
     sensitivity: str = "sqnr",
     floor: float | None = None,
@@ -83,6 +85,7 @@ def quantize(
         search_scales: where weights alone have fewer than 7 bits, first scale those that large inputs meet (AWQ).
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
+        split_channels: let linear layers read channels of enormous range as several copies, where that gains 2 dB.
         analyze: also measure what each layer costs alone; the report's ``sensitivity``.
         sensitivity: how that is found, one of ``MEASURES``: measured, or foretold by the Fisher information of the outputs.
         floor: in dB: also measure the signal-to-noise ratio of the outputs on calibration samples (the report's ``sqnr_db``),
@@ -108,8 +111,14 @@ def quantize(
     chosen = data.take(samples)
     balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
     search = SearchScales(spec, chosen, keep_float=keep_float, progress=progress)
-    rewrites: list[ir.passes.InPlacePass] = [HoistActivations(spec), balance]
-    for rewrite in [*rewrites, *([search] if search_scales and spec.weights_only and spec.bits < 7 else [])]:
+    split = SplitChannels(spec, chosen, keep_float=keep_float, progress=progress)
+    rewrites: list[tuple[ir.passes.InPlacePass, bool]] = [
+        (HoistActivations(spec), True),
+        (split, split_channels),
+        (balance, True),
+        (search, search_scales and spec.weights_only and spec.bits < 7),
+    ]
+    for rewrite in [rewrite for rewrite, wanted in rewrites if wanted]:
         model = rewrite(model).model
     plan = Plan(spec)
     for decide in decisions(plan, keep_float, wide):
@@ -151,6 +160,7 @@ def quantize(
         model = step(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
     report["scaled"] = search.scaled
+    report["split"] = split.split
     report["learned"] = learn.learned
     report["reconstructed"] = rebuild.reconstructed
     report["biases_shifted"] = shift.shifted

@@ -66,14 +66,15 @@ class BalanceChannels(ir.passes.InPlacePass):
 
     def _balance(self, writer: Writer, site: Site, seen: ChannelStatistics) -> None:
         grid = Grid(self._spec.activation_dtype, self._spec.activation_symmetric, one_sided=self._spec.one_sided)
-        readers = [_reader(layer) for layer in site.layers]
+        readers = [reader_of(layer) for layer in site.layers]
         # Single channels of enormous range are a transformer's; a CNN's classes drift further from the float network's by it.
         factors, gain = best_factors(seen, readers, grid, self._spec.bits, few=site.last)
         if how := scale(writer, site, factors, gain):
             self.balanced.append({"tensor": str(site.value.name), "how": how, "gain_db": round(gain, 2)})
 
 
-def _reader(layer: Layer) -> Reader:
+def reader_of(layer: Layer) -> Reader:
+    """What a layer's weights let through of each channel's noise."""
     array: NDArray[np.float32] = np.asarray(constant_of(layer.node.inputs[layer.weight or 0]), dtype=np.float32)
     return Reader(
         as_matrices(layer, array), depthwise=layer.node.op_type == "Conv" and attribute(layer.node, "group", 1) > 1

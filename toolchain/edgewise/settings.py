@@ -65,6 +65,7 @@ class QuantizeSettings:
     correct_biases: bool = False
     search_scales: bool = False
     shift_biases: bool = False
+    split_channels: bool = False
     allow_random_calibration: bool = False
     seed: int = 0
     max_drop: float | None = None

@@ -61,6 +61,7 @@ def quantize_stage(
         correct_biases=settings.correct_biases,
         search_scales=settings.search_scales,
         shift_biases=settings.shift_biases,
+        split_channels=settings.split_channels,
         allow_random=settings.allow_random_calibration,
         progress=progress,
     )
