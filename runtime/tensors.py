@@ -112,6 +112,14 @@ def long_dims(specs: Sequence[TensorSpec]) -> dict[str, DimKind]:
     return {dim: kind for found in kinds.values() if not others & {*found} for dim, kind in found.items()}
 
 
+def batch_dim(specs: Sequence[TensorSpec]) -> str | None:
+    """The symbolic dim that is how many samples there are: the first one of every input, of two axes and more, and of no other axis."""
+    first = {spec.shape[0] if len(spec.shape) > 1 else None for spec in specs if spec.shape}
+    dim = next(iter(first)) if len(first) == 1 else None
+    others = {other for spec in specs for other in spec.shape[1:]}
+    return dim if isinstance(dim, str) and dim not in others else None
+
+
 def _kinds(spec: TensorSpec) -> dict[str, DimKind]:
     if len(spec.shape) >= _RANK_OF_IMAGES:
         dims = spec.shape[1:-1] if spec.shape[-1] in _CHANNELS else spec.shape[2:]

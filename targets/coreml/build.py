@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgewise.runtime.tensors import long_dims
+from edgewise.runtime.tensors import batch_dim, long_dims
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.coreml.classifier import settings as classifier_settings
 from edgewise.targets.coreml.compile import PACKAGE, compile_package
@@ -19,7 +19,7 @@ from edgewise.targets.coreml.interface import Interface
 from edgewise.targets.coreml.judge import judge
 from edgewise.targets.coreml.logarithms import before_logarithms
 from edgewise.targets.coreml.node import NodeView
-from edgewise.targets.coreml.options import Options, Range, parse_options, wrong_option
+from edgewise.targets.coreml.options import Choice, Options, Range, parse_options, wrong_option
 from edgewise.targets.coreml.overflow import kept_by_data
 from edgewise.targets.coreml.prepare import nodes_of, opset_of, prepare
 from edgewise.targets.coreml.quiet import load_coremltools, quietly
@@ -47,19 +47,33 @@ class Made:
 def build(request: BuildRequest) -> BuildResult:
     """Build the package; see ``CoreMLTarget.build``."""
     options = parse_options(request.options, request.device)
-    kinds = long_dims([tensor_spec(value) for value in request.model.graph.inputs])
-    options = replace(options, dims={dim: _RANGES[kind] for dim, kind in kinds.items()} | dict(options.dims))
     ct = load_coremltools()
     if not options.functions:
+        options, notes = _with_sizes(request.model, options)
         made = _make(request.model, options, request.folder, request.preprocess)
-        return _result(request, options, ct.__version__, made.converted.notes, made.ports, options.fixed_dims)
+        return _result(request, options, ct.__version__, notes + made.converted.notes, made.ports, options.fixed_dims)
     return _build_functions(request, options, ct.__version__)
+
+
+def _with_sizes(model: ir.Model, options: Options) -> tuple[Options, list[str]]:
+    """Sizes for the dims of which the options say nothing, and what was fixed: a batch is; other dims keep a range."""
+    specs = [tensor_spec(value) for value in model.graph.inputs]
+    chosen: dict[str, int | Range | Choice] = {dim: _RANGES[kind] for dim, kind in long_dims(specs).items()}
+    notes = []
+    batch = batch_dim(specs)
+    if batch is not None and batch not in (*chosen, *options.dims):
+        chosen[batch] = 1
+        notes.append(
+            f"dim {batch!r} is fixed at 1, for Core ML is fastest with fixed shapes; build.options.dims.{batch} gives others"
+        )
+    return replace(options, dims=chosen | dict(options.dims)), notes
 
 
 def _build_functions(request: BuildRequest, options: Options, version: str) -> BuildResult:
     """The first function is the network itself, as the bundle's interface has it."""
     models = function_models(request.model, options)
-    own = {name: options.of_function(name, symbols_of(model)) for name, model in models.items()}
+    sized = {name: _with_sizes(model, options.of_function(name, symbols_of(model))) for name, model in models.items()}
+    own = {name: chosen for name, (chosen, _) in sized.items()}
     made: dict[str, Made] = {}
     with parts_folder() as parts:
         for name, model in models.items():
@@ -68,7 +82,9 @@ def _build_functions(request: BuildRequest, options: Options, version: str) -> B
         with quietly():
             join({name: part.package for name, part in made.items()}, request.folder / PACKAGE)
     first, *others = models
-    notes = [f"function {name!r}: {note}" for name, part in made.items() for note in part.converted.notes]
+    notes = [
+        f"function {name!r}: {note}" for name, part in made.items() for note in sized[name][1] + part.converted.notes
+    ]
     own_ports = {name: made[name].ports for name in others}
     settings = {**made[first].ports, "default_function": first, "functions": own_ports}
     result = _result(request, options, version, notes, settings, own[first].fixed_dims)

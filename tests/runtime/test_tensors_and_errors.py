@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgewise.runtime.errors import EdgewiseError, GateError, MissingExtraError, RunError
 from edgewise.runtime.extras import lazy_exports, needs
-from edgewise.runtime.tensors import DTYPES, TensorSpec, long_dims
+from edgewise.runtime.tensors import DTYPES, TensorSpec, batch_dim, long_dims
 
 DIMS = st.one_of(st.integers(0, 1 << 20), st.from_regex(r"[a-zA-Z_][a-z0-9_+* ]{0,4}[a-z0-9]", fullmatch=True))
 
@@ -137,3 +137,19 @@ def test_our_own_missing_module_is_our_mistake(monkeypatch):
 def test_dims_that_must_not_be_small(inputs, sides, signals):
     kinds = long_dims([TensorSpec.parse(text) for text in inputs])
     assert kinds == dict.fromkeys(sides, "side") | dict.fromkeys(signals, "signal")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dim"),
+    [
+        (["x=f32[N,3,8,8]"], "N"),
+        (["ids=i64[batch,length]", "mask=i64[batch,length]", "scale=f32[]"], "batch"),
+        (["ids=i64[length]"], None),
+        (["x=f32[N,N]"], None),
+        (["x=f32[1,3,8,8]", "boxes=f32[N,4]"], None),
+        (["x=f32[2,3]"], None),
+        ([], None),
+    ],
+)
+def test_a_batch_is_first_everywhere(inputs: list[str], dim: str | None) -> None:
+    assert batch_dim([TensorSpec.parse(text) for text in inputs]) == dim

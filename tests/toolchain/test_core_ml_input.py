@@ -34,7 +34,7 @@ def saved(
 
 def roi(folder: Path) -> Path:
     node = helper.make_node(
-        "RoiAlign", ["x", "b", "i"], ["y"], name="roi", output_height=2, output_width=2, sampling_ratio=2
+        "RoiAlign", ["x", "b", "i"], ["y"], name="roi", output_height=2, output_width=2, sampling_ratio=2, mode="max"
     )
     boxes = np.array([[[0, 0, 4, 4], [1, 1, 6, 6]]], np.float32)
     np.savez(folder / "data.npz", x=np.ones((1, 1, 2, 8, 8), np.float32), b=boxes, i=np.zeros((1, 2), np.int64))
@@ -66,7 +66,7 @@ def named(folder: Path) -> Path:
 
 
 REFUSED: list[tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ...]]] = [
-    (roi, ("minimum_deployment_target=iOS15",), ("'roi'", "RoiAlign from iOS 16 on", "Set minimum_deployment_target to iOS16")),
+    (roi, ("minimum_deployment_target=iOS15",), ("'roi'", "RoiAlign", "mode max from iOS 16 on", "Set minimum_deployment_target to iOS16")),
     (overflow, (), ("'add'", "1099511627776", "integers of 32 bits")),
     (broken, (), ("'product'", "1 NaN among 12 numbers", "Check the checkpoint")),
     (rankless, (), ("'reshape'", "unknown rank", "Export with fixed shapes")),

@@ -11,6 +11,7 @@ from coremltools.proto import MIL_pb2
 
 from edgewise.targets.base import Arrays, TargetError
 from edgewise.targets.coreml.evaluator.rounding import held
+from edgewise.targets.coreml.evaluator.sizes import takes, told
 from edgewise.targets.coreml.evaluator.table import operations
 from edgewise.targets.coreml.evaluator.weights import Weights, numpy_dtype
 from edgewise.targets.coreml.package import WEIGHTS, function_name, read_spec
@@ -51,7 +52,9 @@ class EvaluatedProgram:
             output.name for op in block.operations for output in op.outputs if output.type.tensorType.dataType == _HALF
         }
         self.outputs = list(block.outputs)
-        self.described = [entry.name for entry in described.get(chosen, spec.description).output]
+        description = described.get(chosen, spec.description)
+        self.described = [entry.name for entry in description.output]
+        self._ports = {entry.name: entry for entry in description.input}
         self._operations = list(block.operations)
         self._weights = Weights(package / WEIGHTS)
         self._constants: dict[str, Any] = {}
@@ -70,7 +73,7 @@ class EvaluatedProgram:
         """Inputs and outputs by Core ML's names; ``states`` before, and, among the outputs, what they are afterwards.
 
         Raises:
-            TargetError: a missing input, an operation outside the table, or one that fails on these values.
+            TargetError: a missing input, one of a shape that the package does not take, an operation outside the table, or one that fails on these values.
         """
         values = dict(self._constants)
         given = {**inputs, **(states or {})}
@@ -78,6 +81,10 @@ class EvaluatedProgram:
             if name not in given:
                 raise _cannot(f"input {name!r}", "no array", f"the inputs {', '.join([*self.inputs, *self.states])}")
             values[name] = np.asarray(given[name], dtype)
+            port = self._ports.get(name)
+            if port is not None and not takes(port, values[name].shape):
+                fix = "Pass that, or build with other build.options.dims"
+                raise _cannot(f"input {name!r}", f"the shape {list(values[name].shape)}", told(port), fix)
         readers = self._last_reads()
         for index, op in enumerate(self._operations):
             if not op.type.startswith("const"):

@@ -155,7 +155,7 @@ _CELLS = {"GRU": _Gru, "RNN": _Rnn, "LSTM": _Lstm}
 
 ROWS = tuple(
     Row(
-        name, stepwise, _check, static=(1, 2, 3), dtypes=FLOATS | {"int32"}, note="default activations, sequences of a fixed length"
+        name, stepwise, _check, static=(1, 2, 3), weights=(1, 2, 3), dtypes=FLOATS | {"int32"}, note="default activations, sequences of a fixed length"
     )
     for name in ("GRU", "RNN")
 )  # fmt: skip

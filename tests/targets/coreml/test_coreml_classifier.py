@@ -75,8 +75,9 @@ def test_labels_that_do_not_fit(
 ) -> None:
     if text is not None:
         (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
+    dims = {"dims": {"batch": {"max": 8}}} if rows == "batch" else {}
     with pytest.raises(TargetError) as caught:
-        build_model(network(rows), labels=str(tmp_path / "labels.txt"))
+        build_model(network(rows), **dims, labels=str(tmp_path / "labels.txt"))
     assert message in str(caught.value) and "build.options.labels" in caught.value.where
 
 
@@ -90,6 +91,8 @@ def test_a_dim_of_a_few_sizes(build_model: BuildModel) -> None:
     for rows in (1, 2, 4):
         x = {"x": RNG.standard_normal((rows, 4)).astype(np.float32)}
         assert compare_outputs([OnnxRunner(model).run(x)], [executor.run(x)])[0].sqnr_db >= 50
+    with pytest.raises(TargetError, match=r"\[3, 4\]; expected \[4, 4\] or \[1, 4\] or \[2, 4\]"):
+        executor.run({"x": np.ones((3, 4), np.float32)})
 
 
 @pytest.mark.parametrize("target", ["iOS17", "iOS18"])

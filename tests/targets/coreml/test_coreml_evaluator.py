@@ -258,6 +258,12 @@ def test_an_operation_outside_the_table_is_an_error(package: Path, monkeypatch: 
         program.run({"x": np.zeros((3, 40), np.float32)})
 
 
-def test_values_that_fail_are_an_error_with_the_operation(package: Path) -> None:
+def test_values_that_fail_are_an_error_with_the_operation(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MIL, "linear", lambda **_: np.zeros(3).reshape(2))
     with pytest.raises(TargetError, match=r"'y.*\(linear\)"):
+        EvaluatedProgram(package).run({"x": np.zeros((3, 40), np.float32)})
+
+
+def test_a_shape_that_the_package_does_not_take_is_an_error(package: Path) -> None:
+    with pytest.raises(TargetError, match=r"input 'x'.*\[3, 41\]; expected \[3, 40\]"):
         EvaluatedProgram(package).run({"x": np.zeros((3, 41), np.float32)})

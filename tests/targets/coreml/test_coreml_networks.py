@@ -129,9 +129,8 @@ def test_a_sentence_encoder_with_flexible_batch_and_length(
     texts = ["A cat sits on the mat.", "The feline rests upon a rug, and nobody minds.", "Compilers fold constants."]
     batches = [dict(tokenizer(chosen, padding=True, return_tensors="np")) for chosen in (texts, texts[:1])]
     reference = OnnxRunner(exported.model, optimize=False)
-    executor, result, _ = build_model(
-        exported.model, minimum_deployment_target=target, dims={"sequence": {"max": 256, "default": 128}}
-    )
+    dims = {"batch": {"max": 8}, "sequence": {"max": 256, "default": 128}}
+    executor, result, _ = build_model(exported.model, minimum_deployment_target=target, dims=dims)
     found = operations(result)
     assert (found["layer_norm"], found["gelu"]) == (13, 6)
     assert found["scaled_dot_product_attention"] == (6 if target == "iOS18" else 0)

@@ -118,6 +118,19 @@ def test_symbolic_dims_become_ranges(build_model: BuildModel) -> None:
     assert "several times slower" in told and "build.options.dims.batch" in told
     for rows in (2, 8):
         check(model, executor, {"x": RNG.standard_normal((rows, 4)).astype(np.float32)})
+    for rows in (1, 9):
+        with pytest.raises(TargetError, match=rf"input 'x'.*\[{rows}, 4\]; expected \[2 to 8, 4\]"):
+            executor.run({"x": np.ones((rows, 4), np.float32)})
+
+
+def test_a_batch_is_fixed_unless_it_is_asked_for(build_model: BuildModel) -> None:
+    executor, result, folder = build_model(linear_model("batch"))
+    array = spec_of(folder).description.input[0].type.multiArrayType
+    assert list(array.shape) == [1, 4] and not array.HasField("shapeRange")
+    assert result.dims == {"batch": 1}
+    with pytest.raises(TargetError, match=r"\[2, 4\]; expected \[1, 4\]"):
+        executor.run({"x": np.ones((2, 4), np.float32)})
+    assert [note for note in result.notes if "'batch' is fixed at 1" in note and "build.options.dims.batch" in note]
 
 
 def test_a_number_fixes_a_symbolic_dim(build_model: BuildModel) -> None:
