@@ -57,6 +57,7 @@ _KEYWORDS = frozenset(
         "while",
     ]
 )
+Sizes = dict[str, tuple[int, int]]
 _CHANNELS = {"rgb": "0, 1, 2", "bgr": "2, 1, 0", "gray": "3"}
 
 
@@ -80,8 +81,11 @@ def swift_type(port: Port) -> str:
     return {"float32": "Float", "float64": "Float", "float16": "Float16"}.get(port.dtype, "Int32")
 
 
-def model_parts(name: str, inputs: list[Port], outputs: list[Port], has_states: bool) -> dict[str, str]:
-    """Of ``Model.swift``."""
+def model_parts(
+    name: str, inputs: list[Port], outputs: list[Port], has_states: bool, sizes: Sizes, classifier: dict[str, str]
+) -> dict[str, str]:
+    """Of ``Model.swift``; ``sizes``: height and width of image inputs; ``classifier``: the names of its two outputs, or empty."""
+    label = _classified(name, classifier["label"], classifier["probabilities"]) if classifier else ("", "")
     state = {
         "STATE_PROPERTY": "    private var state: MLState",
         "STATE_INIT": "        state = model.makeState()",
@@ -92,11 +96,23 @@ def model_parts(name: str, inputs: list[Port], outputs: list[Port], has_states: 
         "INPUT_PROPERTIES": _lines("    public var {name}: {type}", inputs),
         "INPUT_PARAMETERS": ", ".join(f"{swift_name(port)}: {_type(port)}" for port in inputs),
         "INPUT_ASSIGNMENTS": _lines("        self.{name} = {name}", inputs),
-        "INPUT_FEATURES": "\n".join(f'            "{port.coreml}": {_feature(port)},' for port in inputs),
-        "OUTPUT_PROPERTIES": _lines("    public let {name}: {type}", outputs),
-        "OUTPUT_ASSIGNMENTS": _lines('        {name} = try Self.array("{coreml}", in: features)', outputs),
+        "INPUT_FEATURES": "\n".join(f'            "{port.coreml}": {_feature(port, sizes)},' for port in inputs),
+        "OUTPUT_PROPERTIES": _lines("    public let {name}: {type}", outputs) + label[0],
+        "OUTPUT_ASSIGNMENTS": _lines('        {name} = try Self.array("{coreml}", in: features)', outputs) + label[1],
         **(state if has_states else dict.fromkeys(state, "")),
     }
+
+
+def _classified(name: str, label: str, each: str) -> tuple[str, str]:
+    """The properties of a classifier's label and probabilities, and how they are read."""
+    read = f'Self.feature("{each}", in: features).dictionaryValue as? [String: NSNumber]'
+    return (
+        f"\n    public let {label}: String\n    public let {each}: [String: Double]",
+        f'\n        {label} = try Self.feature("{label}", in: features).stringValue'
+        f"\n        guard let found = try {read} else {{"
+        f'\n            throw {name}Error.missingOutput("{each}")\n        }}'
+        f"\n        {each} = found.mapValues {{ $0.doubleValue }}",
+    )
 
 
 def _lines(form: str, ports: list[Port]) -> str:
@@ -107,14 +123,14 @@ def _type(port: Port) -> str:
     return "CGImage" if port.image is not None else f"MLShapedArray<{swift_type(port)}>"
 
 
-def _feature(port: Port) -> str:
-    """An image is given in the size of the network; the package normalizes it."""
+def _feature(port: Port, sizes: Sizes) -> str:
+    """An image is brought to the size of the network; the package normalizes it."""
     if port.image is None:
         return f"MLFeatureValue(shapedArray: {swift_name(port)})"
     kind = "OneComponent8" if port.image.color == "gray" else "32BGRA"
-    name = swift_name(port)
+    height, width = sizes[port.name]
     return (
-        f"try MLFeatureValue(cgImage: {name}, pixelsWide: {name}.width, pixelsHigh: {name}.height, "
+        f"try MLFeatureValue(cgImage: {swift_name(port)}, pixelsWide: {width}, pixelsHigh: {height}, "
         f"pixelFormatType: kCVPixelFormatType_{kind}, options: nil)"
     )
 

@@ -47,15 +47,22 @@ def write_swift(bundle: Bundle, folder: Path) -> None:
         sources, tests = draft / "Sources" / name, draft / "Tests" / f"{name}Tests"
         package = bundle.file(f"{settings['package']}/{MANIFEST}").parent
         shutil.copytree(package, sources / "Resources" / "model.mlpackage")
-        (tests / "Resources").mkdir(parents=True)
-        _write(draft / "Package.swift", "Package.swift", name, {"PLATFORMS": f".iOS(.v{ios}), .macOS(.v{_MACOS[ios]})"})
-        _write(sources / f"{name}.swift", "Model.swift", name, model_parts(name, inputs, outputs, bool(states)))
+        tests.mkdir(parents=True)
+        has_samples = not states and all(port.image is None for port in inputs)
+        resources = ', resources: [.copy("Resources")]' if has_samples else ""
+        platforms = f".iOS(.v{ios}), .macOS(.v{_MACOS[ios]})"
+        _write(draft / "Package.swift", "Package.swift", name, {"PLATFORMS": platforms, "TEST_RESOURCES": resources})
+        shapes = {entry["name"]: entry["shape"] for entry in bundle.manifest["inputs"]}
+        sizes = {port.name: (shapes[port.name][-2], shapes[port.name][-1]) for port in inputs if port.image is not None}
+        parts = model_parts(name, inputs, outputs, bool(states), sizes, settings.get("classifier", {}))
+        _write(sources / f"{name}.swift", "Model.swift", name, parts)
         preprocess = bundle.manifest.get("preprocess")
         picture = _picture_input(inputs, bundle)
         if preprocess is not None and picture is not None:
             parts = preprocessing_parts(Preprocess.from_json(preprocess), picture)
             _write(sources / "Preprocessing.swift", "Preprocessing.swift", name, parts)
-        if not states and all(port.image is None for port in inputs):
+        if has_samples:
+            (tests / "Resources").mkdir()
             _write_samples(bundle, inputs, outputs, tests / "Resources")
             _write(tests / f"{name}Tests.swift", "Tests.swift", name, sample_parts(inputs, outputs, _least_db(bundle)))
         else:

@@ -88,6 +88,10 @@ def _tensor(folder: Path, entry: dict[str, Any], dtype: str) -> np.ndarray:
 def test_swift_takes_every_file(written: tuple[Bundle, Path]) -> None:
     files = sorted(written[1].rglob("*.swift"))
     assert len(files) == 4
+    check_syntax(files)
+
+
+def check_syntax(files: list[Path]) -> None:
     assert not any("@" in line.replace("@testable", "") for file in files for line in file.read_text().splitlines())
     if compiler := shutil.which("swiftc"):
         subprocess.run([compiler, "-parse", *map(str, files)], check=True)
@@ -118,8 +122,14 @@ def test_states_and_images(build_model: Callable[..., Any], written: tuple[Bundl
     settings = manifest["engine"]["settings"]
     settings["inputs"][0]["image"] = manifest["preprocess"]
     settings["states"] = [{"name": "past", "output": "present", "coreml": "past", "dtype": "float32"}]
+    settings["classifier"] = {"label": "classLabel", "probabilities": "classLabel_probs", "labels": 5}
     TARGET.write_app(Bundle(written[0].path, manifest), tmp_path / "package")
     model = (tmp_path / "package/Sources/MyNetV2/MyNetV2.swift").read_text()
+    height, width = manifest["inputs"][0]["shape"][-2:]
+    assert f"pixelsWide: {width}, pixelsHigh: {height}, " in model, "Core ML takes no other size"
+    assert "public let classLabel: String" in model and "public let classLabel_probs: [String: Double]" in model
+    assert "Resources" not in (tmp_path / "package/Package.swift").read_text().split(".testTarget")[1], "there are none"
+    check_syntax(sorted((tmp_path / "package").rglob("*.swift")))
     assert "public var `in`: CGImage" in model and "kCVPixelFormatType_32BGRA" in model
     assert "private var state: MLState" in model and "using: state))" in model and "func reset()" in model
 

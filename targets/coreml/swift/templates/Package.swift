@@ -7,6 +7,6 @@ let package = Package(
     products: [.library(name: "@NAME@", targets: ["@NAME@"])],
     targets: [
         .target(name: "@NAME@", resources: [.copy("Resources/model.mlpackage")]),
-        .testTarget(name: "@NAME@Tests", dependencies: ["@NAME@"], resources: [.copy("Resources")]),
+        .testTarget(name: "@NAME@Tests", dependencies: ["@NAME@"]@TEST_RESOURCES@),
     ]
 )
