@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,12 +15,23 @@ _WRAPS_AT_UJ = 3_000_000  # the counter begins again several times while a test 
 
 
 def at_work(sign: str) -> bool:
-    """Whether a process runs that has ``sign`` among its words: not the one that watches it, nor a shell in whose script it stands."""
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    """Whether a process runs that has ``sign`` among its words: not the one that watches it, nor a shell in whose script it stands, nor what
+    tests beside this one let run.
+    """
+    for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = place.read_bytes().split(b"\0")
-            if sign.encode() in words and b"--watch" not in words:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if sign.encode() in words and b"--watch" not in words and comes_from_here(place.name):
                 return True
+    return False
+
+
+def comes_from_here(process: str) -> bool:
+    """Whether one of its forebears is this process."""
+    while process not in ("0", "1"):
+        if process == str(os.getpid()):
+            return True
+        process = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
     return False
 
 
