@@ -2,7 +2,7 @@
 
     python benchmarks/arm.py                     every level of aarch64, layer and form; a table
     python benchmarks/arm.py --isa neon_i8mm --json
-    python benchmarks/arm.py --isa armv7 --isa armv7-generic --isa riscv64-generic
+    python benchmarks/arm.py --isa armv7 --isa armv7-generic --isa riscv64 --isa riscv64-generic
 
 There is no such hardware here, so nothing is timed. The agent (``edgewise-bench --serve``, built with Zig) runs a layer in qemu one instruction at
 a time (``-singlestep -d exec``, a line each); two samples less one are a layer's own instructions: packing, products, the end to bytes, and
@@ -59,6 +59,7 @@ AARCH64 = {
 PROCESSORS = AARCH64 | {
     "armv7": Processor(*_ARM, 4),
     "armv7-generic": Processor(*_ARM, 1, "generic"),
+    "riscv64": Processor(*_RISCV, 4),
     "riscv64-generic": Processor(*_RISCV, 1, "generic"),
 }
 FLOAT_FLOOR = 4

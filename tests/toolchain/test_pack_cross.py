@@ -137,7 +137,7 @@ def test_the_example_computes_what_the_network_does(triple: str, embed: bool, bu
         input=inputs["x"].tobytes() + inputs["shift"].tobytes(), capture_output=True, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert (b"f32_simd128" in program.read_bytes()) == (triple == _WASM and not embed)
+    assert (b"f32_vec4" in program.read_bytes()) == (triple == _WASM and not embed)
     numbers = np.array(said.stdout.split(), np.float64)
     np.testing.assert_allclose(numbers[:10], outputs["y"].ravel(), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(numbers[10:], outputs["later"])

@@ -3,12 +3,13 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 
 namespace bench {
 namespace {
+
+constexpr std::align_val_t kAligned{64};
 
 constexpr uint32_t kMostTensors = 1024, kMostSamples = 1 << 20, kLongestName = 1 << 16;
 constexpr uint64_t kLargest = uint64_t{1} << 32;
@@ -132,13 +133,9 @@ void count_rows(const Array& want, const uint8_t* have, Sums* sums) {
 
 }  // namespace
 
-void Buffer::Free::operator()(uint8_t* memory) const { std::free(memory); }
+void Buffer::Free::operator()(uint8_t* memory) const { ::operator delete(memory, kAligned); }
 
-Buffer::Buffer(size_t bytes) : bytes_(bytes) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) throw std::bad_alloc();
-    memory_.reset(static_cast<uint8_t*>(memory));
-}
+Buffer::Buffer(size_t bytes) : memory_(static_cast<uint8_t*>(::operator new(bytes, kAligned))), bytes_(bytes) {}
 
 size_t size_of(ew_dtype dtype) {
     switch (dtype) {

@@ -66,8 +66,12 @@ Isa detect() {
 }
 #elif defined(__aarch64__)
 Isa detect() { return Isa::kNeon; }
-#elif defined(EDGEWISE_VEC4) && defined(__linux__)
+#elif defined(EDGEWISE_VEC4) && defined(__arm__)
 Isa detect() { return getauxval(AT_HWCAP) & 1ul << 12 ? Isa::kVec4 : Isa::kGeneric; }  // HWCAP_NEON
+#elif defined(EDGEWISE_VEC4) && defined(__riscv)
+Isa detect() { return getauxval(AT_HWCAP) & 1ul << ('V' - 'A') ? Isa::kVec4 : Isa::kGeneric; }
+#elif defined(EDGEWISE_VEC4)
+Isa detect() { return Isa::kVec4; }  // every processor for which this was compiled
 #else
 Isa detect() { return Isa::kGeneric; }
 #endif

@@ -156,7 +156,7 @@ def run_plan(native: ModuleType, servers: Servers, tmp_path_factory: pytest.Temp
             _keep(plan, file)
             return made
         server = servers.of(isa)
-        if isa not in server.isas.split():
+        if emulated.level(isa) not in server.isas.split():
             pytest.skip(f"this processor has no {isa}")
         try:
             answer = server.ask("run", str(file), list(arrays), threads)
@@ -227,7 +227,12 @@ def run_op(native: ModuleType, run_plan: RunPlan) -> RunOp:
             steps = [Op("copy", "in", copied[:1], copied[1:]), *steps, Op("copy", "out", back[:1], back[1:])]
             results[0] = (port, results[0][1])
         seen = [_plain(tensor) for tensor, _ in results]
-        plan = Plan(Isa[(isa or native.isas().split()[-1]).upper()], [_plain(tensor) for tensor in ports], seen, steps)
+        plan = Plan(
+            Isa[emulated.level(isa or native.isas().split()[-1]).upper()],
+            [_plain(tensor) for tensor in ports],
+            seen,
+            steps,
+        )
         got = run_plan(plan, arrays, threads=threads, isa=isa)
         return [
             from_c4(array, dims) if tensor.layout is Layout.C4 else array.reshape(dims)

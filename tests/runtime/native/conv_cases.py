@@ -201,7 +201,7 @@ def plan_of(case: Case, isa: str = "generic", packed: Packed | None = None) -> t
         *(constants.get("index"), constants.get("start")),
     ]
     op = Op(case.op, "layer", operands, [y], {**packed.attributes, **geometry, **case.attributes})
-    return Plan(Isa[isa.upper()], inputs, [outer_y], [op]), arrays
+    return Plan(Isa[isa.partition("_on_")[0].upper()], inputs, [outer_y], [op]), arrays
 
 
 def unpacked(case: Case, got: np.ndarray) -> np.ndarray:

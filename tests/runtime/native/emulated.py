@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,9 @@ import numpy as np
 import pytest
 
 from edgewise.runtime.devices.agents import agent_for
+from edgewise.runtime.devices.cross import LIBRARY, SOURCES, WASM, built, zig
+
+_HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,41 @@ class Processor:
     cpu: str
 
 
-# A processor of qemu's whose best level it is: none of them is lowered by EDGEWISE_ISA, so what is found out is tested too.
+# A processor of qemu's (WebAssembly's is Node.js) whose best level it is: none of them is lowered by EDGEWISE_ISA, so what is found out is
+# tested too. A level that several architectures have has theirs behind it.
 PROCESSORS = {
     "neon": Processor("aarch64-linux-musl", "qemu-aarch64-static", "cortex-a53"),
     "neon_dotprod": Processor("aarch64-linux-musl", "qemu-aarch64-static", "cortex-a76"),
     "neon_i8mm": Processor("aarch64-linux-musl", "qemu-aarch64-static", "max"),
     "vec4": Processor("arm-linux-musleabihf", "qemu-arm-static", "cortex-a7"),
+    "vec4_on_wasm32": Processor(WASM, "node", ""),
+    "vec4_on_riscv64": Processor("riscv64-linux-musl", "qemu-riscv64-static", "rv64,v=true,vlen=128,vext_spec=v1.0"),
 }
 # One that has none of these levels.
-RISCV = Processor("riscv64-linux-musl", "qemu-riscv64-static", "rv64")
+SCALAR_RISCV = Processor("riscv64-linux-musl", "qemu-riscv64-static", "rv64")
+
+
+def level(isa: str) -> str:
+    """As libedgewise names it."""
+    return isa.partition("_on_")[0]
+
+
 # By ew_dtype.
 _DTYPES = ("float32", "float16", "uint16", "uint8", "int8", "int32", "int64", "bool")
+
+
+@functools.cache
+def wasm_agent(triple: str) -> Path:
+    """The agent's part that serves, of which the rest is nothing for WebAssembly."""
+    folder = Path(tempfile.mkdtemp(prefix="edgewise-wasm-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "main.cpp").write_text('#include "serve.h"\nint main() { return bench::serve(); }\n')
+    bench, program = SOURCES / "bench", folder / "serve.wasm"
+    flags = ["-target", triple, "-std=c++17", "-Os", "-fno-exceptions", "-fno-rtti", "-mexec-model=command"]
+    places = [f"-I{SOURCES / 'include'}", f"-I{bench}", "-o", str(program)]
+    sources = [folder / "main.cpp", bench / "serve.cpp", bench / "reference.cpp", built(triple) / LIBRARY]
+    subprocess.run([zig(), "c++", *flags, *places, *sources], check=True)
+    return program
 
 
 class Emulated:
@@ -49,10 +79,13 @@ class Emulated:
                 pytest.fail(f"CI has {processor.emulator}")
             pytest.skip(f"needs {processor.emulator}")
         machine = processor.triple.split("-")[0].upper()
-        agent = os.environ.get(f"EDGEWISE_AGENT_{machine}") or agent_for(processor.triple)
+        make = wasm_agent if processor.triple == WASM else agent_for
+        agent = os.environ.get(f"EDGEWISE_AGENT_{machine}") or make(processor.triple)
         env = {name: value for name, value in os.environ.items() if name != "EDGEWISE_ISA"}
         self._process = subprocess.Popen(
-            [emulator, "-cpu", processor.cpu, str(agent), "--serve"],
+            [emulator, "--no-warnings", str(_HERE / "serve.mjs"), str(agent)]
+            if processor.triple == WASM
+            else [emulator, "-cpu", processor.cpu, str(agent), "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,

@@ -22,7 +22,19 @@ if "conv_cases" not in sys.modules:
 Case, check, int_case, float_case = cases.Case, cases.check, cases.int_case, cases.float_case
 
 erf = np.vectorize(math.erf)
-ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dotprod", "neon_i8mm", "vec4")
+ISAS = (
+    "generic",
+    "avx2",
+    "avx512",
+    "avx512vnni",
+    "avx512bf16",
+    "neon",
+    "neon_dotprod",
+    "neon_i8mm",
+    "vec4",
+    "vec4_on_riscv64",
+    "vec4_on_wasm32",
+)
 QUIET = settings(max_examples=25)
 
 

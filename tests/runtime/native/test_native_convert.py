@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ISAS = ("generic", "avx2", "avx512", "avx512bf16", "neon", "vec4")
+ISAS = ("generic", "avx2", "avx512", "avx512bf16", "neon", "vec4", "vec4_on_riscv64", "vec4_on_wasm32")
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 QUICK = settings(max_examples=40)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(0, 40) | st.sampled_from([511, 512, 513]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 _LEAST_NORMAL = 2.0**-126
-ISAS = ("generic", "avx2", "avx512", "neon", "vec4")
+ISAS = ("generic", "avx2", "avx512", "neon", "vec4", "vec4_on_riscv64", "vec4_on_wasm32")
 _erf = np.vectorize(math.erf, otypes=[float])
 
 

@@ -1,7 +1,11 @@
-// conv in the compiler's vectors of four, on NEON of 32-bit ARM. Only what the compiler does not find by itself is spelled.
+// conv in the compiler's vectors of four: NEON of 32-bit ARM, RISC-V's V, SIMD of WebAssembly. Only what the compiler does not
+// find by itself is spelled by processor.
 #if defined(EDGEWISE_VEC4)
 #include "conv_pack.h"
 #include "conv_table.h"
+#if defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#endif
 
 namespace ew {
 namespace {
@@ -46,6 +50,7 @@ struct Vec4Float : Vec4 {
     using Sum = Float::Floats;
     using X = Float::Floats;
     using W = Float::Floats;
+#if defined(__arm__)
     static constexpr int kVectors = 2;  // of 16 registers: 8 sums
     static constexpr int wide(int vectors) { return vectors == 1 ? 8 : 4; }
     static constexpr bool kByLane = true;  // multiplying by one of four lanes costs no broadcast
@@ -57,6 +62,10 @@ struct Vec4Float : Vec4 {
     static EW_INLINE Sum multiply_lane(Sum sum, X x, W w) {
         return sum + x * __builtin_shufflevector(w, w, kLane, kLane, kLane, kLane);
     }
+#else
+    static constexpr int kVectors = 4;
+    static constexpr int wide(int vectors) { return vectors == 1 ? 16 : vectors == 2 ? 8 : 4; }
+#endif
 
     static EW_INLINE X load_x(const uint8_t* from) { return Float::from_bits({load(from)}).v; }
     static EW_INLINE X broadcast_x(const uint8_t* from) { return Float::all(F32x1::load(reinterpret_cast<const float*>(from)).v).v; }
@@ -70,6 +79,7 @@ struct Vec4Float : Vec4 {
     static EW_INLINE Float to_float(Sum sum) { return {sum}; }
 };
 
+#if defined(__arm__)
 // As NeonWide of aarch64 (conv_neon_wide.h): products of 16 bits are added in pairs to 32, and a sum is in two parts. x less 128 is made as it is
 // loaded.
 struct Vec4Int : Vec4 {
@@ -109,6 +119,63 @@ struct Vec4Int : Vec4 {
     static EW_INLINE Sum load_sum(const uint8_t* from) { return of_lanes(load(from)); }
     static EW_INLINE Float to_float(const Sum& sum) { return Float::from_int({lanes_of(sum)}); }
 };
+#else
+// WebAssembly multiplies pairs of 16 bits and adds their products; else each channel is multiplied in 32 bits.
+struct Vec4Int : Vec4 {
+    using Sum = Float::Int;  // wraps
+    static constexpr int kVectors = 3;
+    static constexpr int wide(int vectors) { return vectors == 3 ? 4 : 8; }
+
+#if defined(__wasm_simd128__)
+    struct X {
+        v128_t even, odd;  // channels 0 and 2, 1 and 3
+    };
+    using W = X;
+
+    static EW_INLINE X x_of(v128_t bytes) { return {wasm_v128_and(bytes, wasm_i16x8_splat(255)), wasm_u16x8_shr(bytes, 8)}; }
+    static EW_INLINE W w_of(v128_t bytes) { return {wasm_i16x8_shr(wasm_i16x8_shl(bytes, 8), 8), wasm_i16x8_shr(bytes, 8)}; }
+    static EW_INLINE X load_x(const uint8_t* from) { return x_of(wasm_v128_load(from)); }
+    static EW_INLINE X broadcast_x(const uint8_t* from) { return x_of(wasm_v128_load32_splat(from)); }
+    static EW_INLINE W load_w(const uint8_t* from) { return w_of(wasm_v128_load(from)); }
+    static EW_INLINE W broadcast_w(const uint8_t* from) { return w_of(wasm_v128_load32_splat(from)); }
+    static EW_INLINE Sum multiply_add(Sum sum, const X& x, const W& w) {
+        return sum + Sum{(Ints)wasm_i32x4_dot_i16x8(x.even, w.even)} + Sum{(Ints)wasm_i32x4_dot_i16x8(x.odd, w.odd)};
+    }
+#else
+    struct X {
+        Ints at[4];  // by channel
+    };
+    using W = X;
+
+    static EW_INLINE X load_x(const uint8_t* from) {
+        const Ints four = load(from);
+        return {{four & 255, four >> 8 & 255, four >> 16 & 255, four >> 24 & 255}};
+    }
+    static EW_INLINE W load_w(const uint8_t* from) {
+        const Ints four = load(from);
+        return {{four << 24 >> 24, four << 16 >> 24, four << 8 >> 24, four >> 24}};
+    }
+    static EW_INLINE X broadcast_x(const uint8_t* from) {
+        return {{Ints{} + from[0], Ints{} + from[1], Ints{} + from[2], Ints{} + from[3]}};
+    }
+    static EW_INLINE W broadcast_w(const uint8_t* from) {
+        const auto* w = reinterpret_cast<const int8_t*>(from);
+        return {{Ints{} + w[0], Ints{} + w[1], Ints{} + w[2], Ints{} + w[3]}};
+    }
+    static EW_INLINE Sum multiply_add(Sum sum, const X& x, const W& w) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) sum = sum + Sum{x.at[i] * w.at[i]};
+        return sum;
+    }
+#endif
+
+    static EW_INLINE Sum zero() { return Sum::all(0); }
+    static EW_INLINE Sum add(Sum a, Sum b) { return a + b; }
+    static EW_INLINE void store_sum(uint8_t* to, Sum sum) { std::memcpy(to, &sum.v, sizeof sum.v); }
+    static EW_INLINE Sum load_sum(const uint8_t* from) { return {load(from)}; }
+    static EW_INLINE Float to_float(Sum sum) { return Float::from_int(sum); }
+};
+#endif
 
 constexpr ConvKernel integer_kernel() {
     ConvKernel kernel = kernel_of<Vec4Int>("s8_vec4", pack_generic, fill_generic);

@@ -23,7 +23,8 @@
 namespace ew {
 namespace {
 
-// kFuses: whether fma rounds once. min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: b where either is NaN, so put what may be NaN second to keep it.
+// kFuses: whether fma rounds once. to_int gives the nearest integer, the even one of two, of what is within 2^22. min(a, b) is a < b ? a : b and
+// max(a, b) is a > b ? a : b: b where either is NaN, so put what may be NaN second to keep it.
 
 struct F32x1 {
     static constexpr int kLanes = 1;
@@ -261,6 +262,6 @@ struct F32x16 {
 }  // namespace
 }  // namespace ew
 
-#if defined(__ARM_NEON) || defined(EDGEWISE_VEC4) || defined(__wasm_simd128__)
+#if defined(__ARM_NEON) || defined(EDGEWISE_VEC4)
 #include "simd_four.h"
 #endif

@@ -15,7 +15,7 @@ namespace {
 
 struct F32x4 {
     static constexpr int kLanes = 4;
-#if defined(__aarch64__)
+#if defined(__aarch64__) || defined(__riscv_vector)
     static constexpr bool kFuses = true;
 #else
     static constexpr bool kFuses = false;
@@ -107,8 +107,13 @@ struct F32x4 {
     friend EW_INLINE F32x4 ceil(F32x4 a) { return {vrndpq_f32(a.v)}; }
     friend EW_INLINE F32x4 round(F32x4 a) { return {vrndnq_f32(a.v)}; }
 #else
-    EW_INLINE Int to_int() const { return {__builtin_convertvector(round(*this).v, Ints)}; }
+    // The sum's low bits are the integer: one instruction, where a conversion that rounds to even takes several.
+    EW_INLINE Int to_int() const { return (*this + all(12582912.0f)).bits() - all(12582912.0f).bits(); }
+#if defined(__riscv_vector) && defined(__clang__)
+    friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {__builtin_elementwise_fma(a.v, b.v, c.v)}; }
+#else
     friend EW_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return a * b + c; }
+#endif
 #if defined(__clang__)
     friend EW_INLINE F32x4 sqrt(F32x4 a) { return {__builtin_elementwise_sqrt(a.v)}; }
 #else

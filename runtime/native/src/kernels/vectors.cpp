@@ -12,11 +12,7 @@ extern const VectorKernels kVectorsVec4;
 #endif
 
 const VectorKernels& vector_kernels(Isa isa) {
-#if defined(__wasm_simd128__)
-    static constexpr VectorKernels kGeneric = make_table<F32x4>("f32_simd128");  // every processor of such a build has it
-#else
     static constexpr VectorKernels kGeneric = make_table<F32x1>("f32_generic");
-#endif
 #if defined(__x86_64__)
     static const VectorKernels kNewest = [] {
         VectorKernels table = kVectorsAvx512;

@@ -32,6 +32,8 @@ MULTIPLIES = {
     "neon_dotprod": "s8_neon_dotprod",
     "neon_i8mm": "s8_neon_i8mm",
     "vec4": "s8_vec4",
+    "vec4_on_riscv64": "s8_vec4",
+    "vec4_on_wasm32": "s8_vec4",
 }
 # Of a quantized network without float parts every rounding is ONNX's own; softmax and LayerNorm tip a few.
 LEAST_DB = {"digits_vit": 25}
@@ -159,7 +161,7 @@ def test_a_processor_without_vectors_takes_the_generic_kernels(
     plan = compile_model(model, Isa.GENERIC).plan
     file = tmp_path / "network.engine"
     file.write_bytes(encode(plan))
-    machine = emulated.Emulated(emulated.RISCV)
+    machine = emulated.Emulated(emulated.SCALAR_RISCV)
     assert machine.isas == "generic"
     made = machine.ask("run", str(file), [inputs[one.name] for one in plan.inputs], 2)
     machine.close()
