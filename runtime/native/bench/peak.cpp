@@ -66,7 +66,7 @@ const Loop kBf16[] = {{"avx512bf16", bf16_avx512, 20 * 32.0 * kRepeat}};
 #define SMULL(N) "smull v30.8h, v31.8b, v31.8b\nsadalp v" N ".4s, v30.8h\n"
 
 void f32_neon() { TIMES("movi v31.16b, #0\n" TWENTY(FMLA), LOW, HIGH, "v31"); }
-void s8_i8mm() { TIMES(".arch_extension i8mm\nmovi v31.16b, #0\n" TWENTY(SMMLA), LOW, HIGH, "v31"); }
+void s8_i8mm() { TIMES(".arch armv8.2-a+i8mm\nmovi v31.16b, #0\n" TWENTY(SMMLA), LOW, HIGH, "v31"); }
 void s8_dotprod() { TIMES(".arch_extension dotprod\nmovi v31.16b, #0\n" TWENTY(SDOT), LOW, HIGH, "v31"); }
 void s8_neon() { TIMES("movi v31.16b, #0\n" TWENTY(SMULL), LOW, HIGH, "v30", "v31"); }
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,10 +70,33 @@ def wasm_agent(triple: str) -> Path:
     return program
 
 
+def agent_of_gcc(folder: Path) -> Path | None:
+    """That of aarch64 as a board's own compiler builds it: Debian's GCC. None where there is no such compiler, but for CI."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if not compiler:
+        if "CI" in os.environ:
+            pytest.fail("CI has aarch64-linux-gnu-g++")
+        return None
+    platform = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    kind = ["-DEDGEWISE_STATIC=ON", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_MAKE_PROGRAM={beside('ninja')}"]
+    configure = [beside("cmake"), "-G", "Ninja", "-S", str(SOURCES), "-B", str(folder), *platform, *kind]
+    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [beside("cmake"), "--build", str(folder), "--target", "edgewise_bench"], check=True, stdout=subprocess.DEVNULL
+    )
+    return folder / "edgewise-bench"
+
+
+def beside(program: str) -> str:
+    """A program of this Python's environment, or of the system."""
+    place = Path(sys.executable).with_name(program)
+    return str(place) if place.is_file() else program
+
+
 class Emulated:
     """A process that answers until it is closed."""
 
-    def __init__(self, processor: Processor) -> None:
+    def __init__(self, processor: Processor, agent: Path | None = None) -> None:
         emulator = shutil.which(processor.emulator)
         if not emulator:
             if "CI" in os.environ:
@@ -80,12 +104,12 @@ class Emulated:
             pytest.skip(f"needs {processor.emulator}")
         machine = processor.triple.split("-")[0].upper()
         make = wasm_agent if processor.triple == WASM else agent_for
-        agent = os.environ.get(f"EDGEWISE_AGENT_{machine}") or make(processor.triple)
+        program = agent or os.environ.get(f"EDGEWISE_AGENT_{machine}") or make(processor.triple)
         env = {name: value for name, value in os.environ.items() if name != "EDGEWISE_ISA"}
         self._process = subprocess.Popen(
-            [emulator, "--no-warnings", str(_HERE / "serve.mjs"), str(agent)]
+            [emulator, "--no-warnings", str(_HERE / "serve.mjs"), str(program)]
             if processor.triple == WASM
-            else [emulator, "-cpu", processor.cpu, str(agent), "--serve"],
+            else [emulator, "-cpu", processor.cpu, str(program), "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,

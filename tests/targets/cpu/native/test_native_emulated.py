@@ -1,4 +1,4 @@
-"""Whole networks on every level of aarch64, on ARMv7, in an emulator, beside ONNX Runtime."""
+"""Whole networks on every level of aarch64, on ARMv7, RISC-V and WebAssembly, in emulators, beside ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -85,9 +85,12 @@ def shared_network(name: str, shared_dir: Path) -> ir.Model:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[dict[str, Any]]:
-    """A process per level."""
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A process per level, for aarch64's also one that GCC compiled."""
     running = {isa: emulated.Emulated(processor) for isa, processor in emulated.PROCESSORS.items()}
+    agent = emulated.agent_of_gcc(tmp_path_factory.mktemp("gcc"))
+    for isa in ("neon", "neon_dotprod", "neon_i8mm") if agent else ():
+        running[f"{isa} by gcc"] = emulated.Emulated(emulated.PROCESSORS[isa], agent)
     yield running
     for one in running.values():
         one.close()
@@ -110,7 +113,7 @@ def compare(machines: dict[str, Any], run_onnx: Any, worst_db: Any, tmp_path: Pa
             assert worst_db(wanted, made) > least_db, isa
             kernels = set(machine.kernels.split())
             assert kernels & {"f32_neon", "f32_vec4"} or integer
-            assert not integer or kernels & set(MULTIPLIES.values()) == {MULTIPLIES[isa]}
+            assert not integer or kernels & set(MULTIPLIES.values()) == {MULTIPLIES[isa.removesuffix(" by gcc")]}
             assert not kernels & {"s8_generic", "f32_generic"}
 
     return check
