@@ -12,6 +12,7 @@ from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.control import OPERATORS, write_out
 from edgewise.targets.coreml.expand import expand
 from edgewise.targets.coreml.fusions.attention import fuse_attention
+from edgewise.targets.coreml.fusions.normalization import fuse_normalizations
 from edgewise.targets.coreml.lighten import lighten
 from edgewise.targets.coreml.node import constant
 from edgewise.targets.coreml.widen import widen
@@ -49,6 +50,7 @@ def _prepare(model: ir.Model, ios: int, dims: Mapping[str, int]) -> ir.Model:
     ready = _folded(expand(ready))
     while _has_control(ready) and write_out(ready):
         ready = _folded(expand(ready))
+    fuse_normalizations(ready)
     widen(ready, ios)
     lighten(ready, ios)
     if ios >= _FIRST_WITH_ATTENTION:

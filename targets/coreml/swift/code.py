@@ -167,7 +167,10 @@ def _drawn_size(image: Preprocess) -> str:
 
 def sample_parts(inputs: list[Port], outputs: list[Port], least_db: float) -> dict[str, str]:
     """Of ``Tests.swift``."""
-    given = ", ".join(f'{swift_name(port)}: array(XCTUnwrap(sample.inputs["{port.coreml}"]))' for port in inputs)
+    given = ", ".join(
+        f'{swift_name(port)}: {"image" if port.image else "array"}(XCTUnwrap(sample.inputs["{port.coreml}"]))'
+        for port in inputs
+    )
     return {
         "LEAST_DB": repr(least_db),
         "TEST_INPUTS": given,

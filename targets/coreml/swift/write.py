@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgewise.targets.coreml.swift.code import (
 from edgewise.targets.errors import TargetError
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_ROUNDING = 0.01  # of a step between two pixels
 _MACOS = {15: 12, 16: 13, 17: 14, 18: 15, 26: 26}
 
 
@@ -48,8 +50,8 @@ def write_swift(bundle: Bundle, folder: Path) -> None:
         package = bundle.file(f"{settings['package']}/{MANIFEST}").parent
         shutil.copytree(package, sources / "Resources" / "model.mlpackage")
         tests.mkdir(parents=True)
-        has_samples = not states and all(port.image is None for port in inputs)
-        resources = ', resources: [.copy("Resources")]' if has_samples else ""
+        missing = _why_no_samples(bundle, inputs, bool(states))
+        resources = ', resources: [.copy("Resources")]' if not missing else ""
         platforms = f".iOS(.v{ios}), .macOS(.v{_MACOS[ios]})"
         _write(draft / "Package.swift", "Package.swift", name, {"PLATFORMS": platforms, "TEST_RESOURCES": resources})
         shapes = {entry["name"]: entry["shape"] for entry in bundle.manifest["inputs"]}
@@ -61,14 +63,12 @@ def write_swift(bundle: Bundle, folder: Path) -> None:
         if preprocess is not None and picture is not None:
             parts = preprocessing_parts(Preprocess.from_json(preprocess), picture)
             _write(sources / "Preprocessing.swift", "Preprocessing.swift", name, parts)
-        if has_samples:
+        if not missing:
             (tests / "Resources").mkdir()
             _write_samples(bundle, inputs, outputs, tests / "Resources")
             _write(tests / f"{name}Tests.swift", "Tests.swift", name, sample_parts(inputs, outputs, _least_db(bundle)))
         else:
-            (tests / f"{name}Tests.swift").write_text(
-                "// No samples: images and kept states have no arrays that a test could give.\n", encoding="utf-8"
-            )
+            (tests / f"{name}Tests.swift").write_text(f"// No samples: {missing}.\n", encoding="utf-8")
 
 
 def _write(path: Path, template: str, name: str, parts: dict[str, str]) -> None:
@@ -114,16 +114,33 @@ def _least_db(bundle: Bundle) -> float:
     return round(max(10.0, min(40.0, min(found, default=30.0) - 3)), 1)
 
 
+def _why_no_samples(bundle: Bundle, inputs: list[Port], has_states: bool) -> str:
+    """Empty where a test can give the bundle's samples to the package: images have pixels of 8 bits."""
+    if has_states:
+        return "what a call returns depends on the calls before it"
+    for sample in bundle.reference()[0]:
+        for port in inputs:
+            if port.image is not None:
+                array, steps = sample[port.name], replace(port.image, resize=None, crop=None)
+                step = 1 / (port.image.scale * np.reshape(port.image.std, (1, -1, 1, 1)))
+                if np.any(np.abs(steps(port.given(array)) - array) > _ROUNDING * step):
+                    return f"those of the bundle are no images of 8 bits, which {port.name} takes"
+    return ""
+
+
 def _write_samples(bundle: Bundle, inputs: list[Port], outputs: list[Port], folder: Path) -> None:
-    """``reference.json`` and a file of little-endian numbers per tensor, as Core ML has them."""
+    """``reference.json`` and a file per tensor: an image, or little-endian numbers as Core ML has them."""
     listed = []
     for index, (given, made) in enumerate(zip(*bundle.reference(), strict=True)):
         entry: dict[str, Any] = {"inputs": {}, "outputs": {}}
         for kind, ports, arrays in (("inputs", inputs, given), ("outputs", outputs, made)):
             for port in ports:
                 array = np.atleast_1d(arrays[port.name]).astype(_STORED[swift_type(port)])
-                name = f"{index}_{kind[:-1]}_{swift_name(port).strip('`')}.bin"
-                (folder / name).write_bytes(np.ascontiguousarray(array).tobytes())
+                name = f"{index}_{kind[:-1]}_{swift_name(port).strip('`')}.{'bin' if port.image is None else 'png'}"
+                if port.image is None:
+                    (folder / name).write_bytes(np.ascontiguousarray(array).tobytes())
+                else:
+                    port.given(array).save(folder / name)
                 entry[kind][port.coreml] = {"file": name, "shape": list(array.shape)}
         listed.append(entry)
     (folder / "reference.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")

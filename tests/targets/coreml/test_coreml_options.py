@@ -143,19 +143,29 @@ def test_a_number_fixes_a_symbolic_dim(build_model: BuildModel) -> None:
     check(model, executor, {"x": RNG.standard_normal((3, 4)).astype(np.float32)})
 
 
-def test_images_take_the_preprocessing_into_the_network(build_model: BuildModel) -> None:
-    weight = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)
-    shapes = [("x", FLOAT, [1, 3, 8, 8])], [("y", FLOAT, [1, 4, 6, 6])]
+@pytest.mark.parametrize(
+    ("steps", "space"),
+    [
+        ("color=bgr,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225", "BGR"),
+        ("color=rgb,scale=127.5,mean=1:1:1,std=1:1:1", "RGB"),
+        ("color=gray,scale=255,mean=0.5,std=0.25", "GRAYSCALE"),
+    ],
+    ids=["bgr", "rgb", "gray"],
+)
+def test_images_take_the_preprocessing_into_the_network(build_model: BuildModel, steps: str, space: str) -> None:
+    preprocess = Preprocess.parse(steps)
+    channels = len(preprocess.mean)
+    weight = RNG.standard_normal((4, channels, 3, 3)).astype(np.float32)
+    shapes = [("x", FLOAT, [1, channels, 8, 8])], [("y", FLOAT, [1, 4, 6, 6])]
     model = model_of([helper.make_node("Conv", ["x", "w"], ["y"], name="conv")], *shapes, {"w": weight})
-    preprocess = Preprocess.parse("color=bgr,scale=255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
     executor, result, folder = build_model(model, preprocess.to_json(), image_inputs=["x"], compute_precision="float32")
     image = spec_of(folder).description.input[0].type.imageType
     assert (image.width, image.height) == (8, 8)
-    assert image.ColorSpace.Name(image.colorSpace) == "BGR"
-    assert result.settings["inputs"][0]["image"]["color"] == "bgr"
-    pixels = RNG.integers(0, 256, (1, 3, 8, 8)).astype(np.float32)
-    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (preprocess.mean, preprocess.std))
-    check(model, executor, {"x": ((pixels / 255 - mean) / std).astype(np.float32)}, 90)
+    assert image.ColorSpace.Name(image.colorSpace) == space
+    assert result.settings["inputs"][0]["image"]["color"] == preprocess.color
+    pixels = RNG.integers(0, 256, (1, channels, 8, 8)).astype(np.float32)
+    mean, std = (np.reshape(values, (1, channels, 1, 1)) for values in (preprocess.mean, preprocess.std))
+    check(model, executor, {"x": ((pixels / preprocess.scale - mean) / std).astype(np.float32)}, 90)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from edgewise.errors import ToolchainError
-from edgewise.runtime.bundle import Bundle, open_bundle
+from edgewise.runtime.bundle import Bundle, open_bundle, save_reference
 from edgewise.runtime.core_ml_ports import Port
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import to_bytes
+from edgewise.runtime.preprocess import Preprocess
 from edgewise.targets.coreml import TARGET
 from edgewise.targets.coreml.swift.code import swift_type
 from edgewise.verbs.build import build
@@ -132,6 +135,30 @@ def test_states_and_images(build_model: Callable[..., Any], written: tuple[Bundl
     check_syntax(sorted((tmp_path / "package").rglob("*.swift")))
     assert "public var `in`: CGImage" in model and "kCVPixelFormatType_32BGRA" in model
     assert "private var state: MLState" in model and "using: state))" in model and "func reset()" in model
+
+
+def test_images_as_samples(written: tuple[Bundle, Path], tmp_path: Path) -> None:
+    """Where the bundle's samples are images, Swift's test reads the same pixels; where they are drawn numbers, it says that there are none."""
+    path = shutil.copytree(written[0].path, tmp_path / "net.edge")
+    manifest = json.loads(json.dumps(written[0].manifest))
+    manifest["engine"]["settings"]["inputs"][0]["image"] = manifest["preprocess"]
+    TARGET.write_app(Bundle(path, manifest), tmp_path / "without")
+    assert (
+        "are no images of 8 bits, which in takes"
+        in (tmp_path / "without/Tests/MyNetV2Tests/MyNetV2Tests.swift").read_text()
+    )
+    steps = replace(Preprocess.from_json(manifest["preprocess"]), resize=None, crop=None)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    _, outputs = written[0].reference()
+    save_reference(path / "reference.npz", [{"in": steps(Image.fromarray(pixels))}], outputs[:1])
+    TARGET.write_app(Bundle(path, manifest), tmp_path / "package")
+    tests = tmp_path / "package/Tests/MyNetV2Tests"
+    assert '`in`: image(XCTUnwrap(sample.inputs["' in (tests / "MyNetV2Tests.swift").read_text()
+    check_syntax([tests / "MyNetV2Tests.swift"])
+    ((told, *_),) = [
+        list(entry["inputs"].values()) for entry in json.loads((tests / "Resources/reference.json").read_text())
+    ]
+    np.testing.assert_array_equal(np.asarray(Image.open(tests / "Resources" / told["file"])), pixels)
 
 
 def test_scalars_are_those_that_core_ml_has() -> None:

@@ -1,5 +1,6 @@
 // Written by edgewise from a bundle; write it again rather than changing it.
 import CoreML
+import ImageIO
 import XCTest
 
 @testable import @NAME@
@@ -27,6 +28,11 @@ final class @NAME@Tests: XCTestCase {
         let data = try Data(contentsOf: url(tensor.file))
         let scalars = data.withUnsafeBytes { Array($0.bindMemory(to: Scalar.self)) }
         return MLShapedArray<Scalar>(scalars: scalars, shape: tensor.shape)
+    }
+
+    private func image(_ tensor: Tensor) throws -> CGImage {
+        let source = try XCTUnwrap(CGImageSourceCreateWithURL(url(tensor.file) as CFURL, nil))
+        return try XCTUnwrap(CGImageSourceCreateImageAtIndex(source, 0, nil))
     }
 
     private func decibels<Scalar: BinaryFloatingPoint>(_ want: [Scalar], _ have: [Scalar]) -> Double {
