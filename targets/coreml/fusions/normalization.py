@@ -79,7 +79,7 @@ def _mean(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | None:
     if node is None or node.inputs[0] is None or not node.attributes.get_int("keepdims", 1):
         return None
     rank = None if node.inputs[0].shape is None else len(node.inputs[0].shape)
-    axes = node.attributes["axes"].as_ints() if "axes" in node.attributes else None
+    axes = list(node.attributes["axes"].as_ints()) if "axes" in node.attributes else []
     if len(node.inputs) > 1 and (given := constant(node.inputs[1])) is not None:
         axes = given.reshape(-1).tolist()
     if rank is None or not axes:
@@ -103,7 +103,9 @@ def _inverse_deviation(value: ir.Value, *, divides: bool) -> tuple[ir.Value, tup
         value = node.inputs[0]
     root = _made_by(value, "Sqrt")
     total = None if root is None else _made_by(root.inputs[0], "Add")
-    for place in (0, 1) if total is not None else ():
+    if total is None:
+        return None
+    for place in (0, 1):
         epsilon, variance = constant(total.inputs[place]), _mean(total.inputs[1 - place])
         if epsilon is None or epsilon.size != 1 or variance is None:
             continue
@@ -159,6 +161,8 @@ def _kind(parts: _Parts) -> str:
     shape = list(parts.x.shape or ())
     rank, axes = len(shape), parts.axes
     sizes = [array.shape for array in (parts.gamma, parts.beta) if array is not None]
+    if any(len(size) > rank for size in sizes):  # the result would have more axes than x
+        return ""
     if axes == list(range(axes[0], rank)) and all(_stripped(size) == _stripped(shape[axes[0] :]) for size in sizes):
         return "LayerNormalization" if all(isinstance(size, int) for size in shape[axes[0] :]) else ""
     if rank not in _RANKS_OF_INSTANCE_NORM or axes != list(range(2, rank)) or not isinstance(shape[1], int):
@@ -178,14 +182,14 @@ def _stripped(shape: tuple[int, ...] | list[int | ir.SymbolicDim]) -> list[int |
 def _replace(graph: ir.Graph, node: ir.Node, parts: _Parts) -> None:
     """Put one node there; γ and β are taken in where they follow and fit."""
     last = node
-    for op, field in (("Mul", "gamma"), ("Add", "beta")):
+    for op in ("Mul", "Add"):
         following = _only_reader(last.outputs[0])
         if node.op_type == "Add" or following is None or following.op_type != op or following.domain:
             break
         array = next((found for value in following.inputs if (found := constant(value)) is not None), None)
         if array is None:
             break
-        grown = replace(parts, **{field: array})
+        grown = replace(parts, gamma=array) if op == "Mul" else replace(parts, beta=array)
         if not _kind(grown):
             break
         parts, last = grown, following
@@ -197,8 +201,12 @@ def _replace(graph: ir.Graph, node: ir.Node, parts: _Parts) -> None:
 
 def _node(graph: ir.Graph, parts: _Parts, last: ir.Node) -> ir.Node:
     kind, shape = _kind(parts), list(parts.x.shape or ())
-    sizes = shape[1:2] if kind == "InstanceNormalization" else shape[parts.axes[0] :]
-    dtype = np.float32 if parts.x.dtype is None else parts.x.dtype.numpy()
+    sizes = [
+        size
+        for size in (shape[1:2] if kind == "InstanceNormalization" else shape[parts.axes[0] :])
+        if isinstance(size, int)
+    ]
+    dtype = np.dtype(np.float32) if parts.x.dtype is None else parts.x.dtype.numpy()
     gamma = np.ones(sizes, dtype) if parts.gamma is None else parts.gamma.reshape(sizes)
     beta = np.zeros(sizes, dtype) if parts.beta is None else parts.beta.reshape(sizes)
     inputs = [parts.x]

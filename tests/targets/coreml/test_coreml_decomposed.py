@@ -125,6 +125,7 @@ def check(model: onnx.ModelProto, executor: Executor, x: list[int]) -> None:
             [16],
         ),
         (_LAYER_BY_FACTOR, [2, 1, 1]),
+        (_LAYER_BY_FACTOR, [1, 1, 1, 16]),
     ],
     ids=[
         "variance elsewhere",
@@ -135,6 +136,7 @@ def check(model: onnx.ModelProto, executor: Executor, x: list[int]) -> None:
         "deviation of another",
         "factor of another",
         "parameters of another axis",
+        "parameters of more axes",
     ],
 )
 def test_what_only_looks_like_one_stays(nodes: str, parameters: list[int], build_model: BuildModel) -> None:

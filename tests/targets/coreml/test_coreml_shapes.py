@@ -193,7 +193,7 @@ def test_windows_that_follow_the_size_take_images_of_any_size(build_model: Calla
         [numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
-    dims = dict.fromkeys(("height", "width"), {"min": 7, "max": 32, "default": 8})
+    dims = {side: {"min": 7, "max": 32, "default": 8} for side in ("height", "width")}
     executor, _, _ = build_model(model, dims=dims, compute_precision="float32")
     for height, width in ((8, 8), (7, 12), (13, 9)):
         x = {"x": np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)}
