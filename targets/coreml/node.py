@@ -18,6 +18,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value which is no output of the graph; None where there are more, or none."""
+    readers = value.uses()
+    return next(iter(readers)).node if len(readers) == 1 and not value.is_graph_output() else None
+
+
 def is_weight(value: ir.Value | None) -> bool:
     """A constant, or one that is stored as integers: ``DequantizeLinear`` of constants, perhaps moved around after it."""
     if value is None:

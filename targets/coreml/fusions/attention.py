@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgewise.targets.coreml.node import constant
+from edgewise.targets.coreml.node import constant, only_reader
 
 DOMAIN = "edgewise.coreml"
 OP = "ScaledDotProductAttention"
@@ -45,7 +45,7 @@ def fuse_attention(model: ir.Model) -> int:
 
 
 def _fuse(graph: ir.Graph, softmax: ir.Node) -> bool:
-    product = _only_reader(softmax.outputs[0])
+    product = only_reader(softmax.outputs[0])
     rank = len(softmax.outputs[0].shape or ())
     if product is None or product.op_type != "MatMul" or product.inputs[0] is not softmax.outputs[0]:
         return False
@@ -63,11 +63,6 @@ def _fuse(graph: ir.Graph, softmax: ir.Node) -> bool:
         graph, product, [product], [*new_nodes, fused], [product.outputs[0]], [new]
     )  # fmt: skip
     return True
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    readers = value.uses()
-    return next(iter(readers)).node if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def _scores(value: ir.Value | None) -> _Scores | None:
@@ -92,7 +87,7 @@ def _scores(value: ir.Value | None) -> _Scores | None:
 
 def _own_producer(value: ir.Value | None) -> ir.Node | None:
     """What makes a value that nobody else reads."""
-    return None if value is None or _only_reader(value) is None else value.producer()
+    return None if value is None or only_reader(value) is None else value.producer()
 
 
 def _is_product(value: ir.Value) -> bool:

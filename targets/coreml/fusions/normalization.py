@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.coreml.node import constant
+from edgewise.targets.coreml.node import constant, only_reader
 
 _RANKS_OF_INSTANCE_NORM = (3, 4)  # that MIL's operation has
 
@@ -183,7 +183,7 @@ def _replace(graph: ir.Graph, node: ir.Node, parts: _Parts) -> None:
     """Put one node there; γ and β are taken in where they follow and fit."""
     last = node
     for op in ("Mul", "Add"):
-        following = _only_reader(last.outputs[0])
+        following = only_reader(last.outputs[0])
         if node.op_type == "Add" or following is None or following.op_type != op or following.domain:
             break
         array = next((found for value in following.inputs if (found := constant(value)) is not None), None)
@@ -219,8 +219,3 @@ def _node(graph: ir.Graph, parts: _Parts, last: ir.Node) -> ir.Node:
     if kind == "LayerNormalization":
         attributes.append(ir.AttrInt64("axis", parts.axes[0]))
     return ir.Node("", kind, inputs, attributes, name=last.name)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    readers = value.uses()
-    return next(iter(readers)).node if len(readers) == 1 and not value.is_graph_output() else None

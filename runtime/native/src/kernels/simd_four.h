@@ -15,7 +15,7 @@ namespace {
 
 struct F32x4 {
     static constexpr int kLanes = 4;
-#if defined(__aarch64__) || defined(__riscv_vector)
+#if defined(__aarch64__) || (defined(__riscv_vector) && defined(__clang__))
     static constexpr bool kFuses = true;
 #else
     static constexpr bool kFuses = false;
