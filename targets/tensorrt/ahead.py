@@ -26,6 +26,7 @@ from edgewise.targets.tensorrt.prepare import Prepared, normalize, prepare
 from edgewise.targets.tensorrt.proof import (
     Product,
     asked_types,
+    casts_beside,
     precision_notes,
     products,
     proof,
@@ -125,7 +126,7 @@ class ReadBack:
             layers = planned_layers(parsed.network)
             note = "The builder's listing was not available: the layers are those of the network definition."
             return cls(layers, [], manifest_rows(layers, ops, "planned"), [note], "the network definition")
-        made = products(listing, asked_types(model))
+        made = products(listing, asked_types(model), casts_beside(model))
         return cls(listing, made, manifest_rows(listing, ops, "gpu"), precision_notes(made), "the builder's listing")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import onnx_ir as ir
@@ -55,9 +56,29 @@ def asked_types(model: ir.Model) -> dict[str, tuple[str, str]]:
     return asked
 
 
-def products(layers: Sequence[EngineLayer], asked: dict[str, tuple[str, str]]) -> list[Product]:
-    """What became of each product."""
-    return [Product(name, op, want, _found(name, layers, want)) for name, (op, want) in asked.items()]
+def casts_beside(model: ir.Model) -> dict[str, frozenset[str]]:
+    """Per product the names of the Cast nodes that make its factors, and of those that read its result."""
+    beside = {}
+    for node in model.graph:
+        if node.op_type in PRODUCTS:
+            makers = [value.producer() for value in node.inputs[:2] if value is not None]
+            readers = [use.node for use in node.outputs[0].uses()]
+            casts = (other for other in (*makers, *readers) if other is not None and other.op_type == "Cast")
+            beside[node.name or ""] = frozenset(other.name or "" for other in casts)
+    return beside
+
+
+def products(
+    layers: Sequence[EngineLayer],
+    asked: Mapping[str, tuple[str, str]],
+    casts: Mapping[str, frozenset[str]] = MappingProxyType({}),
+) -> list[Product]:
+    """What became of each product; ``asked`` and ``casts`` as :func:`asked_types` and :func:`casts_beside` give them."""
+    nothing: frozenset[str] = frozenset()
+    return [
+        Product(name, op, want, _found(name, layers, want, casts.get(name, nothing)))
+        for name, (op, want) in asked.items()
+    ]
 
 
 def proof(layers: Sequence[EngineLayer], made: Sequence[Product], source: str, sparse: bool) -> dict[str, Any]:
@@ -136,13 +157,13 @@ def _decided(layers: Sequence[EngineLayer]) -> str:
     return "by the device, when it first loads the engine: the builder names no kernels" if stubs else "by the builder"
 
 
-def _found(node: str, layers: Sequence[EngineLayer], asked: str) -> str:
+def _found(node: str, layers: Sequence[EngineLayer], asked: str, casts: frozenset[str]) -> str:
     """What its kernel multiplies: the first tensor that it reads, of the narrowest kernel when there are several.
 
     A generated kernel holds a product only where no other has the node. It may begin with a normalisation in float32 (or with the
     sums of an integer product) and convert in between, so there the type that was asked for counts when it reads it at all, weights
-    included, or, for floats, writes it. Another
-    kernel may have the cast before a float32 product in it: it reads float16, and its weights are float32.
+    included, or, for floats, writes it, or holds the very Cast between the product and what surrounds it (an attention that begins
+    with the sums of three integer products, in float32, and ends in integers). Another kernel may have the cast before a float32 product in it: it reads float16, and its weights are float32.
     """
     holders = [layer for layer in layers if node in layer.nodes]
     found = {_multiplies(layer, asked) for layer in holders if layer.kind != _GENERATED}
@@ -150,6 +171,7 @@ def _found(node: str, layers: Sequence[EngineLayer], asked: str) -> str:
         inside = _FLOATS if asked in _FLOATS else ()
         found = {dtype for layer in holders for dtype in (*layer.reads, *layer.constants)}
         found |= {dtype for layer in holders for dtype in layer.writes if dtype in inside}
+        found |= {asked for layer in holders if inside and not casts.isdisjoint(layer.nodes)}
         found = {asked} if asked in found else found
     return next((dtype for dtype in _WIDTHS if dtype in found), FOLDED)
 

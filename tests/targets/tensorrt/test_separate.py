@@ -130,6 +130,31 @@ def test_names_that_exporters_gave_stay_with_their_nodes(attention: Attention, m
     assert result.proof["products"] == {"float16": 2, "int8": 4}
 
 
+def test_attention_of_one_query_is_shown_to_be_float16(graph_maker: Any, make_bundle: Any) -> None:
+    """As in class attention: one kernel from the sums of three integer products, in float32, to integers."""
+    g = graph_maker(2)
+    g.constant("by_head", np.array([0, -1, HEADS, SIZE], np.int64))
+    ends = [g.constant(name, np.array([value], np.int64)) for name, value in (("begin", 0), ("end", 1), ("axis", 1))]
+    for name, source in (("q", g.add("Slice", ["x", *ends], "first")), ("k", "x"), ("v", "x")):
+        made = g.add("MatMul", [source, g.weights(f"w{name}", WIDTH, WIDTH)], f"{name}_product")
+        g.add("Transpose", [g.add("Reshape", [made, "by_head"], f"{name}r")], name, perm=[0, 2, 1, 3])
+    scores = g.add("MatMul", ["q", g.add("Transpose", ["k"], "kt", perm=[0, 1, 3, 2])], "scores")
+    mixed = g.add("MatMul", [g.add("Softmax", [scores], "weights", axis=-1), "v"], "mixed")
+    whole = g.constant("whole", np.array([0, 0, WIDTH], np.int64))
+    joined = g.add("Reshape", [g.add("Transpose", [mixed], "back", perm=[0, 2, 1, 3]), whole], "joined")
+    g.add("MatMul", [joined, g.weights("o", WIDTH, WIDTH)], "y")
+    _, result = make_bundle(TARGET, int8(g.model({"x": [1, TOKENS, WIDTH]}, {"y": [1, 1, WIDTH]})))
+    assert result.proof["products"] == {"float16": 2, "int8": 4}
+
+
+def test_a_cast_in_the_same_kernel_tells_what_a_product_multiplies() -> None:
+    kernel = EngineLayer("_gemv_mha", "kgen", ("cast", "p"), ("float32",), ("int8",), ("float32",))
+    beside, half = {"p": frozenset({"cast"})}, {"p": ("MatMul", "float16")}
+    assert [each.found for each in products([kernel], half, beside)] == ["float16"]
+    assert [each.found for each in products([kernel], half, {"p": frozenset({"another"})})] == ["float32"]
+    assert [each.found for each in products([kernel], {"p": ("MatMul", "int8")}, beside)] == ["float32"]
+
+
 def test_what_is_also_read_whole_is_left_alone(graph_maker: Any) -> None:
     g = graph_maker()
     joint = g.add("MatMul", ["x", g.weights("w", 16, 32)], "joint")
