@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from edgewise.runtime.tensors import TensorSpec
 _LIBRARIES = ("tensorrt_rtx", "tensorrt")
 _SHOWN_MESSAGES = 2
 _AMPERE = 80
+TRUST = "EDGEWISE_TRUST_ENGINE_CODE"
 PHASES = ("host_to_device", "compute", "device_to_host")
 
 
@@ -84,6 +86,20 @@ def _check_version(module: Any, settings: dict[str, Any], where: str, bundle: Bu
         )
 
 
+def _trusted(where: str) -> bool:
+    """A version-compatible engine carries a runtime of the TensorRT that built it: code of the file, run in this process.
+
+    Raises:
+        RunError: nobody said that the file may do that.
+    """
+    if os.environ.get(TRUST) != "1":
+        raise _unusable(
+            where, "a version-compatible engine, which carries code that runs in this process", f"{TRUST}=1 in the environment",
+            "Set it for engines that you trust, or build without version_compatible",
+        )  # fmt: skip
+    return True
+
+
 def _rebuild(bundle: Bundle) -> str:
     """The command, where the bundle holds the graph that its engine was built from."""
     graph = bundle.manifest["engine"].get("settings", {}).get("onnx")
@@ -125,6 +141,8 @@ class TensorRtEngine:
         self._runtime = library.Runtime(self._log)
         if (dla_core := bundle.manifest["engine"].get("settings", {}).get("dla_core")) is not None:
             self._runtime.DLA_core = dla_core
+        if bundle.manifest["engine"].get("settings", {}).get("version_compatible"):
+            self._runtime.engine_host_code_allowed = _trusted(where)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._graphs = LaunchedAgain(gpu, enabled=not options.per_layer)
         self._context: Any = self._make_context(options.per_layer) if self._engine else None

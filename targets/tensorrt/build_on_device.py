@@ -39,7 +39,10 @@ OLDEST_MAJOR = 10  # strongly typed networks with int8 Q/DQ
 TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 _DTYPES = ("Int8", "Half", "FP16", "BFloat16", "BF16", "Float", "FP32", "FP8", "Int32", "Int64", "Bool")
 _SAME = {"Half": "FP16", "Float": "FP32", "BFloat16": "BF16"}
-_ASKED = {"int8": "Int8", "float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float8": "FP8"}
+# Our names of types and the inspector's, the narrowest first.
+_ASKED = {"int8": "Int8", "float8": "FP8", "float16": "FP16", "bfloat16": "BF16", "float32": "FP32"}
+_OURS = {theirs: ours for ours, theirs in _ASKED.items()}
+FOLDED = "no kernel of its own"
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _GENERATED = ("kgen", "ForeignNode", "Myelin")  # may begin with a cast: any type that they read counts
 _COMPATIBLE = {"ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
@@ -86,6 +89,8 @@ def build(args: argparse.Namespace) -> None:
     settings = read_settings(args.folder)
     if args.workspace_mib is not None:
         settings["workspace_bytes"] = args.workspace_mib << 20
+    if args.timing_cache is None and settings.get("timing_cache"):
+        args.timing_cache = Path(settings["timing_cache"]).expanduser()
     gpu = find_gpu()
     check_gpu(gpu, settings, args.any_gpu)
     trt = None if args.trtexec is not None else import_tensorrt()
@@ -95,10 +100,10 @@ def build(args: argparse.Namespace) -> None:
         engine, version, listing = build_with_trtexec(find_trtexec(args.trtexec), settings, args)
     layers = read_layers(listing)
     print_layers(layers)
-    check_precision(layers, settings, args.allow_other_precision)
-    write(
-        args.folder, engine, {"tensorrt": version, "gpu": gpu, "layers": layers, "onnx_sha256": settings["onnx_sha256"]}
-    )
+    made = made_products(layers, settings["products"])
+    check_precision(layers, made, settings, args.allow_other_precision)
+    known = {"tensorrt": version, "gpu": gpu, "onnx_sha256": settings["onnx_sha256"]}
+    write(args.folder, engine, {**known, "layers": layers, "proof": proof(layers, made, settings, known)})
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -190,16 +195,28 @@ def build_with_python(trt: Any, settings: dict[str, Any], args: argparse.Namespa
     if plan is None:
         raise BuildError(f"TensorRT {version} could not build the engine; its log above says why.")
     if args.timing_cache is not None and cache is not None:
-        args.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        keep_timings(args.timing_cache, bytes(config.get_timing_cache().serialize()))
     engine = bytes(plan)
     runtime = trt.Runtime(logger)
     if dla:
         runtime.DLA_core = settings["dla_core"]
+    if settings.get("version_compatible"):
+        # Such an engine carries a runtime of the TensorRT that made it: this one, just now.
+        runtime.engine_host_code_allowed = True
     opened = runtime.deserialize_cuda_engine(engine)
     if opened is None:
         raise BuildError(f"TensorRT {version} cannot open the engine that it built; its log above says why.")
     listing = opened.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return engine, version, str(listing)
+
+
+def keep_timings(path: Path, timings: bytes) -> None:
+    """For the next build; without them it is slower, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(timings)
+    except OSError as error:
+        print(f"the timings were not kept: {error}", file=sys.stderr)
 
 
 def check_version(version: str, major: int) -> None:
@@ -245,7 +262,9 @@ def make_config(
         config.add_optimization_profile(profile)
     cache = None
     if args.timing_cache is not None:
-        cache = config.create_timing_cache(args.timing_cache.read_bytes() if args.timing_cache.exists() else b"")
+        known = args.timing_cache.read_bytes() if args.timing_cache.exists() else b""
+        # What another TensorRT or nobody wrote is no cache: begin a new one.
+        cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return config, cache
 
@@ -382,38 +401,70 @@ def print_layers(layers: list[dict[str, Any]]) -> None:
     print(f"sparse kernels: {', '.join(sparse) or 'none'}")
 
 
-def check_products(layers: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
-    """Products that run in another type than the graph gives them, of those that the listing speaks of."""
-    missed = []
-    for node, asked in settings.get("products", {}).items():
+def made_products(layers: list[dict[str, Any]], products: dict[str, str]) -> list[dict[str, str]]:
+    """Per product the type that the graph gives it and the one in which it runs, as far as the listing speaks of it."""
+    made = []
+    for node, asked in products.items():
         holders = [layer for layer in layers if node in layer["nodes"]]
         found = {layer["precision"] for layer in holders if layer["kind"] not in _GENERATED}
         found = found or {dtype for layer in holders for dtype in layer["reads"]}
-        if found and asked in _ASKED and _ASKED[asked] not in found:
-            missed.append(f"{node} ({_ASKED[asked]} asked, {'/'.join(sorted(found))} found)")
-    return missed
+        kept = not found or asked not in _ASKED or _ASKED[asked] in found
+        told = asked if kept and found else "/".join(_OURS.get(dtype, dtype) for dtype in sorted(found)) or FOLDED
+        made.append({"node": node, "asked": asked, "found": told})
+    return made
 
 
-def check_precision(layers: list[dict[str, Any]], settings: dict[str, Any], allowed: bool) -> None:
+def missed(made: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The products that run in another type than the graph gives them."""
+    return [product for product in made if product["found"] not in (product["asked"], FOLDED)]
+
+
+def check_precision(
+    layers: list[dict[str, Any]], made: list[dict[str, str]], settings: dict[str, Any], allowed: bool
+) -> None:
     """Refuse an engine that computes in another precision than was asked for: TensorRT may drop it and exit 0."""
-    missed = check_products(layers, settings)
-    if missed and not allowed:
-        more = f" and {len(missed) - _NAMED_AT_MOST} more" if len(missed) > _NAMED_AT_MOST else ""
+    others = missed(made)
+    if others and not allowed:
+        told = "; ".join(
+            f"{one['node']} ({one['asked']} asked, {one['found']} found)" for one in others[:_NAMED_AT_MOST]
+        )
+        more = f" and {len(others) - _NAMED_AT_MOST} more" if len(others) > _NAMED_AT_MOST else ""
         raise BuildError(
-            f"{len(missed)} of {len(settings['products'])} products run in another precision than the graph gives them: "
-            f"{'; '.join(missed[:_NAMED_AT_MOST])}{more}. Nothing was written; --allow-other-precision keeps such an engine.",
+            f"{len(others)} of {len(made)} products run in another precision than the graph gives them: "
+            f"{told}{more}. Nothing was written; --allow-other-precision keeps such an engine.",
             code=1,
         )
-    found = {layer["precision"] for layer in layers}
-    wanted = (["Int8"] if settings["quantized"] else []) + (["FP16"] if settings["precision"] == "float16" else [])
-    # In a quantized network, what is between integers may well vanish into them.
-    missing = [name for name in wanted[:1] if name not in found]
-    if missing and not allowed:
+    # In a quantized network, what is between integers may well vanish into them: the narrowest type alone must be there.
+    asked = {product["asked"] for product in made} or {settings["precision"]}
+    wanted = next((dtype for dtype in _ASKED if dtype in asked), settings["precision"])
+    found = {dtype for layer in layers for dtype in (layer["precision"], *layer["reads"])}
+    if _ASKED[wanted] not in found and not allowed:
         raise BuildError(
-            f"{missing[0]} was asked for, and no layer has it (found {', '.join(sorted(found)) or 'no layers'}). "
+            f"{wanted} was asked for, and no layer has it (found {', '.join(sorted(found)) or 'no layers'}). "
             "Nothing was written; --allow-other-precision keeps such an engine.",
             code=1,
         )
+
+
+def proof(
+    layers: list[dict[str, Any]], made: list[dict[str, str]], settings: dict[str, Any], known: dict[str, Any]
+) -> dict[str, Any]:
+    """What the manifest records of the engine."""
+    types = [product["found"] for product in made]
+    gpu = known["gpu"]
+    return {
+        "read_from": "the engine inspector on the device",
+        "products": {dtype: types.count(dtype) for dtype in sorted(set(types))},
+        "not_as_asked": missed(made),
+        "layers": len(layers),
+        "fused_nodes": sum(len(layer["nodes"]) for layer in layers if len(layer["nodes"]) > 1),
+        "sparse": {
+            "asked": bool(settings.get("sparse")),
+            "layers": [layer["name"] for layer in layers if "sparse" in layer["tactic"].lower()],
+            "decided": "by the builder",
+        },
+        "device": f"{gpu['name']}, SM{gpu['sm']}, driver {gpu.get('driver', 'unknown')}, TensorRT {known['tensorrt']}",
+    }
 
 
 def write(folder: Path, engine: bytes, report: dict[str, Any]) -> None:
@@ -442,14 +493,7 @@ def adopt(path: Path, files: dict[str, bytes], report: dict[str, Any]) -> bytes:
         {"name": layer["name"], "op": layer["kind"], "precision": layer["precision"], "unit": "gpu"}
         for layer in report["layers"]
     ]
-    sparse = [layer["name"] for layer in report["layers"] if "sparse" in layer["tactic"].lower()]
-    described["proof"] = {
-        "read_from": "the engine inspector on the device",
-        "not_as_asked": check_products(report["layers"], described["settings"]),
-        "layers": len(report["layers"]),
-        "sparse": {"asked": bool(described["settings"].get("sparse")), "layers": sparse, "decided": "by the builder"},
-        "device": f"{report['gpu']['name']}, SM{report['gpu']['sm']}, TensorRT {report['tensorrt']}",
-    }
+    described["proof"] = report["proof"]
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -45,6 +45,7 @@ def write_build_kit(request: BuildRequest, settings: Settings) -> BuildResult:
         "sparse": sparse,
         "tf32": settings.tf32,
         "workspace_bytes": settings.workspace_bytes,
+        "timing_cache": settings.timing_cache,
         "dla_core": settings.dla_core,
         "gpu_fallback": settings.gpu_fallback,
         "version_compatible": settings.version_compatible,

@@ -30,10 +30,13 @@ OPTIONS = {
     "gpu_fallback": Option(True, bool),
     "build_on": Option(None, str),
     "trtexec": Option(False, bool),
+    "timing_cache": Option(None, str),
     "version_compatible": Option(False, bool),
     "hardware_compatible": Option(None, str, ("ampere_plus", "same_compute_capability")),
 }
-_DEVICE_ONLY = ("dla_core", "gpu_fallback", "build_on", "trtexec", "version_compatible", "hardware_compatible")
+_DEVICE_ONLY = (
+    "dla_core", "gpu_fallback", "build_on", "trtexec", "timing_cache", "version_compatible", "hardware_compatible",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Settings:
         workspace_bytes: scratch memory that the builder may plan for; None: TensorRT's default.
         dla_core: the DLA core that takes what it can; None: GPU alone.
         gpu_fallback: what the DLA cannot take runs on the GPU; otherwise it is an error.
-        build_on: the address of the host that builds now; empty: the bundle holds the kit alone.
-        trtexec: that host builds with trtexec, not with the Python package.
+        build_on: the address of the machine that builds now, ``local`` for this one; empty: the bundle holds the kit alone.
+        trtexec: that machine builds with trtexec, not with the Python package.
+        timing_cache: the file on the machine that builds which remembers kernel timings from build to build; empty: none.
         version_compatible: the device's engine also opens in later versions of its TensorRT.
         hardware_compatible: the device's engine also runs on these GPUs; None: on its own kind alone.
         notes: sentences for the user.
@@ -78,6 +82,7 @@ class Settings:
     gpu_fallback: bool
     build_on: str
     trtexec: bool
+    timing_cache: str
     version_compatible: bool
     hardware_compatible: str | None
     notes: list[str]
@@ -101,7 +106,7 @@ def read_settings(request: BuildRequest) -> Settings:
         sm, sms, builder, options["precision"], _kept(options["keep_float32"] or [], request),
         options["calibration"] or "", options["sparse"],
         options["allow_other_precision"], find_marked(request.model, options["marked_tensors"] or []), profile, options["tf32"], options["workspace_bytes"], options["dla_core"],
-        options["gpu_fallback"], options["build_on"] or "", options["trtexec"], options["version_compatible"], options["hardware_compatible"], notes,
+        options["gpu_fallback"], options["build_on"] or "", options["trtexec"], options["timing_cache"] or "", options["version_compatible"], options["hardware_compatible"], notes,
     )  # fmt: skip
 
 

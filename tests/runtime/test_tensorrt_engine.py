@@ -347,6 +347,22 @@ def test_shapes_and_runs_that_are_refused(driver, library, engine_bundle, monkey
 
 
 @needs_compiler
+def test_an_engine_with_code_of_its_own_is_opened_where_it_is_trusted(driver, library, engine_bundle, monkeypatch):
+    path, allowed = engine_bundle(version_compatible=True), []
+    monkeypatch.delenv("EDGEWISE_TRUST_ENGINE_CODE", raising=False)
+    monkeypatch.setattr(
+        FakeRuntime, "engine_host_code_allowed", property(lambda _: bool(allowed), lambda _, is_so: allowed.append(is_so)), raising=False
+    )  # fmt: skip
+    with pytest.raises(
+        RunError, match=r"carries code that runs in this process; expected EDGEWISE_TRUST_ENGINE_CODE=1"
+    ):
+        load(path)
+    assert not allowed
+    monkeypatch.setenv("EDGEWISE_TRUST_ENGINE_CODE", "1")
+    assert load(path).run({"x": np.ones((1, 3), np.float32)})["n"] == 3 and allowed == [True]
+
+
+@needs_compiler
 def test_the_dla_core_is_set(driver, library, engine_bundle, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from edgewise.runtime.bundle import open_bundle
+from edgewise.targets.errors import TargetError
 from edgewise.targets.tensorrt import TARGET
 from edgewise.targets.tensorrt import build_on_device as script
 
@@ -70,7 +71,7 @@ class FakeTensorRT:
                 clear_flag=calls["cleared"].append,
                 set_memory_pool_limit=lambda pool, size: calls.update({pool: size}),
                 add_optimization_profile=lambda profile: calls.update(added=True),
-                create_timing_cache=lambda data: calls.update(cache_in=data) or "cache",
+                create_timing_cache=lambda data: calls.update(cache_in=data) or (None if data == b"cut" else "cache"),
                 set_timing_cache=lambda cache, ignore_mismatch: calls.update(cache=(cache, ignore_mismatch)),
                 get_timing_cache=lambda: SimpleNamespace(serialize=lambda: b"timings"),
             )
@@ -102,8 +103,11 @@ class FakeTensorRT:
     def Runtime(self, logger: Any) -> Any:
         inspector = SimpleNamespace(get_engine_information=lambda form: self.listing)
         engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
-        self.calls["runtime"] = runtime = SimpleNamespace(
-            deserialize_cuda_engine=lambda data: None if self.behaviour.get("no_engine") else engine
+        refuses = self.behaviour.get("no_engine")
+        self.calls["runtime"] = runtime = SimpleNamespace(engine_host_code_allowed=False)
+        hosted = self.behaviour.get("host_code")
+        runtime.deserialize_cuda_engine = lambda data: (
+            None if refuses or (hosted and not runtime.engine_host_code_allowed) else engine
         )
         return runtime
 
@@ -191,16 +195,29 @@ def test_the_timing_cache_is_read_and_written(kit: Kit, run: Any, tmp_path: Path
         assert run(folder, trt, "--timing-cache", str(cache))[0] == 0
         assert trt.calls["cache_in"] == expected and trt.calls["cache"] == ("cache", False)
     assert cache.read_bytes() == b"timings"
+    cache.write_bytes(b"cut")
+    assert run(folder, trt, "--timing-cache", str(cache))[0] == 0
+    assert trt.calls["cache_in"] == b"" and cache.read_bytes() == b"timings", "another one is begun"
 
 
-@pytest.mark.parametrize("quantized", [False, True])
-def test_a_precision_that_did_not_happen_fails_and_writes_nothing(quantized: bool, kit: Kit, run: Any) -> None:
+def test_the_timing_cache_of_the_recipe(kit: Kit, run: Any, tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "timings"
+    assert run(kit(timing_cache=str(cache)), FakeTensorRT())[0] == 0
+    assert cache.read_bytes() == b"timings"
+    code, said = run(kit(timing_cache=f"{cache}/beneath"), FakeTensorRT())
+    assert code == 0 and "the timings were not kept" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "listing"),
+    [("float16", FLOAT32), ("int8", FLOAT16), ("float8", FLOAT16), ("bfloat16", "{}"), ("float32", "{}")],
+)
+def test_a_precision_that_did_not_happen_fails_and_writes_nothing(asked: str, listing: str, kit: Kit, run: Any) -> None:
     folder = kit()
-    change(folder, quantized=quantized)
-    listing = FLOAT16 if quantized else FLOAT32
+    change(folder, products={"conv": asked, "attention": "float32"}, quantized=asked in ("int8", "float8"))
     code, said = run(folder, FakeTensorRT(listing=listing))
     assert code == 1
-    assert f"{'Int8' if quantized else 'FP16'} was asked for, and no layer has it" in said
+    assert f"{asked} was asked for, and no layer has it" in said
     assert not (folder / "model.engine").exists()
     assert run(folder, FakeTensorRT(listing=listing), "--allow-other-precision")[0] == 0
     assert (folder / "model.engine").exists()
@@ -251,6 +268,13 @@ def test_a_damaged_kit_is_refused(spoil: Callable[[Path], Any], message: str, ki
     spoil(folder)
     code, said = run(folder, FakeTensorRT())
     assert code == 2 and message in said
+
+
+def test_without_a_driver_the_build_here_says_so(small_graph: Any, make_bundle: Any) -> None:
+    if script.shutil.which("nvidia-smi"):
+        pytest.skip("there is a driver")
+    with pytest.raises(TargetError, match=r"this machine, build_on_device.py.*this machine has no NVIDIA driver"):
+        make_bundle(TARGET, small_graph("conv_net"), device="jetson-agx-orin", options={"build_on": "local"})
 
 
 def test_without_a_driver_it_says_so(
@@ -353,7 +377,7 @@ def test_trtexec_with_dla(
     [
         ({"fails": True}, 2, "could not find any implementation"),
         ({"number": "8601"}, 2, "too old"),
-        ({"listing": FLOAT32}, 1, "FP16 was asked for"),
+        ({"listing": FLOAT32}, 1, "float16 was asked for"),
         ({"listing": "not JSON"}, 1, "found no layers"),
     ],
 )
@@ -406,18 +430,31 @@ def test_a_product_in_another_precision_fails_though_others_have_it(kit: Kit, ru
     good = [listed("conv1", "FP16", tactic="sm80_sparse_conv"), generated]
     code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP32")]})))
     assert code == 1 and not (folder / "model.engine").exists()
-    assert "1 of 4 products run in another precision" in said and "conv2 (FP16 asked, FP32 found)" in said
+    assert "1 of 4 products run in another precision" in said and "conv2 (float16 asked, float32 found)" in said
     code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP16")]})))
     assert code == 0 and "sparse kernels: conv1" in said
     proof = json.loads((folder / "manifest.json").read_text())["engine"]["proof"]
     assert proof["sparse"]["layers"] == ["conv1"] and proof["not_as_asked"] == []
-    assert proof["device"] == "Orin (stand-in), SM87, TensorRT 11.4.0"
+    assert proof["products"] == {"float16": 3, "no kernel of its own": 1}
+    assert proof["device"] == "Orin (stand-in), SM87, driver unknown, TensorRT 11.4.0"
+    bad = json.dumps({"Layers": [*good, listed("conv2", "FP32")]})
+    assert run(folder, FakeTensorRT(listing=bad), "--allow-other-precision")[0] == 0
+    proof = json.loads((folder / "manifest.json").read_text())["engine"]["proof"]
+    assert proof["not_as_asked"] == [{"node": "conv2", "asked": "float16", "found": "float32"}]
+
+
+def test_float8_on_the_device_is_float8(kit: Kit, run: Any) -> None:
+    folder = kit()
+    change(folder, products={"conv1": "float8"}, quantized=True)
+    code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [listed("conv1", "FP8")]})))
+    assert code == 0, said
+    assert json.loads((folder / "model.engine.json").read_text())["proof"]["products"] == {"float8": 1}
 
 
 def test_sparse_and_compatible_engines_are_asked_for(kit: Kit, run: Any, trtexec: Any, tmp_path: Path) -> None:
     folder = kit(version_compatible=True, hardware_compatible="ampere_plus")
     change(folder, sparse=True)
-    trt = FakeTensorRT()
+    trt = FakeTensorRT(host_code=True)
     trt.BuilderFlag.SPARSE_WEIGHTS, trt.BuilderFlag.VERSION_COMPATIBLE = "SPARSE", "VERSION"
     trt.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere and later")
     assert run(folder, trt)[0] == 0

@@ -66,17 +66,24 @@ def program(name: str) -> str:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of an SSH server, and the folder where its stand-ins lie."""
+def stand_ins(tmp_path: Path) -> Path:
+    """A folder with a GPU's driver and ``trtexec``; ``dtype`` is what its layers read."""
     folder = tmp_path / "host"
     (folder / "scratch").mkdir(parents=True)
-    for key in ("host_key", "user_key"):
-        subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     (folder / "driver.c").write_text(DRIVER)
     subprocess.run([program("cc"), "-shared", "-fPIC", "-o", folder / "libcuda.so.1", folder / "driver.c"], check=True)
     (folder / "trtexec").write_text(TRTEXEC.format(python=sys.executable))
     (folder / "trtexec").chmod(0o755)
     (folder / "dtype").write_text("Half")
+    return folder
+
+
+@pytest.fixture
+def host(stand_ins: Path) -> Iterator[tuple[str, Path]]:
+    """The address of an SSH server, and the folder where its stand-ins lie."""
+    folder = stand_ins
+    for key in ("host_key", "user_key"):
+        subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -128,6 +135,7 @@ def test_the_engine_comes_back_under_its_version_gpu_and_driver(host: tuple[str,
     )
     assert settings["driver"] and result.versions["tensorrt"] == "10.3.0"
     assert "Orin (a stand-in), SM87" in result.proof["device"] and result.proof["layers"] == 4
+    assert result.proof["products"] == {"float16": 4} and result.proof["not_as_asked"] == []
     assert {layer["precision"] for layer in result.layers} == {"FP16"}
     assert json.loads(bundle.file("model.engine.json").read_text())["gpu"]["sm"] == 87
     assert not any(folder.joinpath("scratch").iterdir()), "nothing is left behind"
@@ -150,6 +158,17 @@ def test_what_the_host_refuses_is_told(host: tuple[str, Path], build: Any) -> No
     (folder / "libcuda.so.1").unlink()
     with pytest.raises(TargetError, match="this machine has no NVIDIA driver"):
         build(address)
+
+
+def test_this_machine_builds_for_itself(stand_ins: Path, build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(stand_ins))
+    monkeypatch.setenv("PATH", f"{stand_ins}:/usr/bin:/bin")
+    bundle, result = build("local")
+    assert bundle.file("model.engine").read_bytes().startswith(b"not an engine: a stand-in")
+    assert result.settings["engine_built"] and result.proof["products"] == {"float16": 4}
+    (stand_ins / "dtype").write_text("Float")
+    with pytest.raises(GateError, match="4 of 4 products run in another precision"):
+        build("local")
 
 
 def test_a_host_that_is_not_there(build: Any) -> None:

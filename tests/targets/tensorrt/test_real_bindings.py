@@ -33,7 +33,7 @@ USED = {
     "IOptimizationProfile": {"set_shape": "input min opt max"},
     "OnnxParser": {"parse": "model", "num_errors": "", "get_error": "index", "set_flag": "flag OnnxParserFlag"},
     "ParserError": {"desc": "", "node": "", "node_name": "", "node_operator": ""},
-    "Runtime": {"deserialize_cuda_engine": "serialized_engine", "DLA_core": ""},
+    "Runtime": {"deserialize_cuda_engine": "serialized_engine", "DLA_core": "", "engine_host_code_allowed": ""},
     "ICudaEngine": {"create_engine_inspector": "", "create_execution_context": "", "num_io_tensors": "", "get_tensor_name": "index",
                     "get_tensor_dtype": "name", "get_tensor_mode": "name", "get_tensor_profile_shape": "name profile_index",
                     "num_optimization_profiles": "", "device_memory_size_v2": ""},
