@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.cross]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PARTS = {"": "toolchain/edgewise", "exporter/": "exporter", "quantize/": "quantize", "targets/": "targets", "runtime/": "runtime"}  # fmt: skip
