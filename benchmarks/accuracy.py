@@ -7,6 +7,7 @@
     python benchmarks/accuracy.py --network squeezenet --scheme w4a8 --max-bytes 936000    8 bits for some layers
     python benchmarks/accuracy.py --network squeezenet --target cpu --device x86-64-v4-vnni --scheme w4a8 --correct-biases \
         --wide {conv1,fire{2..9}.squeeze1x1,conv10}/Conv                                   8 bits for these layers
+    python benchmarks/accuracy.py --held-out               judged by calibration samples that were put aside: to choose by
     python benchmarks/accuracy.py --peer                   ONNX Runtime's own static quantization beside ours, and the defaults
                                                            of neural-compressor, carried out by it
     python benchmarks/accuracy.py --engine native          on libedgewise instead (target cpu)
@@ -25,7 +26,7 @@ import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,7 @@ def measure(
     max_bytes: int | None,
     devices: list[str] | None = None,
     floor: float | None = None,
+    held_out: bool = False,
     **more: Any,
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
@@ -142,6 +144,8 @@ def measure(
     exported = export(_source(network), arch=network.arch, inputs=inputs)
     preprocess = Preprocess.parse(network.preprocess) if network.preprocess else None
     calib, test = (open_data(part, exported.inputs, preprocess) for part in (network.calib, network.test))
+    if held_out:
+        calib, test = in_two(calib)
     reference = OnnxRunner(exported.model)
     keep = None if network.retrieval else _COMPARED
     before, outputs = _run(reference.run, test, network.metric, keep)
@@ -191,6 +195,21 @@ def _native_run(model: Any, form: str, folder: Path) -> Callable[[Arrays], Array
     context = _native.Context(opened, threads=1)
     takes, gives = ([port[0] for port in ports] for ports in (opened.inputs, opened.outputs))
     return lambda inputs: dict(zip(gives, context.run([inputs[name] for name in takes]), strict=True))
+
+
+def in_two(data: Any) -> tuple[Any, Any]:
+    """Two thirds of the calibration samples to calibrate on, and every third to judge by."""
+    from edgewise.runtime.data import Dataset
+
+    def part(chosen: list[int]) -> Any:
+        def read(wanted: Sequence[int]) -> Iterator[Any]:
+            places = {chosen[index] for index in wanted}
+            return (sample for place, sample in enumerate(data) if place in places)
+
+        return Dataset(data.source, len(chosen), read)
+
+    places = range(len(data))
+    return part([place for place in places if place % 3]), part([place for place in places if place % 3 == 0])
 
 
 def _source(network: Network) -> str:
@@ -311,6 +330,11 @@ def main() -> int:
     )
     parser.add_argument("--correct-biases", action="store_true")
     parser.add_argument("--split-channels", action="store_true", help="wide channels of linear layers as copies")
+    parser.add_argument("--relu-mlps", action="store_true", help="a ReLU in place of MLPs' GELU, where that gains")
+    parser.add_argument("--partition", default="parts", help="what --rounding blocks trains together: parts or entropy")
+    parser.add_argument(
+        "--held-out", action="store_true", help="judge by a third of the calibration samples, not by the test data"
+    )
     parser.add_argument(
         "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
     )
@@ -344,9 +368,12 @@ def main() -> int:
             options.max_bytes,
             options.device,
             options.floor,
+            options.held_out,
             wide=options.wide,
             correct_biases=options.correct_biases,
             split_channels=options.split_channels,
+            partition=options.partition,
+            relu_mlps=options.relu_mlps,
         ):
             rows.append(row)
             print(show(row), file=sys.stderr if options.json else sys.stdout, flush=True)

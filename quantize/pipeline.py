@@ -12,6 +12,7 @@ from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.casting import cast
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.observers import find_observer
+from edgewise.quantize.partition import check_partition
 from edgewise.quantize.passes.balance_channels import BalanceChannels
 from edgewise.quantize.passes.correct_biases import CorrectBiases
 from edgewise.quantize.passes.deciding import DecidingPass
@@ -27,6 +28,7 @@ from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
 from edgewise.quantize.passes.reconstruct_blocks import ReconstructBlocks
+from edgewise.quantize.passes.relu_mlps import ReluMlps
 from edgewise.quantize.passes.round_by_gptq import RoundByGptq, is_linear
 from edgewise.quantize.passes.round_residuals import RoundResiduals
 from edgewise.quantize.passes.search_scales import SearchScales
@@ -60,6 +62,8 @@ def quantize(
     wide: Sequence[str] = (),
     allow_random: bool = False,
     rounding: str = "auto",
+    partition: str = "parts",
+    relu_mlps: bool = False,
     search_scales: bool = False,
     correct_biases: bool = False,
     shift_biases: bool = False,
@@ -82,6 +86,8 @@ def quantize(
         allow_random: accept data that is random; the ranges are then of no meaning for real inputs.
         rounding: how weights become integers, one of ``ROUNDINGS``. ``auto``: ``gptq`` below 7 bits; else ``gptq`` for linear
             layers and ``squant`` for convolutions. ``adaround`` and ``blocks`` learn on from ``gptq``.
+        partition: which layers ``blocks`` trains together: ``parts``, or ``entropy`` (see ``partition.py``).
+        relu_mlps: let MLPs compute with a ReLU in place of GELU, trained anew, where held-out samples gain by it.
         search_scales: where weights alone have fewer than 7 bits, first scale those that large inputs meet (AWQ).
         correct_biases: take back the mean shift that rounding makes, wherever the error falls by it.
         shift_biases: first take the mean of the weights' rounding error out of each bias (analytic bias correction).
@@ -102,6 +108,7 @@ def quantize(
     check_spec(spec)
     find_observer(method)
     rounding = find_rounding(rounding, spec)
+    check_partition(partition, rounding)
     _check_measure(sensitivity)
     asked, samples = samples, samples if samples is not None else usual_samples(rounding, spec)
     _check_data(data, samples, allow_random)
@@ -109,10 +116,12 @@ def quantize(
         return cast(model, spec, data.take(samples), keep_float=keep_float, progress=progress)
     model = prepare(model, spec.opset)
     chosen = data.take(samples)
+    relu = ReluMlps(spec, chosen, method=method, keep_float=keep_float, wide=wide, progress=progress)
     balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
     search = SearchScales(spec, chosen, keep_float=keep_float, progress=progress)
     split = SplitChannels(spec, chosen, keep_float=keep_float, progress=progress)
     rewrites: list[tuple[ir.passes.InPlacePass, bool]] = [
+        (relu, relu_mlps),
         (HoistActivations(spec), True),
         (split, split_channels),
         (balance, True),
@@ -120,7 +129,7 @@ def quantize(
     ]
     for rewrite in [rewrite for rewrite, wanted in rewrites if wanted]:
         model = rewrite(model).model
-    plan = Plan(spec)
+    plan = Plan(spec, notes=relu.notes)
     for decide in decisions(plan, keep_float, wide):
         decide(model)
     if not plan.layers:
@@ -147,7 +156,7 @@ def quantize(
     rounder = RoundByGptq(reference, plan, kept, progress, only_linear=rounding == "auto")
     correct = CorrectBiases(reference, plan, kept, progress)
     learn = LearnRounding(reference, plan, kept, progress)
-    rebuild = ReconstructBlocks(reference, plan, kept, progress)
+    rebuild = ReconstructBlocks(reference, plan, kept, progress, partition)
     shift = ShiftBiases(reference, plan, kept, progress)
     steps: list[tuple[ir.passes.InPlacePass, bool]] = [
         (rounder, solves),
@@ -159,8 +168,7 @@ def quantize(
     for step in [step for step, wanted in steps if wanted]:
         model = step(model).model
     report = describe_plan(model.graph, plan) | {"balanced": balance.balanced, "rounded": rounder.rounded}
-    report["scaled"] = search.scaled
-    report["split"] = split.split
+    report |= {"scaled": search.scaled, "split": split.split, "relu_mlps": relu.replaced}
     report["learned"] = learn.learned
     report["reconstructed"] = rebuild.reconstructed
     report["biases_shifted"] = shift.shifted

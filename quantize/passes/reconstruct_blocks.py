@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgewise.quantize.biases import bias_of
-from edgewise.quantize.layers import WEIGHTED, constant_of, describe
+from edgewise.quantize.layers import WEIGHTED, constant_of
+from edgewise.quantize.partition import PARTITIONS
 from edgewise.quantize.plan import Plan
-from edgewise.quantize.pruning.blocks import parts_of
 from edgewise.quantize.walking import Arrays, Walk
 from edgewise.runtime.extras import needs
 from edgewise.runtime.progress import Progress, silent
@@ -34,8 +33,8 @@ class ReconstructBlocks(ir.passes.InPlacePass):
 
     After: the same graph with q′ and p′, with which ŷ is nearer to the float network's y.
 
-    Blocks lie between tensors that alone carry the graph on: residual blocks, attention, MLPs (``pruning/blocks.py``). They are
-    taken in order, each on what the rounded blocks before it give: biases and scales first, then all together, when half of the
+    Blocks lie between tensors that alone carry the graph on: residual blocks, attention, MLPs, or several of them
+    (``partition.py``). They are taken in order, each on what the rounded blocks before it give: biases and scales first, then all together, when half of the
     activations, drawn anew at each step, are not rounded (X. Wei et al., "QDrop", ICLR 2022). The squared error at the output is
     weighted by the network's Hessian, averaged over samples (Z. Wu et al., "APHQ-ViT", CVPR 2025, after Y. Li et al., "BRECQ",
     ICLR 2021). Gradients pass a rounding as if it were not there (M. Chen et al., "EfficientQAT", 2024): this begins at a
@@ -46,10 +45,19 @@ class ReconstructBlocks(ir.passes.InPlacePass):
         reference: the float network that the plan was made for, with the same names.
         plan: the plan that was carried out on the model.
         samples: inputs by name, one entry a sample.
+        partition: how the network is cut into blocks, one of ``PARTITIONS``.
     """
 
-    def __init__(self, reference: ir.Model, plan: Plan, samples: Sequence[Arrays], progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        reference: ir.Model,
+        plan: Plan,
+        samples: Sequence[Arrays],
+        progress: Progress = silent,
+        partition: str = "parts",
+    ) -> None:
         self._reference, self._plan, self._samples, self._progress = reference, plan, samples, progress
+        self._partition = PARTITIONS[partition]
         self.reconstructed: list[dict[str, Any]] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -60,7 +68,7 @@ class ReconstructBlocks(ir.passes.InPlacePass):
             self._plan.notes.append(f"no block is reconstructed: there are too few samples: {len(self._samples)}")
             return ir.passes.PassResult(model, modified=False)
         floats, rounded = Walk(self._reference, self._samples), Walk(model, self._samples)
-        blocks = blocks_of(self._reference.graph)
+        blocks = self._partition(self._reference, self._samples, self._plan.spec)
         try:
             weights = importance(self._reference, [block.output for block in blocks], self._samples)
         except NotImplementedError as error:
@@ -100,8 +108,11 @@ class ReconstructBlocks(ir.passes.InPlacePass):
         if after < before:
             for each in trained:
                 each.write()
+            layers = sum(isinstance(each, TrainedWeights) for each in trained)
             moved = sum(each.moved for each in trained if isinstance(each, TrainedWeights))
-            self.reconstructed.append({"block": name, "error": round(after / before, 4), "moved": moved})
+            self.reconstructed.append(
+                {"block": name, "layers": layers, "error": round(after / before, 4), "moved": moved}
+            )
 
     def _trained(self, cut: Cut) -> list[Trained]:
         from edgewise.quantize.rounded_block import TrainedBias, TrainedScale, TrainedWeights
@@ -134,40 +145,6 @@ def _free(node: ir.Node, nodes: set[ir.Node]) -> bool:
 def _has_integer_bias(node: ir.Node) -> bool:
     bias = node.inputs[2] if node.op_type in WEIGHTED and len(node.inputs) > 2 else None
     return bias is not None and bias.producer() is not None
-
-
-@dataclass(frozen=True)
-class Block:
-    """A stretch of the float network: the tensors that it reads, and the one that it gives, behind the activation where there is one."""
-
-    inputs: tuple[ir.Value, ...]
-    output: ir.Value
-
-
-def blocks_of(graph: ir.Graph) -> list[Block]:
-    """The parts of a graph, each up to where the next layer reads; a part of a single layer goes with the one behind it."""
-    found: list[Block] = []
-    inputs: dict[ir.Value, None] = {}
-    layers = 0
-    parts = parts_of(graph)
-    for number, part in enumerate(parts, start=1):
-        inputs.update(dict.fromkeys(part.inputs))
-        layers += sum(node.op_type in WEIGHTED and describe(node).weight is not None for node in part.nodes)
-        if layers > 1 or number == len(parts):
-            found.append(Block(tuple(inputs), _behind(part.output)))
-            inputs, layers = {}, 0
-    return found
-
-
-def _behind(value: ir.Value) -> ir.Value:
-    """Further along while one operator alone reads it, and reads nothing else that is computed."""
-    while not value.is_graph_output() and len(uses := list(value.uses())) == 1:
-        node = uses[0].node
-        others = [each for each in node.inputs if each is not None and each is not value and constant_of(each) is None]
-        if others or node.op_type in WEIGHTED or len(node.outputs) != 1:
-            break
-        value = node.outputs[0]
-    return value
 
 
 def cut_at(graph: ir.Graph, stops: set[str], output: str) -> Cut:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.pruning.patterns import NOfM, Pattern, Weights
 
-SENSITIVITY = "sensitivity"
+SENSITIVITY, LEARNED = "sensitivity", "learned"
+MEASURED = (SENSITIVITY, LEARNED)  # they need data
 _MOST = 0.98  # of a layer: one that loses everything cuts the network in two
 
 
@@ -77,17 +78,20 @@ def _lamp(energies: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 RULES: dict[str, Rule] = {"uniform": uniform, "erk": erk, "global": globally}
-DENSITIES = (*RULES, SENSITIVITY)
+DENSITIES = (*RULES, *MEASURED)
 
 
-def check_densities(name: str, pattern: Pattern) -> None:
-    """Whether layers may differ as asked.
+def check_densities(name: str, pattern: Pattern, *, shrinks: bool = False) -> None:
+    """Whether layers may differ as asked; ``shrinks``: whole units go, so that tensors shrink.
 
     Raises:
-        QuantizeError: an unknown rule, or other than uniform densities for N:M, which has one density.
+        QuantizeError: an unknown rule, other than uniform densities for N:M, which has one density, or thresholds on units
+            where none go.
     """
     if name not in DENSITIES:
         raise _refused(repr(name), ", ".join(DENSITIES))
+    if name == LEARNED and not shrinks:
+        raise _refused(f"{name!r} with weights that become zero", "a pattern whose tensors shrink, or another rule")
     if isinstance(pattern, NOfM) and name != "uniform":
         raise _refused(f"{name!r} with {pattern.n}:{pattern.m}", "uniform: the pattern has one density")
 

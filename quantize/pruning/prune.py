@@ -14,7 +14,7 @@ from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.pruning.criteria import DATA_FREE, find_criterion
-from edgewise.quantize.pruning.densities import RULES, SENSITIVITY, check_densities
+from edgewise.quantize.pruning.densities import LEARNED, MEASURED, RULES, SENSITIVITY, check_densities
 from edgewise.quantize.pruning.latency import LatencyTable
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.patterns import parse_pattern
@@ -73,8 +73,9 @@ def prune(
         data: calibration samples; labels are not looked at.
         samples: how many of them to use, spread evenly.
         densities: how the sparsity is shared out over the layers: ``uniform``; ``erk`` and ``global`` (see
-            ``densities.py``); ``sensitivity``, which needs data and measures each layer (see ``sensitivity.py``).
-        costs: a JSON table of what each layer takes at a density (see ``latency.py``). With ``sensitivity`` the layers
+            ``densities.py``); ``sensitivity``, which needs data and measures each layer (see ``sensitivity.py``);
+            ``learned``, where tensors shrink: thresholds that follow the outputs (see ``shrinking/learn.py``).
+        costs: a JSON table of what each layer takes at a density (see ``latency.py``). With these two the layers
             together then take as long as with uniform densities, rather than have as many weights.
         reconstruct: then train what stays on the same samples, towards the dense network's tensors (``reconstruct.py``).
         tables: embeddings lose that fraction of each row as well, by magnitude; with ``unstructured``.
@@ -149,11 +150,12 @@ class _Asked:
         if self.tables:
             check_tables(self.pattern)
         structure = find_structure(self.pattern)
-        check_densities(self.densities, parse_pattern("unstructured" if structure else self.pattern, self.sparsity))
+        pattern = parse_pattern("unstructured" if structure else self.pattern, self.sparsity)
+        check_densities(self.densities, pattern, shrinks=structure is not None)
         if structure is not None:
             check_structure(structure, self.criterion, self.densities, self.reconstruct)
-        if self.costs is not None and self.densities != SENSITIVITY:
-            raise _no_use(f"a table of costs with densities {self.densities}", SENSITIVITY, "Ask for it")
+        if self.costs is not None and self.densities not in MEASURED:
+            raise _no_use(f"a table of costs with densities {self.densities}", " or ".join(MEASURED), "Ask for one")
 
 
 def _prune_layers(
@@ -180,7 +182,9 @@ def _shares(
 
 def _budget(asked: _Asked, data: Dataset | None) -> dict[str, Budget]:
     """What a structure is told where its groups may differ."""
-    return {"budget": Budget(_load(asked), data)} if asked.densities == SENSITIVITY and data is not None else {}
+    if asked.densities not in MEASURED or data is None:
+        return {}
+    return {"budget": Budget(_load(asked), data, learned=asked.densities == LEARNED)}
 
 
 def _load(asked: _Asked) -> Load:
@@ -189,7 +193,7 @@ def _load(asked: _Asked) -> Load:
 
 def _calibration(asked: _Asked, data: Dataset | None, samples: int) -> Dataset | None:
     """The samples that are needed; None when none are."""
-    if not asked.looks and asked.densities != SENSITIVITY and not asked.reconstruct:
+    if not asked.looks and asked.densities not in MEASURED and not asked.reconstruct:
         return None
     if samples < 1:
         raise _no_use(f"{samples} samples", "at least 1", "A few hundred real samples are enough")

@@ -29,10 +29,14 @@ Counts = list[int]
 
 @dataclass(frozen=True)
 class Budget:
-    """Whether and how groups differ: ``load`` is what a layer takes at a share of its weights, ``data`` the samples that judge."""
+    """Whether and how groups differ: ``load`` is what a layer takes at a share of its weights, ``data`` the samples that judge.
+
+    ``learned``: by thresholds (``learn.py``), not by trying.
+    """
 
     load: Load
     data: Dataset
+    learned: bool = False
 
 
 def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress) -> Counts:
@@ -65,12 +69,65 @@ def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
     return search.counts
 
 
+Order = list[dict[Span, Indices]]  # the units of a group, the smallest norm first
+
+
+def orders_of(groups: Sequence[Group]) -> list[Order]:
+    """The units of each group in the order in which they go."""
+    return [[group.units[unit] for unit in np.argsort(by_norm(group), kind="stable")] for group in groups]
+
+
+class Loads:
+    """What the layers take when units are gone.
+
+    Attributes:
+        orders: see ``orders_of``.
+        layers: by their weights.
+    """
+
+    def __init__(self, model: ir.Model, groups: Sequence[Group], load: Load) -> None:
+        self.orders = orders_of(groups)
+        self.layers = {weight_value(layer): layer for layer in weighted_layers(model.graph)}
+        self._load = load
+
+    def of(self, counts: Counts) -> float:
+        """What all layers take without these units."""
+        lost: dict[Span, set[int]] = {}
+        for unit in self.gone(counts):
+            for span, at in unit.items():
+                if span[0] in self.layers:
+                    lost.setdefault(span, set()).update(at.tolist())
+        total = 0.0
+        for value, layer in self.layers.items():
+            share = 1.0
+            for axis in axes_of(layer):
+                share *= 1 - len(lost.get((value, axis), ())) / width_of(value, axis)
+            total += self.at(layer, share)
+        return total
+
+    def at(self, layer: Layer, share: float) -> float:
+        """What a layer takes at a share of its weights."""
+        return self._load(layer, share)
+
+    def gone(self, counts: Counts) -> Order:
+        """The units that go."""
+        return [unit for order, count in zip(self.orders, counts, strict=True) for unit in order[:count]]
+
+
+def axes_of(layer: Layer) -> list[int]:
+    """Of a layer's weights, the axes that get shorter: outputs and inputs."""
+    return sorted(axis for axis in {layer.channel_axis, input_axis(layer)} if axis is not None)
+
+
+def width_of(value: ir.Value, axis: int) -> int:
+    """How long a constant is along an axis."""
+    return int(np.asarray(constant_of(value)).shape[axis])
+
+
 class _Search:
     def __init__(self, model: ir.Model, groups: Sequence[Group], budget: Budget) -> None:
-        self._load, self._probe = budget.load, Probe(model, budget.data)
-        self._orders = [[group.units[unit] for unit in np.argsort(by_norm(group), kind="stable")] for group in groups]
+        self._loads, self._probe = Loads(model, groups, budget.load), Probe(model, budget.data)
         self.counts: Counts = [0] * len(groups)
-        self._layers = {weight_value(layer): layer for layer in weighted_layers(model.graph)}
         self._kept = {value: value.const_value for value in self._constants()}
 
     def take(self, goal: float) -> None:
@@ -78,7 +135,7 @@ class _Search:
         if self.load(self.counts) <= goal:
             return
         found: list[tuple[float, Counts]] = []
-        for index in range(len(self._orders)):
+        for index in range(len(self._loads.orders)):
             counts = self._enough(index, goal)
             if counts is not None:
                 found.append((self._error(counts), counts))
@@ -87,8 +144,8 @@ class _Search:
 
     def _enough(self, index: int, goal: float) -> Counts | None:
         """The fewest units of a group, beside those that are gone, that reach the goal."""
-        most = len(self._orders[index]) - 1
-        step = max(1, len(self._orders[index]) // _TRIES)
+        most = len(self._loads.orders[index]) - 1
+        step = max(1, len(self._loads.orders[index]) // _TRIES)
         for count in range(self.counts[index] + step, most + 1, step):
             counts = [*self.counts[:index], count, *self.counts[index + 1 :]]
             if self.load(counts) <= goal:
@@ -97,24 +154,12 @@ class _Search:
 
     def load(self, counts: Counts) -> float:
         """What all layers take without these units."""
-        lost: dict[Span, set[int]] = {}
-        for unit in self._gone(counts):
-            for span, at in unit.items():
-                if span[0] in self._layers:
-                    lost.setdefault(span, set()).update(at.tolist())
-        total = 0.0
-        for value, layer in self._layers.items():
-            shape = np.asarray(constant_of(value)).shape
-            share = 1.0
-            for axis in {layer.channel_axis, input_axis(layer)} - {None}:
-                share *= 1 - len(lost.get((value, axis or 0), ())) / shape[axis or 0]
-            total += self._load(layer, share)
-        return total
+        return self._loads.of(counts)
 
     def _error(self, counts: Counts) -> float:
         """Of the outputs without these units: zeros in all of their constants compute the same."""
         arrays = {value: tensor.numpy().copy() for value, tensor in self._kept.items() if tensor is not None}
-        for unit in self._gone(counts):
+        for unit in self._loads.gone(counts):
             for (value, axis), at in unit.items():
                 if value in arrays:
                     np.moveaxis(arrays[value], axis, 0)[at] = 0
@@ -129,9 +174,6 @@ class _Search:
         for value, tensor in self._kept.items():
             value.const_value = tensor
 
-    def _gone(self, counts: Counts) -> list[dict[Span, Indices]]:
-        return [unit for order, count in zip(self._orders, counts, strict=True) for unit in order[:count]]
-
     def _constants(self) -> dict[ir.Value, None]:
-        spans = [span for order in self._orders for span in order[0]]
+        spans = [span for order in self._loads.orders for span in order[0]]
         return dict.fromkeys(value for value, _ in spans if constant_of(value) is not None)

@@ -10,11 +10,12 @@ import onnx_ir as ir
 
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.pruning.matrices import weight_value
-from edgewise.quantize.shrinking.adapt import Budget, adapt
+from edgewise.quantize.shrinking.adapt import Budget, Counts, adapt
 from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
 from edgewise.quantize.shrinking.cutting import cut
 from edgewise.quantize.shrinking.groups import Group, Indices, Span, find_groups
 from edgewise.quantize.shrinking.refit import Lost, input_axis, problems, readers_of, refit
+from edgewise.runtime.extras import needs
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def remove_units(
         refused: lines of the report are added here.
         kind: ``channel``, ``head`` or ``width``.
         data: calibration samples, for the choice within a group.
-        budget: then ``sparsity`` is the share of what all layers take together, and groups differ (``adapt.py``).
+        budget: then ``sparsity`` is the share of what all layers take together, and groups differ (``adapt.py``, ``learn.py``).
         progress: told how far it is.
 
     Returns:
@@ -75,7 +76,7 @@ def remove_units(
     if budget is None:
         counts = [removed_count(group, sparsity) for group in groups]
     else:
-        counts = adapt(model, groups, sparsity, budget, progress)
+        counts = _shared_out(model, groups, sparsity, budget, progress)
     amounts = {id(group): count for group, count in zip(groups, counts, strict=True)}
     groups = [group for group in groups if amounts[id(group)]]
     dense = model.clone()
@@ -86,6 +87,16 @@ def remove_units(
         for (group, _), problem in zip(solvable, problems(model, solvable, data, progress), strict=True):
             chosen[id(group)] = by_error(problem, amounts[id(group)])
     return _carry_out(model, dense, read, chosen, amounts, data, progress)
+
+
+def _shared_out(
+    model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress
+) -> Counts:
+    if not budget.learned:
+        return adapt(model, groups, sparsity, budget, progress)
+    with needs("export"):
+        from edgewise.quantize.shrinking.learn import learn
+    return learn(model, groups, sparsity, budget, progress)
 
 
 def _carry_out(

@@ -26,7 +26,7 @@ class Structure:
         name: what ``--pattern`` takes.
         remove: what carries it out.
         criteria: those that it knows.
-        densities: likewise; ``sensitivity`` hands it a budget.
+        densities: likewise; ``sensitivity`` and ``learned`` hand it a budget.
         keeps_parts: tensors between residual blocks keep their shapes, so ``reconstruct`` can compare them.
     """
 
@@ -37,7 +37,7 @@ class Structure:
     keeps_parts: bool = False
 
 
-_MEASURED = ("uniform", "sensitivity")
+_MEASURED = ("uniform", "sensitivity", "learned")
 STRUCTURES = (
     Structure(CHANNEL, partial(remove_units, kind=CHANNEL), densities=_MEASURED),
     Structure(HEADS, partial(remove_units, kind=HEADS), densities=_MEASURED, keeps_parts=True),

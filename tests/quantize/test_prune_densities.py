@@ -172,7 +172,8 @@ def test_a_table_that_does_not_serve(model: ir.Model, data: Dataset, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"densities": "fair"}, "expected uniform, erk, global, sensitivity"),
+        ({"densities": "fair"}, "expected uniform, erk, global, sensitivity, learned"),
+        ({"densities": "learned"}, "weights that become zero; expected a pattern whose tensors shrink"),
         ({"densities": "erk", "pattern": "2:4"}, "the pattern has one density"),
         ({"densities": "sensitivity"}, "no calibration data"),
         ({"densities": "erk", "pattern": "channel"}, "(pattern channel)"),

@@ -11,10 +11,12 @@ import pytest
 import torch
 from onnx_ir.passes import PassResult
 
-from edgewise.quantize import QuantSpec, block_training, quantize
+from edgewise.quantize import QuantizeError, QuantSpec, block_training, quantize
 from edgewise.quantize.block_training import importance
+from edgewise.quantize.layers import WEIGHTED
+from edgewise.quantize.partition import by_entropy, by_parts, cheapest_borders, entropy
 from edgewise.quantize.passes.prepare import prepare
-from edgewise.quantize.passes.reconstruct_blocks import blocks_of, cut_at
+from edgewise.quantize.passes.reconstruct_blocks import cut_at
 from edgewise.quantize.rounded_block import RoundedBlock
 from edgewise.quantize.schemes import with_scheme
 from edgewise.runtime.compare import compare_outputs
@@ -55,30 +57,37 @@ def sqnr_db(model: ir.Model, made: ir.Model, data: Any) -> float:
     return min(parity.sqnr_db for parity in compare_outputs(want, have))
 
 
+@pytest.fixture
+def from_plain_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that something is left to gain: the closed form leaves little of a random network."""
+    monkeypatch.setattr(
+        "edgewise.quantize.passes.round_by_gptq.RoundByGptq.call", lambda self, model: PassResult(model, False)
+    )
+
+
 @pytest.mark.parametrize(("text", "scheme"), [(RESIDUAL, "w4a8"), (RESIDUAL, "w4a4"), (MLP, "w4g32"), (MLP, "w4a8")])
 def test_blocks_compute_what_onnx_runtime_computes(text: str, scheme: str, graph: Make, dataset: Make) -> None:
     model, data = build(graph, text), samples(dataset, text, 8, 1)
     made = quantize(model, with_scheme(QuantSpec(), scheme), data, rounding="squant").model
-    stops: set[str] = set()
-    blocks = blocks_of(model.graph)
+    stops, trained = set[str](), set[str | None]()
+    blocks = by_parts(model, [], QuantSpec())
     assert [str(block.output.name) for block in blocks] == {RESIDUAL: ["f", "y"], MLP: ["s", "y"]}[text]
     for block in blocks:
+        stops |= {str(value.name) for value in block.inputs}
         cut = cut_at(made.graph, stops, str(block.output.name))
         names = [str(value.name) for value in (*cut.inputs, cut.output)]
         found = OnnxRunner(made, outputs=list(dict.fromkeys(names)), optimize=False).run(next(iter(data)).inputs)
         tensors = {name: torch.from_numpy(found[name]) for name in names[:-1]}
         np.testing.assert_allclose(RoundedBlock(cut, [])(tensors), found[names[-1]], rtol=1e-4, atol=1e-5)
         stops.add(names[-1])
+        trained.update(node.name for node in cut.nodes if node.op_type in WEIGHTED)
+    assert trained == {node.name for node in made.graph if node.op_type in WEIGHTED}
 
 
 @pytest.mark.parametrize(("text", "scheme"), [(RESIDUAL, "w3a8"), (MLP, "w3")])
 def test_training_gains_over_plain_rounding(
-    text: str, scheme: str, graph: Make, dataset: Make, monkeypatch: pytest.MonkeyPatch
+    text: str, scheme: str, graph: Make, dataset: Make, from_plain_rounding: None
 ) -> None:
-    # From plain rounding, so that something is left to gain; a random network's closed form leaves little.
-    monkeypatch.setattr(
-        "edgewise.quantize.passes.round_by_gptq.RoundByGptq.call", lambda self, model: PassResult(model, False)
-    )
     model, data, unseen = build(graph, text), samples(dataset, text, 64, 1), samples(dataset, text, 16, 2)
     spec = with_scheme(QuantSpec(), scheme)
     plain, made, again = (quantize(model, spec, data, rounding=how) for how in ("gptq", "blocks", "blocks"))
@@ -125,3 +134,55 @@ def test_what_held_out_samples_do_not_confirm_is_taken_back(
     plain, made = (quantize(model, with_scheme(QuantSpec(), "w4a8"), data, rounding=how) for how in ("gptq", "blocks"))
     assert not made.report["reconstructed"]
     assert to_bytes(plain.model, "m") == to_bytes(made.model, "m")
+
+
+def test_entropy_of_values_on_a_grid() -> None:
+    even = [np.arange(16, dtype=np.float32).reshape(4, 4), np.arange(16, dtype=np.float32)]
+    assert entropy(even, 16) == pytest.approx(4)
+    assert entropy([np.array([0, 0, 0, 7.5], np.float32)], 16) == pytest.approx(-0.75 * np.log2(0.75) + 0.5)
+    assert entropy([np.full(8, 3, np.float32)], 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("costs", "layers", "ends"),
+    [
+        ([3, 3, 1, 1], [1, 2, 2, 2, 1], [3, 4, 5]),
+        ([3, 2.9, 3, 1], [2, 2, 2, 2, 2], [2, 4, 5]),  # at most 6 layers: the cheapest of three that are dear
+        ([2, 2], [8, 8, 1], [1, 2, 3]),
+        ([], [1], [1]),
+    ],
+)
+def test_borders_lie_where_they_are_cheap(costs: list[float], layers: list[int], ends: list[int]) -> None:
+    found = cheapest_borders(costs, layers, 6)
+    assert found == ends
+
+
+def test_blocks_by_entropy(graph: Make, dataset: Make) -> None:
+    """Behind the Sign every value is −1 or 1, a single bit; behind the Tanh values spread."""
+    body = MLP.replace("Sigmoid", "Sign").replace("float[32,8] u)", "float[32,32] u, float[32,8] k)")
+    model = build(graph, body.replace("y = MatMul(s, u)", "h = MatMul(s, u)  t = Tanh(h)  y = MatMul(t, k)"))
+    data = samples(dataset, MLP, 16, 1)
+    inputs = [sample.inputs for sample in data]
+    blocks = by_entropy(model, inputs, with_scheme(QuantSpec(), "w4a4"))
+    assert [(str(block.output.name), block.layers) for block in blocks] == [("s", 2), ("y", 2)]
+    assert [str(value.name) for block in blocks for value in block.inputs] == ["x", "s"]
+
+
+def test_blocks_by_entropy_are_trained(graph: Make, dataset: Make, from_plain_rounding: None) -> None:
+    model, data, unseen = build(graph, MLP), samples(dataset, MLP, 64, 1), samples(dataset, MLP, 16, 2)
+    spec = with_scheme(QuantSpec(), "w3")
+    plain, made = (quantize(model, spec, data, rounding="blocks", partition=how) for how in ("parts", "entropy"))
+    assert [(row["block"], row["layers"]) for row in plain.report["reconstructed"]] == [("s", 2), ("y", 1)]
+    assert [(row["block"], row["layers"]) for row in made.report["reconstructed"]] == [("r", 1), ("y", 2)]
+    start = quantize(model, spec, data, rounding="gptq")
+    assert sqnr_db(model, made.model, unseen) > sqnr_db(model, start.model, unseen) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("partition", "rounding", "reason"),
+    [("layers", "blocks", "unknown partition.*'layers'.*parts, entropy"), ("entropy", "gptq", "no blocks.*'gptq'")],
+)
+def test_partitions_that_cannot_be(partition: str, rounding: str, reason: str, graph: Make, dataset: Make) -> None:
+    model, data = build(graph, MLP), samples(dataset, MLP, 2, 1)
+    with pytest.raises(QuantizeError, match=reason):
+        quantize(model, QuantSpec(), data, rounding=rounding, partition=partition)

@@ -229,7 +229,8 @@ def test_layers_that_lose_inputs_and_outputs_are_solved_too(graph: Callable[...,
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_steps_take_from_what_is_dear_and_not_missed(normal: Normal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("densities", ["sensitivity", "learned"])
+def test_steps_take_from_what_is_dear_and_not_missed(densities: str, normal: Normal, tmp_path: Path) -> None:
     """The MLP costs a hundred times the other layers: the budget is met there, with no unit more than needed."""
     model = exported(Joint, 1, 7, 12)
     layers = [
@@ -247,16 +248,17 @@ def test_steps_take_from_what_is_dear_and_not_missed(normal: Normal, tmp_path: P
     ]
     (tmp_path / "costs.json").write_text(json.dumps({"schema_version": 1, "unit": "mJ", "layers": table}))
     data = normal(32, (1, 7, 12))
-    made = prune(
-        model, pattern="width", sparsity=0.4, densities="sensitivity", costs=tmp_path / "costs.json", data=data
-    )
+    made = prune(model, pattern="width", sparsity=0.4, densities=densities, costs=tmp_path / "costs.json", data=data)
     assert [entry["weight"] for entry in made.report["layers"]] == ["fc1.weight"]
     kept = array(made.model, "fc1.weight").shape[1]
     assert 200 * kept / 40 + 4 <= 0.6 * 204
     assert 200 * (kept + 3) / 40 + 4 > 0.6 * 204, "and no more than needed"
 
 
-def test_groups_differ_by_what_they_cost_the_outputs(graph: Callable[..., ir.Model], normal: Normal) -> None:
+@pytest.mark.parametrize("densities", ["sensitivity", "learned"])
+def test_groups_differ_by_what_they_cost_the_outputs(
+    densities: str, graph: Callable[..., ir.Model], normal: Normal
+) -> None:
     """Two MLPs side by side of one size; the outputs of the second count for nothing."""
     text = (
         "(float[1, 5, 8] x, float[8, 16] a, float[16, 4] b, float[8, 16] c, float[16, 4] d) => (float[1, 5, 4] y)"
@@ -267,7 +269,7 @@ def test_groups_differ_by_what_they_cost_the_outputs(graph: Callable[..., ir.Mod
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     arrays["d"] *= 1e-3
     model = graph(text, arrays)
-    made = prune(model, pattern="width", sparsity=0.4, densities="sensitivity", data=normal(16, (1, 5, 8)))
+    made = prune(model, pattern="width", sparsity=0.4, densities=densities, data=normal(16, (1, 5, 8)))
     assert {entry["weight"]: entry["density"] for entry in made.report["layers"]} == {"c": pytest.approx(0.2, abs=0.07)}
     assert array(made.model, "a").shape == (8, 16)
 
@@ -291,7 +293,7 @@ def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
     ("options", "message"),
     [
         ({"criterion": "wanda"}, "found criterion wanda; expected magnitude or second_order"),
-        ({"densities": "erk"}, "found densities erk; expected uniform or sensitivity"),
+        ({"densities": "erk"}, "found densities erk; expected uniform or sensitivity or learned"),
         ({"criterion": "second_order"}, "no calibration data"),
     ],
 )

@@ -56,6 +56,8 @@ class QuantizeSettings:
     scheme: str = "int8"
     method: str = "mse"
     rounding: str = "auto"
+    partition: str = "parts"
+    relu_mlps: bool = False
     calib: str | None = None
     samples: int | None = None
     keep_float: tuple[str, ...] = ()

@@ -347,7 +347,7 @@ Densities = Annotated[
         "--densities",
         metavar="RULE",
         rich_help_panel=_PRUNE,
-        help="How the sparsity is shared out over layers: uniform, erk, global; or, with --calib, sensitivity.",
+        help="How the sparsity is shared out over layers: uniform, erk, global; with --calib: sensitivity, learned.",
     ),
 ]
 

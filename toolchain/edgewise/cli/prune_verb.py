@@ -33,7 +33,7 @@ Densities = Annotated[
     typer.Option(
         "--densities",
         metavar="RULE",
-        help="How the sparsity is shared out over layers: uniform, erk, global; or, with --calib, sensitivity.",
+        help="How the sparsity is shared out over layers: uniform, erk, global; with --calib: sensitivity, learned.",
     ),
 ]
 Costs = Annotated[

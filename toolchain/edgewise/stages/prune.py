@@ -62,5 +62,5 @@ def prune_stage(
 
 
 def _needs_data(settings: PruneSettings) -> bool:
-    looks = settings.criterion != PruneSettings.criterion or settings.densities == "sensitivity"
+    looks = settings.criterion != PruneSettings.criterion or settings.densities in ("sensitivity", "learned")
     return looks or settings.reconstruct

@@ -56,6 +56,8 @@ def quantize_stage(
         keep_float=settings.keep_float,
         wide=settings.wide,
         rounding=settings.rounding,
+        partition=settings.partition,
+        relu_mlps=settings.relu_mlps,
         analyze=settings.analyze,
         sensitivity=settings.sensitivity,
         correct_biases=settings.correct_biases,

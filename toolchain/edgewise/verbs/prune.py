@@ -47,7 +47,7 @@ def prune(
         criterion: ``magnitude``, ``wanda`` or ``second_order``; the last two need ``calib``.
         calib: DATA to prune by, and on which to measure what the pruning changed.
         samples: how many samples of it to prune by.
-        densities: ``uniform``, ``erk``, ``global`` or ``sensitivity`` (which needs ``calib``).
+        densities: ``uniform``, ``erk``, ``global``, ``sensitivity`` or ``learned`` (which need ``calib``).
         costs: a JSON table of what layers take at a density; with ``sensitivity``.
         reconstruct: then train what stays on ``calib``, towards the tensors of the network before; needs PyTorch.
         tables: embeddings lose that fraction of each row as well; with ``unstructured``.
