@@ -26,14 +26,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SETTINGS, ONNX, ENGINE, REPORT, LAYERS, MANIFEST = (
-    "build_settings.json",
-    "model.onnx",
-    "model.engine",
-    "model.engine.json",
-    "layers.json",
-    "manifest.json",
-)
+SETTINGS, ONNX, MANIFEST = "build_settings.json", "model.onnx", "manifest.json"
+ENGINE, REPORT, LAYERS = "model.engine", "model.engine.json", "layers.json"
 SCHEMA_VERSION = 1
 OLDEST_MAJOR = 10  # strongly typed networks with int8 Q/DQ
 TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
@@ -458,6 +452,8 @@ def proof(
         "not_as_asked": missed(made),
         "layers": len(layers),
         "fused_nodes": sum(len(layer["nodes"]) for layer in layers if len(layer["nodes"]) > 1),
+        "fused_attention": [layer["name"] for layer in layers if "mha" in layer["name"].lower()],
+        "format_changes": [layer["name"] for layer in layers if layer["kind"] == "Reformat"],
         "sparse": {
             "asked": bool(settings.get("sparse")),
             "layers": [layer["name"] for layer in layers if "sparse" in layer["tactic"].lower()],

@@ -431,11 +431,14 @@ def test_a_product_in_another_precision_fails_though_others_have_it(kit: Kit, ru
     code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP32")]})))
     assert code == 1 and not (folder / "model.engine").exists()
     assert "1 of 4 products run in another precision" in said and "conv2 (float16 asked, float32 found)" in said
-    code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, listed("conv2", "FP16")]})))
+    convert, attention = layer("to NHWC", "FP16", "Reformat"), layer("_gemm_mha_v2", "FP16", "kgen")
+    others = [listed("conv2", "FP16"), convert, attention]
+    code, said = run(folder, FakeTensorRT(listing=json.dumps({"Layers": [*good, *others]})))
     assert code == 0 and "sparse kernels: conv1" in said
     proof = json.loads((folder / "manifest.json").read_text())["engine"]["proof"]
     assert proof["sparse"]["layers"] == ["conv1"] and proof["not_as_asked"] == []
     assert proof["products"] == {"float16": 3, "no kernel of its own": 1}
+    assert (proof["format_changes"], proof["fused_attention"]) == (["to NHWC"], ["_gemm_mha_v2"])
     assert proof["device"] == "Orin (stand-in), SM87, driver unknown, TensorRT 11.4.0"
     bad = json.dumps({"Layers": [*good, listed("conv2", "FP32")]})
     assert run(folder, FakeTensorRT(listing=bad), "--allow-other-precision")[0] == 0
