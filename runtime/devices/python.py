@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edgewise.runtime.bundle import Bundle, save_reference
@@ -35,6 +36,7 @@ def run_there(
     progress: Progress,
     *,
     modules: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Carry out an order there, see :mod:`edgewise.runtime.devices.there`; ``variants``: other engine settings to measure.
 
@@ -67,7 +69,8 @@ def run_there(
         "samples": samples,
         "variants": list(variants),
     }
-    command = ["env", f"PYTHONPATH={runtime}", *python, "-m", "edgewise.runtime.devices.there"]
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    command = ["env", f"PYTHONPATH={runtime}", *variables, *python, "-m", "edgewise.runtime.devices.there"]
     cold = _carry_out(device, [*command, json.dumps(told)], progress)["cold"] if order.cold else None
     return _carry_out(device, [*command, json.dumps({**told, "cold": False})], progress) | {"cold": cold}
 

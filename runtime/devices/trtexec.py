@@ -100,6 +100,8 @@ class _Program:
         self._command = [program, f"--loadEngine={engine}"]
         if (core := self._settings.get("dla_core")) is not None:
             self._command.append(f"--useDLACore={core}")
+        if self._settings.get("version_compatible"):
+            self._command.append("--versionCompatible")  # else it refuses the runtime inside
 
     def __call__(self, sample: Arrays, words: Sequence[str], progress: Progress, watch: Watch | None = None) -> None:
         shapes = [

@@ -86,15 +86,17 @@ def _check_version(module: Any, settings: dict[str, Any], where: str, bundle: Bu
         )
 
 
-def _trusted(where: str) -> bool:
-    """A version-compatible engine carries a runtime of the TensorRT that built it: code of the file, run in this process.
+def host_code_allowed(bundle: Bundle, where: str) -> bool:
+    """Whether the engine may bring code: a version-compatible one carries a runtime of the TensorRT that built it.
 
     Raises:
-        RunError: nobody said that the file may do that.
+        RunError: it does, and nobody said that it may run in this process.
     """
+    if not bundle.manifest["engine"].get("settings", {}).get("version_compatible"):
+        return False
     if os.environ.get(TRUST) != "1":
         raise _unusable(
-            where, "a version-compatible engine, which carries code that runs in this process", f"{TRUST}=1 in the environment",
+            where, "a version-compatible engine, which carries code that runs in the process", f"{TRUST}=1 in the environment",
             "Set it for engines that you trust, or build without version_compatible",
         )  # fmt: skip
     return True
@@ -141,8 +143,8 @@ class TensorRtEngine:
         self._runtime = library.Runtime(self._log)
         if (dla_core := bundle.manifest["engine"].get("settings", {}).get("dla_core")) is not None:
             self._runtime.DLA_core = dla_core
-        if bundle.manifest["engine"].get("settings", {}).get("version_compatible"):
-            self._runtime.engine_host_code_allowed = _trusted(where)
+        if host_code_allowed(bundle, where):
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._graphs = LaunchedAgain(gpu, enabled=not options.per_layer)
         self._context: Any = self._make_context(options.per_layer) if self._engine else None

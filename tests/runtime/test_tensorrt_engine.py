@@ -353,9 +353,7 @@ def test_an_engine_with_code_of_its_own_is_opened_where_it_is_trusted(driver, li
     monkeypatch.setattr(
         FakeRuntime, "engine_host_code_allowed", property(lambda _: bool(allowed), lambda _, is_so: allowed.append(is_so)), raising=False
     )  # fmt: skip
-    with pytest.raises(
-        RunError, match=r"carries code that runs in this process; expected EDGEWISE_TRUST_ENGINE_CODE=1"
-    ):
+    with pytest.raises(RunError, match=r"carries code that runs in the process; expected EDGEWISE_TRUST_ENGINE_CODE=1"):
         load(path)
     assert not allowed
     monkeypatch.setenv("EDGEWISE_TRUST_ENGINE_CODE", "1")

@@ -12,6 +12,7 @@ from edgewise.runtime.devices.runners import Order
 from edgewise.runtime.devices.shell import Shell
 from edgewise.runtime.devices.trtexec import find_trtexec, run_trtexec
 from edgewise.runtime.engines import model_file
+from edgewise.runtime.engines.tensorrt import TRUST, host_code_allowed
 from edgewise.runtime.progress import Progress
 
 not_over_adb = "TensorRT runs in a Python or in trtexec there, and NVIDIA makes neither for Android"
@@ -26,9 +27,12 @@ def measure(device: Shell, address: Address, bundle: Bundle, order: Order, progr
             "there is no engine to run yet", where=str(model), found="the graph from which it is to be built", expected="a built engine",
             fix="Build with --option build_on=ssh://…, or run the bundle's build script on the device",
         )  # fmt: skip
+    trusted = {TRUST: "1"} if host_code_allowed(bundle, str(model)) else {}
     missing = lacks(device, python_of(device), (library,))
     if not missing:
-        return run_there(device, address, bundle, order, [], progress) | {"triple": device.ask("uname -sm")}
+        return run_there(device, address, bundle, order, [], progress, environment=trusted) | {
+            "triple": device.ask("uname -sm")
+        }
     program = find_trtexec(device, library)
     if program is None:
         raise DeviceError(

@@ -15,7 +15,7 @@ import pytest
 import edgewise
 from edgewise.runtime.devices import DeviceError
 from edgewise.runtime.devices.trtexec import _dotted, _series
-from edgewise.runtime.errors import GateError
+from edgewise.runtime.errors import GateError, RunError
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -74,6 +74,17 @@ def test_what_trtexec_refuses_is_told(jetson: str, doubling_bundle: Any) -> None
     assert "not compatible (a stand-in)" in caught.value.found and "build_on" in caught.value.fix
     with pytest.raises(DeviceError, match="trtexec cannot measure that"):
         edgewise.profile(doubling_bundle("tensorrt", library="tensorrt", sm=87), device=jetson, cold=True)
+
+
+def test_an_engine_that_brings_code_runs_there_where_it_is_trusted(
+    jetson: str, doubling_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = doubling_bundle("tensorrt", library="tensorrt", sm=87, version_compatible=True, content=b"engine with code")
+    monkeypatch.delenv("EDGEWISE_TRUST_ENGINE_CODE", raising=False)
+    with pytest.raises(RunError, match="expected EDGEWISE_TRUST_ENGINE_CODE=1"):
+        edgewise.verify(made, device=jetson)
+    monkeypatch.setenv("EDGEWISE_TRUST_ENGINE_CODE", "1")
+    assert edgewise.verify(made, device=jetson)["parity"]["passed"]
 
 
 def test_a_device_without_tensorrt_is_said_so(host: Any, doubling_bundle: Any) -> None:
