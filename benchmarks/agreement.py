@@ -7,7 +7,8 @@
 ONNX Runtime computes node by node, as ONNX defines it. A tensor is one that QuantizeLinear makes (but those that are only added to
 others, and the softmax of attention: libedgewise goes on with them in the same operator). *Alone*: every operator gets ONNX Runtime's own values as inputs, so that its
 deviations are its own; this is where the goal, 99.9 % of values within one step, is held. *Whole*: the network runs through, and
-what tips at one rounding tips others after it. A step of an output that is not quantized is a 255th of its range.
+what tips at one rounding tips others after it. A step of an output that is not quantized is a 255th of its range. Beside it the outputs in
+decibels to those node by node, and those of ONNX Runtime's own optimised graph: what its other roundings lead to.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ GOAL = 0.999
 _SUFFIX_IN, _SUFFIX_OUT = ".edgewise_in", ".edgewise_out"
 _INSIDE = {"Softmax", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"}
 _IMAGES = 4  # that say the ranges
+_SENTENCES = "minilm"
 Arrays = dict[str, np.ndarray]
 
 
@@ -177,9 +179,9 @@ def load_script(name: str) -> Any:
 
 
 def trained() -> dict[str, Any]:
-    """The networks of accuracy.py that are made of images, by name."""
+    """The networks of accuracy.py that read images or sentences, by name."""
     found = load_script("accuracy").NETWORKS
-    return {name: network for name, network in found.items() if network.preprocess}
+    return {name: network for name, network in found.items() if network.preprocess or name == _SENTENCES}
 
 
 def prepared(name: str) -> tuple[ir.Model, Arrays]:
@@ -190,6 +192,8 @@ def prepared(name: str) -> tuple[ir.Model, Arrays]:
     from edgewise.runtime.tensors import TensorSpec
 
     networks = trained()
+    if name == _SENTENCES:
+        return _sentence(networks[name])
     if name in networks:
         network = networks[name]
         specs = [TensorSpec.parse(network.input)] if network.input else []
@@ -204,6 +208,50 @@ def prepared(name: str) -> tuple[ir.Model, Arrays]:
     return quantized(exported.model, random_data(specs, _IMAGES, seed=0)), {"image": cpu.image(size)}
 
 
+def _sentence(network: Any) -> tuple[ir.Model, Arrays]:
+    """A network of any length, quantized with sentences of several, its sizes then fixed to those of one sentence."""
+    import onnx
+    import onnx_ir as ir
+
+    from edgewise.exporter import export
+    from edgewise.runtime.data import open_data
+
+    exported = export(network.source, verify=False)
+    inputs = next(iter(open_data(network.test, exported.inputs, None))).inputs
+    model = quantized(exported.model, open_data(network.calib, exported.inputs, None))
+    for value in model.graph.inputs:
+        value.shape = ir.Shape(inputs[str(value.name)].shape)
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    _folded(model)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)), inputs
+
+
+def _folded(model: ir.Model) -> None:
+    """What shapes say, as constants; weights stay in their integers."""
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        should_fold=lambda node: False if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None,
+    )
+
+
+def outputs_db(model: ir.Model, inputs: Arrays) -> dict[str, float]:
+    """Signal to noise of the worst output beside ONNX Runtime node by node: of libedgewise, and of ONNX Runtime's optimised graph."""
+    from edgewise.runtime.compare import compare_outputs
+    from edgewise.runtime.onnx_runner import OnnxRunner
+
+    wanted = OnnxRunner(model, threads=1, optimize=False).run(inputs)
+    made = {"native": _native(model, inputs), "onnxruntime": OnnxRunner(model, threads=1, optimize=True).run(inputs)}
+    return {
+        f"{name}_db": round(min(parity.sqnr_db for parity in compare_outputs([wanted], [found])), 1)
+        for name, found in made.items()
+    }
+
+
 def quantized(model: ir.Model, data: Any) -> ir.Model:
     """In 8 bits, with ranges of that data."""
     from edgewise.quantize import quantize
@@ -216,7 +264,8 @@ def quantized(model: ir.Model, data: Any) -> ir.Model:
 
 def measure(name: str) -> dict[str, Any]:
     """One network's row."""
-    found = agreement(*prepared(name))
+    model, inputs = prepared(name)
+    found = agreement(model, inputs)
     return {
         "network": name,
         "tensors": len(found["alone"]),
@@ -226,6 +275,7 @@ def measure(name: str) -> dict[str, Any]:
         "alone_equal": float(
             np.average([row.equal for row in found["alone"]], weights=[row.values for row in found["alone"]])
         ),
+        **outputs_db(model, inputs),
         "worst": [vars(row) for row in sorted(found["alone"], key=lambda row: row.within + row.equal)],
     }
 
@@ -237,7 +287,8 @@ def show(row: dict[str, Any], tensors: int) -> None:
     ]
     print(
         f"{row['network']:30} {row['tensors']:4} {row['values']:10} "
-        + " ".join(f"{100 * one:9.4f}" for one in numbers),
+        + " ".join(f"{100 * one:9.4f}" for one in numbers)
+        + f" {row['native_db']:7} {row['onnxruntime_db']:7}",
         flush=True,
     )
     for one in row["worst"][:tensors]:
@@ -256,7 +307,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.json:
         print(
-            f"{'network, % of values':30} {'':4} {'values':>10} {'alone':>9} {'worst':>9} {'equal':>9} {'whole':>9} {'outputs':>9}"
+            f"{'network, % of values':30} {'':4} {'values':>10} {'alone':>9} {'worst':>9} {'equal':>9} {'whole':>9} {'outputs':>9} {'dB':>7} {'ORT, dB':>7}"
         )
     rows = []
     for name in options.network or [*trained(), *cpu.NETWORKS]:

@@ -1,12 +1,16 @@
-"""ONNX's backend node tests through libedgewise: which operators it takes, and whether it computes them as ONNX does.
+"""ONNX's backend tests through libedgewise: which operators and networks it takes, and whether it computes them as ONNX does.
 
     python benchmarks/node_tests.py                                   a row per operator, and what fails
-    python benchmarks/node_tests.py --write docs/native-operators.md  the table of that page
+    python benchmarks/node_tests.py --models                          the package's model tests instead: a row per folder
+    python benchmarks/node_tests.py --write docs/native-operators.md  both tables of that page
     python benchmarks/node_tests.py --op Resize --op Pad              some, with every refusal
 
 The tests come with the package onnx. Each is compiled and run twice: as it is, where everything is an input; and with all inputs but the
 first as constants, which is how exporters write weights, axes and shapes. A test is taken when one of the two is; what is taken must be
 within the test's own tolerance. Tests of several nodes are the expansions of an operator that ONNX defines by others.
+
+Model tests are whole files: layers that PyTorch exported years ago, small graphs of several nodes, and nine networks whose weights are
+made in the graph ("real"; the package has their outputs for an input that rises from 0 to 1). They are run as they are.
 """
 
 from __future__ import annotations
@@ -27,14 +31,32 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 # Packages look for optional ones by name (transformers for `kernels`); scripts beside this one must not answer.
 sys.path = [place for place in sys.path if Path(place or ".").resolve() != HERE]
-_BEGIN, _END = "<!-- begin: node tests -->", "<!-- end: node tests -->"
+_MODELS = ("pytorch-converted", "pytorch-operator", "real", "simple")
 _LEAST_ATOL = 1e-6  # sums in float32 in another order
 Arrays = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class ModelCase:
+    """A model test as the package's node tests are; its model is read when it is asked for."""
+
+    name: str
+    path: Path
+    data_sets: list[tuple[list[Any], list[Any]]]
+    rtol: float
+    atol: float
+
+    @property
+    def model(self) -> Any:
+        """The ONNX file."""
+        import onnx
+
+        return onnx.load(self.path)
+
+
 @dataclass
 class Row:
-    """What became of the tests of one operator."""
+    """What became of the tests of one operator, or of one folder of model tests."""
 
     op: str
     taken: int = 0
@@ -88,18 +110,83 @@ def measure(ops: list[str]) -> list[Row]:
     return [rows[op] for op in sorted(rows)]
 
 
+def measure_models() -> list[Row]:
+    """The package's model tests, a row for each folder."""
+    rows = []
+    for kind in _MODELS:
+        row = Row(kind)
+        for case in model_cases(kind):
+            _judge(case, row)
+        rows.append(row)
+    return rows
+
+
+def model_cases(kind: str) -> list[ModelCase]:
+    """Those of one folder, by name; none of them needs a download."""
+    from onnx.backend.test.loader import load_model_tests
+
+    found = sorted(load_model_tests(kind=kind), key=lambda test: test.name)
+    return [_light(test) if test.url else _of_folder(test) for test in found]
+
+
+def _of_folder(test: Any) -> ModelCase:
+    """A model with what goes in and what comes out beside it."""
+    folder = Path(test.model_dir)
+    sets = []
+    for part in sorted(folder.glob("test_data_set_*")):
+        given, wanted = (
+            [_tensor(part / f"{side}_{index}.pb") for index in range(len(list(part.glob(f"{side}_*.pb"))))]
+            for side in ("input", "output")
+        )
+        sets.append((given, wanted))
+    return ModelCase(test.name, folder / "model.onnx", sets, test.rtol, test.atol)
+
+
+def _light(test: Any) -> ModelCase:
+    """A network whose weights are made in the graph, for an image that rises from 0 to 1."""
+    import onnx
+
+    path = Path(onnx.__file__).resolve().parents[1] / test.url
+    graph = onnx.load(path).graph
+    held = {value.name for value in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in held]
+    shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inputs]
+    given = [(np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)).astype(np.float32) for shape in shapes]
+    wanted = [_tensor(path.with_name(f"{path.stem}_output_{index}.pb")) for index in range(len(graph.output))]
+    return ModelCase(test.name, path, [(given, wanted)], test.rtol, test.atol)
+
+
+def _tensor(path: Path) -> Any:
+    """A tensor's file; None for what is none (sequences)."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    tensor = onnx.TensorProto()
+    try:
+        tensor.ParseFromString(path.read_bytes())
+        return onnx.numpy_helper.to_array(tensor)
+    except (DecodeError, ValueError, TypeError):
+        return None
+
+
 def _judge(case: Any, row: Row) -> None:
     from edgewise.targets.cpu.native.compile import NotTakenError
 
+    model = case.model
+    if not all(_is_plain(array) for part in case.data_sets[0] for array in part):
+        row.refused["sequences, or tensors of text"] += 1
+        return
     given, wanted = case.data_sets[0]
-    inputs = {value.name: array for value, array in zip(case.model.graph.input, given, strict=True)}
-    outputs = {value.name: array for value, array in zip(case.model.graph.output, wanted, strict=True)}
+    held = {value.name for value in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in held]
+    inputs = dict(zip(names, given, strict=True))
+    outputs = {value.name: array for value, array in zip(model.graph.output, wanted, strict=True)}
     taken, reason = False, ""
-    for model, left in _forms(case.model, inputs):
+    for form, left in _forms(model, inputs):
         try:
-            made = _run(model, left)
+            made = _run(form, left)
         except NotTakenError as error:
-            reason = error.reason
+            reason = f"{error.op}: {error.reason}" if error.op and isinstance(case, ModelCase) else error.reason
             continue
         except (
             ArithmeticError,
@@ -180,6 +267,17 @@ def _difference(case: Any, wanted: Arrays, made: Arrays) -> str:
 # -- the page
 
 
+def model_table(rows: list[Row]) -> str:
+    """Markdown: a row for each folder of model tests."""
+    lines = ["| model tests | taken | refused, and why |", "|---|---|---|"]
+    for row in rows:
+        told = "; ".join(f"{count}: {_short(reason)}" for reason, count in row.refused.most_common())
+        lines.append(f"| {row.op} | {row.taken} of {row.taken + sum(row.refused.values())} | {told} |")
+    taken, refused = sum(row.taken for row in rows), sum(sum(row.refused.values()) for row in rows)
+    failed = sum(len(row.failed) for row in rows)
+    return f"{taken} of {taken + refused} model tests; {failed} failures.\n\n" + "\n".join(lines) + "\n"
+
+
 def table(rows: list[Row]) -> str:
     """Markdown: the operators that are taken with what of them is not, and the names of the others."""
     claimed = [row for row in rows if row.claimed]
@@ -195,33 +293,38 @@ def table(rows: list[Row]) -> str:
 
 
 def _short(reason: str) -> str:
+    reason = reason.partition(";")[0]  # without what to do
     return " ".join(reason.replace("|", "/").split())[:110]
 
 
-def with_table(page: str, rows: list[Row]) -> str:
-    """The page with a new table."""
-    before, _, rest = page.partition(_BEGIN)
-    return f"{before}{_BEGIN}\n{table(rows)}{_END}{rest.partition(_END)[2]}"
+def with_table(page: str, name: str, text: str) -> str:
+    """The page with a new table between the marks of that name (``node tests``, ``model tests``)."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}"
 
 
 def main() -> int:
     """Print the rows, or write the page; 1 when a test that is taken fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--op", action="append", default=[], help="only this operator; repeatable")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    parser.add_argument("--models", action="store_true", help="the package's model tests")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put both tables into this page")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows = measure(options.op)
+    rows = [] if options.models and not options.write else measure(options.op)
+    models = measure_models() if options.models or options.write else []
     if options.write:
-        options.write.write_text(with_table(options.write.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        page = with_table(options.write.read_text(encoding="utf-8"), "node tests", table(rows))
+        options.write.write_text(with_table(page, "model tests", model_table(models)), encoding="utf-8")
     else:
-        print(table(rows))
-    for row in rows:
+        print(model_table(models) if options.models else table(rows))
+    for row in [*rows, *models]:
         for reason, count in row.refused.items() if options.op else ():
             print(f"{row.op}: {count} refused: {reason}")
         for line in row.failed:
             print(f"FAILED {row.op} {line}", file=sys.stderr)
-    return 1 if any(row.failed for row in rows) else 0
+    return 1 if any(row.failed for row in [*rows, *models]) else 0
 
 
 if __name__ == "__main__":

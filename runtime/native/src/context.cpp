@@ -295,7 +295,7 @@ Status Context::read_output(size_t index, void* data, size_t bytes) {
     EW_TRY(bind_shapes());
     const Tensor& tensor = tensors_[plan_.outputs[index]];
     if (bytes != tensor.bytes) return wrong_size(tensor, tensor.bytes, bytes);
-    if (bytes > 0 && data != tensor.data) std::memcpy(data, tensor.data, bytes);
+    if (bytes > 0) std::memmove(data, tensor.data, bytes);  // what is bound may be read onto itself, or beside itself
     return {};
 }
 

@@ -1,7 +1,9 @@
 // The C interface, used wrongly: every call gives a status and a message.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <random>
 #include <thread>
 
 #include "testing.h"
@@ -335,6 +337,48 @@ struct Seen {
     std::vector<std::vector<float>> values;
 };
 
+// Calls in any order with any numbers, on one context: a status each, and the context computes the same as ever between them.
+void random_calls() {
+    Opened one(sum_engine());
+    alignas(64) static uint8_t memory[1 << 16];
+    std::mt19937 draw(7);
+    const auto pick = [&](std::initializer_list<int64_t> numbers) { return numbers.begin()[draw() % numbers.size()]; };
+    int64_t runs = 0;
+    for (int call = 0; call < 20000; ++call) {
+        const auto index = static_cast<int32_t>(pick({-1, 0, 0, 1, 1, 2, INT32_MAX}));
+        const auto bytes = static_cast<size_t>(pick({0, 4, 12, 12, 13, 4000, 1 << 16}));
+        uint8_t* data = pick({0, 1, 1, 1}) ? memory + pick({0, 0, 0, 4, 1}) : nullptr;
+        const size_t room = data ? std::min(bytes, static_cast<size_t>(memory + sizeof memory - data)) : bytes;
+        int64_t dims[16];
+        for (int64_t& dim : dims) dim = pick({1, 3, 3, 3, 1000, 0, -1, INT64_MIN, INT64_MAX, int64_t{1} << 40, int64_t{1} << 61});
+        auto rank = static_cast<int32_t>(pick({1, 1, 1, 1, 0, 2, 9, -1, INT32_MAX}));
+        ew_tensor_info info;
+        ew_memory use;
+        ew_profile_entry entry;
+        ew_status status = EW_OK;
+        switch (draw() % 9) {
+            case 0:
+            case 1: status = ew_set_input_shape(one.context, index, dims, rank); break;
+            case 2: status = ew_write_input(one.context, index, data, room); break;
+            case 3: status = ew_read_output(one.context, index, data, room); break;
+            case 4: status = ew_bind_input(one.context, index, data, room); break;
+            case 5: status = ew_bind_output(one.context, index, data, room); break;
+            case 6: runs += (status = ew_run(one.context)) == EW_OK; break;
+            case 7: status = ew_output_shape(one.context, index, dims, &rank); break;
+            default:
+                status = std::max(ew_input_info(one.engine, index, &info), ew_profile_get(one.context, index, &entry));
+                CHECK_STATUS(ew_memory_use(one.context, &use), ew_memory_use(one.context, &use));
+        }
+        CHECK(status >= EW_OK && (status == EW_OK || ew_last_error()[0] != '\0'));
+    }
+    CHECK(runs > 10);
+    one.shape(3);
+    CHECK_STATUS(ew_bind_output(one.context, 0, nullptr, 0), EW_OK);
+    one.write(3, 1, 2);
+    CHECK_STATUS(ew_run(one.context), EW_OK);
+    CHECK(one.read(3) == std::vector<float>(3, 3));
+}
+
 void look(void* user, const ew_result* result) {
     auto* seen = static_cast<Seen*>(user);
     CHECK(ew_run(seen->context) == EW_BUSY && ew_observe(seen->context, nullptr, nullptr) == EW_BUSY);
@@ -373,6 +417,7 @@ int main() {
     binding();
     counts();
     observing();
+    random_calls();
     headers();
     plans();
     threads_and_lifetimes();

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_OTHER = "libedgewise takes float32, float16, int64, int32, int8, uint8 and bool: cast it before the network, and give that to it"
+
+
 class NotTakenError(Exception):
     """The native engine does not take a network.
 
@@ -116,7 +119,7 @@ def _input(ctx: Context, value: ir.Value) -> Tensor:
     try:
         dtype = dtype_named(dtype_name(value))
     except Refusal as error:
-        raise NotTakenError("", "", f"input {name!r} has {error}") from error
+        raise NotTakenError("", "", f"input {name!r} has {error}; {_OTHER}") from error
     ctx.builder.name = name
     tensor = ctx.builder.new(dtype, dims)
     if tensor.storage is not None:

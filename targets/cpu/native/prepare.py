@@ -7,6 +7,7 @@ import onnx_ir.passes.common as passes
 from onnx import version_converter
 from onnxscript import optimizer
 
+from edgewise.targets.cpu.native.doubles import narrow
 from edgewise.targets.cpu.native.half import widen
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
@@ -37,6 +38,7 @@ def prepare(model: ir.Model) -> ir.Model:
         _fold(ready)
         while _written_out(ready):  # after folding, for what a definition computes of constants is folded as a whole
             _fold(ready)
+    narrow(ready.graph)
     _name(ready)
     rewrite(ready.graph)
     passes.RemoveUnusedNodesPass()(ready)

@@ -36,6 +36,10 @@ def test_nms(run_op: Any, isa: str, threads: int) -> None:
     assert rows[: int(count[0])].tolist() == want
     rows, count = run_op("nms", [BOXES, SCORES], outputs, told | {"score_threshold": 0.25}, isa=isa, threads=threads)
     assert rows[: int(count[0])].tolist() == want[:4]
+    # A run's own numbers stand in the place of those.
+    said = [np.array([2]), np.array([0.95], np.float32), np.array([0.2], np.float32)]
+    rows, count = run_op("nms", [BOXES, SCORES, *said], outputs, told, isa=isa, threads=threads)
+    assert rows[: int(count[0])].tolist() == [[0, 0, 1], [0, 0, 3], [0, 1, 3]]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -83,6 +87,10 @@ F = np.zeros((1, 2, 4, 4), np.float32)
         ("nms", [BOXES, SCORES], [("int64", (10, 3)), ("int64", (1,))], {"limit": [4]}),
         ("nms", [BOXES, SCORES], [("int64", (10, 3)), ("int32", (1,))], {}),
         ("nms", [BOXES, SCORES], [("int64", (8, 3)), ("int64", (1,))], {"limit": [-1]}),
+        ("nms", [BOXES, SCORES, np.array([4, 4])], [("int64", (8, 3)), ("int64", (1,))], {"limit": [4]}),
+        ("nms", [BOXES, SCORES, np.array([4], np.int32)], [("int64", (8, 3)), ("int64", (1,))], {"limit": [4]}),
+        ("nms", [BOXES, SCORES, np.array([4]), np.array([4])], [("int64", (8, 3)), ("int64", (1,))], {"limit": [4]}),
+        ("nms", [BOXES, SCORES, *[np.array([4])] * 4], [("int64", (8, 3)), ("int64", (1,))], {"limit": [4]}),
         ("nms", [BOXES[:, :4], SCORES], [("int64", (8, 3)), ("int64", (1,))], {"limit": [4]}),
         ("nms", [BOXES[..., :3], SCORES], [("int64", (10, 3)), ("int64", (1,))], {}),
         ("roi_align", [F, F[0, 0], np.zeros(3, np.int64)], [("float32", (4, 2, 2, 2))], {}),

@@ -19,6 +19,14 @@ int64_t index_at(const Tensor& indices, int64_t i, int64_t dim) {
 
 bool are_indices(const Tensor& tensor) { return is_plain(tensor, EW_S64) || is_plain(tensor, EW_S32); }
 
+// Elements of so many bytes (0: of `bytes`) from their places: along the last axis a call would cost more than the element.
+template <size_t kBytes>
+void pick(uint8_t* y, const uint8_t* x, const int64_t* places, int64_t bytes, int64_t count) {
+    for (int64_t i = 0; i < count; ++i, y += kBytes ? static_cast<int64_t>(kBytes) : bytes) {
+        std::memcpy(y, x + places[i], kBytes ? kBytes : static_cast<size_t>(bytes));
+    }
+}
+
 class Gather final : public Operator {
 public:
     Status prepare(Setup& setup) override {
@@ -38,17 +46,22 @@ public:
         }
         if (dim_ == 0 && wanted > 0) return setup.refuse("has nothing to gather from");
         if (wanted == 0) count_ = 0;
+        setup.scratch_bytes = static_cast<uint64_t>(count_) * 8;
         return {};
     }
 
     void run(const Run& run) override {
         const Tensor &x = *run.inputs[0], &indices = *run.inputs[1];
         uint8_t* y = run.outputs[0]->data;
+        auto* places = reinterpret_cast<int64_t*>(run.scratch);
+        for (int64_t i = 0; i < count_; ++i) places[i] = index_at(indices, i, dim_) * inner_;
+        const auto rows = inner_ == 4 ? pick<4> : inner_ == 1 ? pick<1> : pick<0>;
         const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, inner_));
         run.pool.parallel(outer_ * count_, grain, [&](int64_t begin, int64_t end, int32_t) {
-            for (int64_t i = begin; i < end; ++i) {
-                const int64_t from = i / count_ * dim_ + index_at(indices, i % count_, dim_);
-                std::memcpy(y + i * inner_, x.data + from * inner_, static_cast<size_t>(inner_));
+            for (int64_t i = begin; i < end;) {
+                const int64_t row = i / count_, at = i % count_, some = std::min(end - i, count_ - at);
+                rows(y + i * inner_, x.data + row * dim_ * inner_, places + at, inner_, some);
+                i += some;
             }
         });
     }

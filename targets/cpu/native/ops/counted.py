@@ -10,7 +10,7 @@ import numpy as np
 from edgewise.targets.cpu.native.builder import tensor_of
 from edgewise.targets.cpu.native.context import Context, attribute_float, attribute_int, attribute_text
 from edgewise.targets.cpu.native.form import Form
-from edgewise.targets.cpu.native.ops.elementwise import known
+from edgewise.targets.cpu.native.ops.elementwise import as_dtype, known
 from edgewise.targets.cpu.native.ops.movement import as_shape, gather_rows, sliced
 from edgewise.targets.cpu.native.plan import Dim, DType, Tensor, counted, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
@@ -63,29 +63,44 @@ def non_max_suppression(node: ir.Node, ctx: Context) -> None:
     builder = ctx.builder
     boxes, scores = (builder.plain(builder.real(ctx.input(node, index))) for index in range(2))
     limit, overlap, least = (ctx.optional(node, index) for index in range(2, 5))
-    each = dim(0) if limit is None else boxes.dims[1].minimum(_limit(limit))
+    each = (
+        dim(0)
+        if limit is None
+        else boxes.dims[1]
+        if limit.sizes is None
+        else boxes.dims[1].minimum(_limit(limit.sizes[0]))
+    )
     images, classes, _ = scores.dims
     most = images * classes * each
     made, count = builder.new(DType.S64, [most, dim(3)]), builder.new(DType.S64, [dim(1)])
     given = [builder.view(tensor_of(one), one.dims) for one in (boxes, scores)]
+    computed = [
+        _computed(one, dtype, ctx) for one, dtype in ((limit, DType.S64), (overlap, DType.F32), (least, DType.F32))
+    ]
+    while computed and computed[-1] is None:
+        computed.pop()
     builder.emit(
-        "nms", given, [made, count], limit=[each], center=attribute_int(node, "center_point_box", 0),
-        iou_threshold=0.0 if overlap is None else _number(overlap), score_threshold=None if least is None else _number(least),
+        "nms", [*given, *computed], [made, count], limit=[each], center=attribute_int(node, "center_point_box", 0),
+        iou_threshold=_number(overlap) or 0.0, score_threshold=_number(least),
     )  # fmt: skip
     ctx.give(node, _part(ctx, made, [counted(count, most), dim(3)]))
 
 
-def _limit(value: Value) -> Dim:
-    if value.sizes is None:
-        raise Refusal("a number of boxes that is computed")
-    one = value.sizes[0]
-    return one if one.constant is None else dim(max(0, min(one.constant, 1 << 40)))
+def _limit(size: Dim) -> Dim:
+    return size if size.constant is None else dim(max(0, min(size.constant, 1 << 40)))
 
 
-def _number(value: Value) -> float:
-    if value.array is None:
-        raise Refusal("a threshold that is computed")
-    return float(value.array.reshape(-1)[0])
+def _number(value: Value | None) -> float | None:
+    """One that is known now."""
+    return None if value is None or value.array is None else float(value.array.reshape(-1)[0])
+
+
+def _computed(value: Value | None, dtype: DType, ctx: Context) -> Tensor | None:
+    """One that a run says."""
+    if value is None or value.array is not None or value.sizes is not None:
+        return None
+    found = ctx.builder.plain(as_dtype(ctx.builder.real(value), dtype, ctx))
+    return ctx.builder.view(tensor_of(found), found.dims)
 
 
 def roi_align(node: ir.Node, ctx: Context) -> None:

@@ -69,7 +69,7 @@ def binary(node: ir.Node, ctx: Context) -> None:
     """A function of two values (Max, Min and Sum: of any number)."""
     values = [ctx.input(node, index) for index in range(len(node.inputs))]
     name = _BINARY[node.op_type]
-    if all(value.sizes is not None for value in values) and name in _ON_SIZES:
+    if all(value.sizes is not None for value in values) and name in _ON_SIZES and not attribute_int(node, "fmod", 0):
         ctx.give(node, _on_sizes(name, values))
         return
     if len(values) == 1:
@@ -81,7 +81,7 @@ def binary(node: ir.Node, ctx: Context) -> None:
     ctx.give(node, result)
 
 
-_ON_SIZES = {"add", "sub", "mul", "div", "max", "min"}
+_ON_SIZES = {"add", "sub", "mul", "div", "max", "min", "mod"}
 
 
 def _on_sizes(name: str, values: list[Value]) -> Value:
@@ -103,6 +103,8 @@ def _combined(name: str, a: Dim, b: Dim) -> Dim:
         return a.maximum(b)
     if name == "min":
         return a.minimum(b)
+    if name == "mod":  # of the divisor's sign, as the quotient is rounded down
+        return a - a // b * b
     return {"add": a.__add__, "sub": a.__sub__, "mul": a.__mul__, "div": a.__floordiv__}[name](b)
 
 

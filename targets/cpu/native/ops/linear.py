@@ -15,6 +15,7 @@ from edgewise.targets.cpu.native.context import Context, attribute_float, attrib
 from edgewise.targets.cpu.native.epilogue import Epilogue, finish, follow
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.matmul import product_of_values
+from edgewise.targets.cpu.native.ops.padding import grown
 from edgewise.targets.cpu.native.parts import parts_of
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value
@@ -128,8 +129,24 @@ def conv(node: ir.Node, ctx: Context) -> None:
     weights = weights_of(ctx, node, 1, 0)
     if node.inputs[1] is None or ctx.input(node, 1).rank != value.rank:
         raise Refusal("weights of another rank")
-    window = window_of(node, list(weights.real.shape[2:]), value)
+    value, window = windowed(ctx, node, list(weights.real.shape[2:]), value, 0.0)
     _convolve(ctx, node.outputs[0], value, weights, window)
+
+
+def windowed(ctx: Context, node: ir.Node, kernel: list[int], value: Value, fill: float) -> tuple[Value, Window]:
+    """What a Conv or a pool walks over, and how; padded before where ``auto_pad`` depends on the inputs' shapes."""
+    auto = attribute_text(node, "auto_pad", "NOTSET")
+    strides = attribute_ints(node, "strides") or [1] * len(kernel)
+    free = [stride != 1 and size.constant is None for stride, size in zip(strides, value.dims[2:], strict=True)]
+    if not auto.startswith("SAME") or not any(free):
+        return value, window_of(node, kernel, value)
+    dilations = attribute_ints(node, "dilations") or [1] * len(kernel)
+    for axis, (rows, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        size = value.dims[axis + 2]
+        total = ((size.ceildiv(stride) - 1) * stride + (dilation * (rows - 1) + 1) - size).maximum(0)
+        sides = [total // 2, total - total // 2]
+        value = grown(ctx, value, axis + 2, *(sides if auto == "SAME_UPPER" else sides[::-1]), fill)
+    return value, Window(kernel, strides, dilations, [0] * (2 * len(kernel)), attribute_int(node, "group", 1))
 
 
 def window_of(node: ir.Node, kernel: list[int], value: Value) -> Window:

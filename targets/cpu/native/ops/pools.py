@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgewise.targets.cpu.native.builder import tensor_of
 from edgewise.targets.cpu.native.context import (
     Context,
@@ -13,7 +15,7 @@ from edgewise.targets.cpu.native.context import (
     rounding_after,
 )
 from edgewise.targets.cpu.native.form import Form
-from edgewise.targets.cpu.native.ops.linear import Window, window_of
+from edgewise.targets.cpu.native.ops.linear import Window, window_of, windowed
 from edgewise.targets.cpu.native.ops.norm import reduced, reduced_form
 from edgewise.targets.cpu.native.ops.spatial import in_images
 from edgewise.targets.cpu.native.plan import DType, Layout
@@ -29,9 +31,12 @@ def pool(node: ir.Node, ctx: Context) -> None:
     kernel = attribute_ints(node, "kernel_shape") or []
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         raise Refusal("MaxPool whose indices are used")
-    window = window_of(node, kernel, value)
     average = node.op_type == "AveragePool"
     pad_counts = attribute_int(node, "count_include_pad", 0)
+    if average and not pad_counts:  # it must know what is padding
+        window = window_of(node, kernel, value)
+    else:
+        value, window = windowed(ctx, node, kernel, value, 0.0 if average else -np.inf)
     if attribute_int(node, "ceil_mode", 0):
         whole = _ceiling(window, value)
         if average and pad_counts and whole.pads != window.pads:

@@ -21,6 +21,7 @@ from edgewise.targets.cpu.native.context import (
 )
 from edgewise.targets.cpu.native.form import Axis, Form, common_factors
 from edgewise.targets.cpu.native.ops.movement import fixed_sizes, relaned, sizes_value
+from edgewise.targets.cpu.native.ops.padding import grown
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value
 
@@ -45,12 +46,18 @@ def pad(node: ir.Node, ctx: Context) -> None:
     """Constant, reflected or repeated elements around; bytes whose border is a real 0 stay bytes."""
     value = ctx.input(node, 0)
     listed = attribute_ints(node, "pads")
-    pads = listed if listed is not None else fixed_sizes(ctx.input(node, 1))
+    given = list(map(dim, listed)) if listed is not None else list(ctx.input(node, 1).sizes or ())
+    if not given:
+        raise Refusal("pads that only a run knows; make them constants, or compute them from shapes")
     mode = attribute_text(node, "mode", "constant")
     fill = ctx.optional(node, 2)
     number = 0.0 if fill is None else float(array_of(fill).reshape(-1)[0])
     if (axes := ctx.optional(node, 3)) is not None:
-        pads = _all_axes(pads, [value.axis(axis) for axis in fixed_sizes(axes)], value.rank)
+        given = _all_axes(given, [value.axis(axis) for axis in fixed_sizes(axes)], value.rank)
+    pads = [int(size) for one in given if (size := one.constant) is not None]
+    if len(pads) < len(given):
+        ctx.give(node, _padded_by_shapes(ctx, value, given, mode, number))
+        return
     if any(one < 0 for one in pads):
         raise Refusal("a negative padding")
     if value.quant is not None and value.in_bytes and value.lane is not None and number == 0.0 and mode == "constant":
@@ -67,8 +74,16 @@ def pad(node: ir.Node, ctx: Context) -> None:
     ctx.give(node, made)
 
 
-def _all_axes(pads: Sequence[int], axes: Sequence[int], rank: int) -> list[int]:
-    found = [0] * (2 * rank)
+def _padded_by_shapes(ctx: Context, value: Value, pads: Sequence[Dim], mode: str, number: float) -> Value:
+    if mode not in ("constant", "edge"):
+        raise Refusal(f"pads of mode {mode!r} that depend on the inputs' shapes; fix them with --input")
+    for axis in range(value.rank):
+        value = grown(ctx, value, axis, pads[axis], pads[axis + value.rank], number if mode == "constant" else None)
+    return value
+
+
+def _all_axes(pads: Sequence[Dim], axes: Sequence[int], rank: int) -> list[Dim]:
+    found = [dim(0)] * (2 * rank)
     for index, axis in enumerate(axes):
         found[axis], found[axis + rank] = pads[index], pads[index + len(axes)]
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.cpu.native.context import attribute_int, attribute_ints, constant_array
+from edgewise.targets.cpu.native.context import attribute_int, attribute_ints, constant_array, is_op
 from edgewise.targets.cpu.native.value import Refusal
 from edgewise.targets.cpu.native.written.writer import Writer, given, need, shape_of
 
@@ -32,21 +32,21 @@ def loop(node: ir.Node, write: Writer) -> list[ir.Value]:
     """A known number of runs; one that may end earlier keeps its state from then on."""
     body = node.attributes["body"].as_graph()
     trips, condition = given(node, 0), given(node, 1)
-    limit = None if trips is None else constant_array(trips)
-    if limit is None:
-        raise Refusal("a number of runs that is not known")
-    count = max(int(limit.reshape(-1)[0]), 0)
+    count, counted = _runs(trips)
     _check_size(count, body)
     goes_on = None if condition is None else constant_array(condition)
     if goes_on is not None and not goes_on.reshape(-1)[0]:
         count = 0
-    ends = (condition is not None and goes_on is None) or not _always(body)
+    ends = counted or (condition is not None and goes_on is None) or not _always(body)
     state: list[ir.Value | None] = list(node.inputs[2:])
     lists: list[list[ir.Value]] = [[] for _ in range(len(body.outputs) - 1 - len(state))]
     if ends and lists:
-        raise Refusal("a number of results that is not known")
+        raise Refusal("results of each run of a loop whose number of runs only a run knows; keep them in its state")
     active = condition if ends and goes_on is None else None
     for step in range(count):
+        if counted:
+            more = write("Less", write.value(step), write.reshape(trips, []))
+            active = more if active is None else write("And", active, more)
         made = write.adopt(
             body, [write.value(step), write.value(np.ones((), np.bool_)) if active is None else active, *state]
         )
@@ -59,6 +59,37 @@ def loop(node: ir.Node, write: Writer) -> list[ir.Value]:
         for values, value in zip(lists, made[1 + len(state) :], strict=True):
             values.append(value)
     return [*_carried(state), *(_stacked(write, values, 0) for values in lists)]
+
+
+def _runs(trips: ir.Value | None) -> tuple[int, bool]:
+    """How often at most, and whether only a run knows how often."""
+    limit = None if trips is None else constant_array(trips)
+    if limit is not None:
+        return max(int(limit.reshape(-1)[0]), 0), False
+    bound = None if trips is None else _bound(trips)
+    if bound is None:
+        raise Refusal(
+            "a number of runs that is not known; make it a constant, or the lesser (Min) of one and of what is computed"
+        )
+    return max(bound, 0), True
+
+
+def _bound(value: ir.Value) -> int | None:
+    """The greatest number that a value can be, where Min with a constant says it."""
+    node = value.producer()
+    if node is None:
+        return None
+    if is_op(node, "Identity", "Squeeze", "Unsqueeze", "Reshape", "Cast") and node.inputs[0] is not None:
+        return _bound(node.inputs[0])
+    if not is_op(node, "Min"):
+        return None
+    arrays = [None if one is None else constant_array(one) for one in node.inputs]
+    known = [
+        int(array.reshape(-1)[0])
+        for array in arrays
+        if array is not None and array.size == 1 and array.dtype.kind in "iu"
+    ]
+    return min(known, default=None)
 
 
 def _carried(state: Sequence[ir.Value | None]) -> list[ir.Value]:

@@ -231,9 +231,41 @@ def swish(node: ir.Node, write: Writer) -> list[ir.Value]:
     return [write("Mul", x, write("Sigmoid", x if alpha == 1 else write("Mul", x, alpha)))]
 
 
+def prelu(node: ir.Node, write: Writer) -> list[ir.Value]:
+    """A slope below 0, whose shape broadcasts; ONNX's own definition is there from opset 16 on alone."""
+    x, slope = need(node, 0), need(node, 1)
+    sizes = None if slope.shape is None else list(slope.shape)
+    if (
+        sizes is not None
+        and len(sizes) == 1
+        and rank_of(x) > 2
+        and sizes[0] != 1
+        and x.shape is not None
+        and x.shape[-1] != sizes[0]
+    ):
+        slope = write("Unsqueeze", slope, list(range(1, rank_of(x) - 1)))  # before opset 7: one for each channel
+    return [write("Where", write("Less", x, np.zeros((), numpy_dtype(x))), write("Mul", slope, x), x)]
+
+
+def selu(node: ir.Node, write: Writer) -> list[ir.Value]:
+    """Gamma · Elu(x); ONNX's own definition is there from opset 22 on alone."""
+    alpha, gamma = (
+        attribute_float(node, "alpha", 1.67326319217681884765625),
+        attribute_float(node, "gamma", 1.05070102214813232421875),
+    )
+    return [write("Mul", write("Elu", need(node, 0), alpha=alpha), gamma)]
+
+
+def shrink(node: ir.Node, write: Writer) -> list[ir.Value]:
+    """What lies between both sides of 0 becomes 0, the rest moves towards it."""
+    x, edge, bias = need(node, 0), attribute_float(node, "lambd", 0.5), attribute_float(node, "bias", 0.0)
+    low = write("Where", write("Less", x, -edge), write("Add", x, bias), 0.0)
+    return [write("Where", write("Greater", x, edge), write("Sub", x, bias), low)]
+
+
 RULES = {
     "Acos": _of_one(_acos), "Acosh": _of_one(_acosh), "Asin": _of_one(_asin), "Asinh": _of_one(_asinh), "Atan": _of_one(_atan),
     "Atanh": _of_one(_atanh), "Cosh": _of_one(_cosh), "CumProd": cum_prod, "EyeLike": eye_like, "GlobalLpPool": global_lp_pool,
     "Hardmax": hardmax, "IsInf": is_inf, "IsNaN": _of_one(_is_nan), "LRN": lrn, "LogSoftmax": softmax_of_one, "LpNormalization": lp_normalization, "LpPool": lp_pool,
-    "Mean": mean, "ReduceLogSumExp": reduce_log_sum_exp, "Sinh": _of_one(_sinh), "Softmax": softmax_of_one, "Swish": swish, "Tan": _of_one(_tan), "Trilu": trilu,
+    "Mean": mean, "PRelu": prelu, "Selu": selu, "Shrink": shrink, "ReduceLogSumExp": reduce_log_sum_exp, "Sinh": _of_one(_sinh), "Softmax": softmax_of_one, "Swish": swish, "Tan": _of_one(_tan), "Trilu": trilu,
 }  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.cpu.native.context import attribute_int, attribute_text
+from edgewise.targets.cpu.native.context import attribute_int, attribute_text, constant_array
 from edgewise.targets.cpu.native.value import Refusal
-from edgewise.targets.cpu.native.written.writer import Writer, constant, need, rank_of, shape_of
+from edgewise.targets.cpu.native.written.writer import Writer, constant, given, need, rank_of, shape_of
 
 
 def _positive(write: Writer, indices: ir.Value, size: int | np.ndarray) -> ir.Value:
@@ -135,7 +135,8 @@ def tensor_scatter(node: ir.Node, write: Writer) -> list[ir.Value]:
 
 def pad(node: ir.Node, write: Writer) -> list[ir.Value] | None:
     """Negative numbers cut off; then what is positive is added."""
-    pads = constant(node, 1)
+    given_pads = given(node, 1)
+    pads = None if given_pads is None else constant_array(given_pads)
     if pads is None or np.all(pads >= 0) or attribute_text(node, "mode", "constant") != "constant":
         return None
     x, given_axes = need(node, 0), constant(node, 3)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.cpu.native.context import attribute_float, attribute_int, attribute_ints, attribute_text
+from edgewise.targets.cpu.native.context import (
+    attribute_float,
+    attribute_int,
+    attribute_ints,
+    attribute_text,
+    constant_array,
+)
 from edgewise.targets.cpu.native.value import Refusal
-from edgewise.targets.cpu.native.written.writer import Writer, constant, need, shape_of
+from edgewise.targets.cpu.native.written.writer import Writer, constant, given, need, rank_of
 from edgewise.targets.definitions.interpolation import Sampling, nearest_index, positions, weights
 
 _CROP = "tf_crop_and_resize"
+_FREE = "Resize with antialiasing, a region or a kept aspect of sizes that are not known; fix them with --input"
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,11 @@ def resize(node: ir.Node, write: Writer) -> list[ir.Value] | None:
     if how.coordinates != _CROP and policy == "stretch" and not how.antialias:
         return None
     made = need(node, 0)
-    sizes = shape_of(made)
-    axes = _axes(node, sizes, how, policy)
+    rank = rank_of(made)
+    axes = _axes(node, rank, how, policy)
     for along in axes:
-        made = _resampled(write, made, len(sizes), along)
-    return [_extrapolated(write, made, len(sizes), axes, attribute_float(node, "extrapolation_value", 0.0))]
+        made = _resampled(write, made, rank, along)
+    return [_extrapolated(write, made, rank, axes, attribute_float(node, "extrapolation_value", 0.0))]
 
 
 def _sampling(node: ir.Node) -> Sampling:
@@ -51,30 +59,67 @@ def _sampling(node: ir.Node) -> Sampling:
     )
 
 
-def _axes(node: ir.Node, sizes: list[int], how: Sampling, policy: str) -> list[_Along]:
-    axes = [axis % len(sizes) for axis in attribute_ints(node, "axes") or range(len(sizes))]
-    old = [sizes[axis] for axis in axes]
-    scales, wanted = _filled(node, 2), _filled(node, 3)
+def _axes(node: ir.Node, rank: int, how: Sampling, policy: str) -> list[_Along]:
+    axes = [axis % rank for axis in attribute_ints(node, "axes") or range(rank)]
+    scales, wanted = _filled(node, 2), _sizes(node, axes, policy)
+    region = _filled(node, 1) if how.coordinates == _CROP else None
+    if region is None and policy == "stretch":  # what stays as it is may be of any size
+        kept = [index for index, axis in enumerate(axes) if not _stays(node, axis, index, scales)]
+        axes = [axes[index] for index in kept]
+        scales, wanted = (None if one is None else [one[index] for index in kept] for one in (scales, wanted))
+    old = [_size(need(node, 0), axis) for axis in axes]
     if scales is not None:
         factors = [float(scale) for scale in scales]
         new = [math.floor(size * scale) for size, scale in zip(old, factors, strict=True)]
     elif wanted is not None and policy == "stretch":
-        new = [int(want) for want in wanted]
+        new = [_known(want) for want in wanted]
         factors = [want / size for want, size in zip(new, old, strict=True)]
     elif wanted is not None:
-        ratios = [int(want) / size for want, size in zip(wanted, old, strict=True)]
+        ratios = [_known(want) / size for want, size in zip(wanted, old, strict=True)]
         scale = min(ratios) if policy == "not_larger" else max(ratios)
         factors = [scale] * len(axes)
         new = [math.floor(size * scale + 0.5) for size in old]
     else:
-        raise Refusal("Resize to a size that is not known")
-    region = _filled(node, 1) if how.coordinates == _CROP else None
+        raise Refusal(_FREE)
     crops = [None] * len(axes) if region is None else list(zip(*np.split(region.astype(float), 2), strict=True))
     found = [
         _Along(axis, size, want, scale, replace(how, crop=crop))
         for axis, size, want, scale, crop in zip(axes, old, new, factors, crops, strict=True)
     ]
     return [one for one in found if one.scale != 1 or one.size != one.wanted or one.how.crop not in (None, (0.0, 1.0))]
+
+
+def _stays(node: ir.Node, axis: int, index: int, scales: Sequence[float] | None) -> bool:
+    """Whether an axis is not resized: by its scale, or because its size is that of the input, whatever that is."""
+    if scales is not None:
+        return scales[index] == 1
+    shapes = [value.shape for value in (need(node, 0), node.outputs[0]) if value.shape is not None]
+    sizes = [size if isinstance(size, int) else size.value for size in (shape[axis] for shape in shapes)]
+    return len(sizes) == 2 and sizes[0] == sizes[1] and sizes[0] is not None
+
+
+def _sizes(node: ir.Node, axes: Sequence[int], policy: str) -> Sequence[int | None] | None:
+    """What ``sizes`` says; where it is computed, what is known of the output, which keeps no aspect."""
+    value = given(node, 3)
+    if value is None:
+        return None
+    array, made = constant_array(value), node.outputs[0].shape
+    if array is not None:
+        return [int(one) for one in array.reshape(-1)] or None
+    if made is None or policy != "stretch":
+        return None
+    return [size if isinstance(size, int) else None for size in (made[axis] for axis in axes)]
+
+
+def _known(size: int | None) -> int:
+    if size is None:
+        raise Refusal(_FREE)
+    return size
+
+
+def _size(value: ir.Value, axis: int) -> int:
+    size = None if value.shape is None else value.shape[axis]
+    return _known(size if isinstance(size, int) else None)
 
 
 def _filled(node: ir.Node, index: int) -> np.ndarray | None:

@@ -108,7 +108,7 @@ def shape_of(value: ir.Value | None) -> list[int]:
     if value is None:
         raise Refusal("an input that is left out")
     if value.shape is None or not value.shape.is_static():
-        raise Refusal(f"the sizes of {value.name!r} are not known")
+        raise Refusal(f"the sizes of {value.name!r} are not known; fix those of the inputs with --input")
     return [int(size) for size in value.shape.numpy()]
 
 

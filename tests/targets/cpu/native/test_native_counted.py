@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import parser
 
-from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
+from edgewise.targets.cpu.native.compile import compile_model
 from edgewise.targets.cpu.native.engine_file import encode
 from edgewise.targets.cpu.native.plan import Isa
 
@@ -198,14 +198,23 @@ def test_boxes_that_were_chosen_are_cut_out(check: Check, ratio: int, mode: str)
     check(model, samples)
 
 
-def test_numbers_that_are_computed_are_refused() -> None:
-    with pytest.raises(NotTakenError, match="a threshold that is computed"):
-        compile_model(
-            model_of(
-                """g (float[1,9,4] boxes, float[1,2,9] scores, float[1] t) => (int64[n,3] y) {
-                y = NonMaxSuppression(boxes, scores, limit, t)
-            }""",
-                limit=np.array([3]),
-            ),
-            Isa.GENERIC,
-        )
+@pytest.mark.parametrize("threads", [1, 3])
+def test_numbers_that_a_run_says(check: Check, threads: int) -> None:
+    """How many boxes, and both thresholds, are inputs: also more than there are, fewer than none."""
+    model = model_of("""g (float[1,30,4] boxes, float[1,3,30] scores, int64[1] limit, float[1] overlap, float least) => (int64[n,3] y) {
+        score = Reshape(least, one)
+        y = NonMaxSuppression(boxes, scores, limit, overlap, score)
+    }""", one=np.array([1]))  # fmt: skip
+    samples = [
+        boxes_and_scores(seed)
+        | {"limit": np.array([limit]), "overlap": np.array([overlap], np.float32), "least": np.array(least, np.float32)}
+        for seed, (limit, overlap, least) in enumerate([(7, 0.3, 0.5), (2, 0.9, 0.1), (40, 0.0, 0.0), (0, 0.5, 0.5)])
+    ]
+    check(model, samples, counts=4, threads=threads)
+
+
+def test_only_one_number_that_a_run_says(check: Check) -> None:
+    model = model_of("""g (float[1,30,4] boxes, float[1,3,30] scores, float[1] least) => (int64[n,3] y) {
+        y = NonMaxSuppression(boxes, scores, limit, overlap, least)
+    }""", **{name: CONSTANTS[name] for name in ("limit", "overlap")})  # fmt: skip
+    check(model, [boxes_and_scores(seed) | {"least": np.array([0.2 + 0.35 * seed], np.float32)} for seed in range(3)])

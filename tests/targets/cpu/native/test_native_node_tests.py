@@ -26,12 +26,14 @@ def script() -> Any:
 @pytest.mark.slow
 @pytest.mark.conformance
 def test_what_is_taken_is_computed_as_onnx_does(script: Any) -> None:
-    rows = script.measure([])
-    assert [line for row in rows for line in row.failed] == []
+    rows, models = script.measure([]), script.measure_models()
+    assert [line for row in [*rows, *models] for line in row.failed] == []
     page = (ROOT / "docs" / "native-operators.md").read_text(encoding="utf-8")
-    assert script.with_table(page, rows) == page, (
+    made = script.with_table(page, "node tests", script.table(rows))
+    assert script.with_table(made, "model tests", script.model_table(models)) == page, (
         "run: python benchmarks/node_tests.py --write docs/native-operators.md"
     )
+    assert {row.op: row.taken for row in models}["real"] == 9
 
 
 @pytest.mark.slow

@@ -1,0 +1,196 @@
+"""What follows from shapes, or what a run alone knows: padding, loops, resizing with a free batch; and dtypes inside. Beside ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import parser
+
+from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
+from edgewise.targets.cpu.native.engine_file import encode
+from edgewise.targets.cpu.native.plan import Isa
+
+pytestmark = pytest.mark.usefixtures("libedgewise")
+Check = Callable[..., None]
+
+
+def model_of(text: str, opset: int = 21, **constants: np.ndarray) -> ir.Model:
+    proto = parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{text}')
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    return ir.from_proto(proto)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def check(libedgewise: Any, run_onnx: Any, tmp_path: Path) -> Check:
+    """``check(model, samples)``: one context gives what ONNX Runtime does, sample after sample."""
+
+    def run(model: ir.Model, samples: list[dict[str, np.ndarray]], atol: float = 1e-5) -> None:
+        plan = compile_model(model, Isa.GENERIC).plan
+        path = tmp_path / "n.engine"
+        path.write_bytes(encode(plan))
+        context = libedgewise.Context(libedgewise.Engine(str(path)), threads=1)
+        for inputs in samples:
+            made = context.run([inputs[tensor.name] for tensor in plan.inputs])
+            for found, wanted in zip(made, run_onnx(model, inputs), strict=True):
+                assert found.shape == wanted.shape and found.dtype == wanted.dtype
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=atol)
+
+    return run
+
+
+IMAGES = [{"x": random(1, 3, height, width)} for height, width in ((8, 8), (7, 11), (9, 5), (1, 2))]
+
+
+# -- padding that follows from shapes
+
+TO_EIGHTS = """g (float[1,3,h,w] x) => (float[1,3,a,b] y) {{
+    all = Shape(x)
+    sizes = Slice(all, two, four)
+    over = Mod(sizes, eight)
+    short = Sub(eight, over)
+    half = Div(short, two)
+    rest = Sub(short, half)
+    pads = Concat<axis = 0>(nothing, half, nothing, rest)
+    y = Pad<mode = "{mode}">(x, pads{fill})
+}}"""
+NUMBERS = {"two": np.array([2]), "four": np.array([4]), "eight": np.array([8]), "nothing": np.array([0, 0])}
+
+
+@pytest.mark.parametrize(("mode", "fill"), [("constant", ", number"), ("constant", ""), ("edge", "")])
+def test_pads_up_to_a_multiple(check: Check, mode: str, fill: str) -> None:
+    """As detectors bring images to a multiple of their stride: Shape, arithmetic, Pad."""
+    model = model_of(TO_EIGHTS.format(mode=mode, fill=fill), number=np.array(2.5, np.float32), **NUMBERS)
+    check(model, IMAGES)
+
+
+def test_fewer_than_no_elements_are_refused(check: Check, libedgewise: Any) -> None:
+    model = model_of("""g (float[1,3,h,w] x) => (float[1,3,a,b] y) {
+        n = Shape<start = 2>(x)
+        less = Sub(n, five)
+        p = Concat<axis = 0>(less, less)
+        y = Pad(x, p, , axes)
+    }""", five=np.array([5, 5]), axes=np.array([2, 3]))  # fmt: skip
+    check(model, IMAGES[1:2])
+    with pytest.raises(libedgewise.NativeError):
+        check(model, IMAGES[3:])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("g (float[3] x, int64[2] p) => (float[n] y) { y = Pad(x, p) }", "make them constants, or compute them from shapes"),
+        ("g (float[h] x) => (float[n] y) { n = Shape(x)\n p = Concat<axis = 0>(n, n)\n y = Pad<mode = \"reflect\">(x, p) }", "fix them with --input"),
+        ("g (bfloat16[3] x) => (bfloat16[3] y) { y = Relu(x) }", "cast it before the network"),
+        ("g (float[3] x) => (double[3] y) { y = Cast<to = 11>(x) }", "dtype float64"),
+        ("g (int64[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = Sqrt(a)\n y = Cast<to = 1>(b) }", "dtype float64"),
+        ("g (float[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = CumSum(a, zero)\n y = Cast<to = 1>(b) }", "dtype float64"),
+        ("g (float[h,4] x) => (float[h,4] y) { y = Scan<num_scan_inputs = 1, body = b (float[4] r) => (float[4] s) { s = Relu(r) }>(x) }",
+         "fix those of the inputs with --input"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_says_what_to_do(text: str, reason: str) -> None:
+    with pytest.raises(NotTakenError, match=reason):
+        compile_model(model_of(text, zero=np.array(0)), Isa.GENERIC)
+
+
+# -- windows whose padding follows from shapes
+
+
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER"])
+def test_strides_over_images_of_any_size(check: Check, auto: str) -> None:
+    """As TensorFlow pads: by nothing, one or two pixels more, by what remains of the size."""
+    model = model_of(f"""g (float[1,3,h,w] x) => (float[1,4,a,b] y, float[1,3,c,d] m, float[1,3,e,f] n) {{
+        y = Conv<auto_pad = "{auto}", strides = [2, 3]>(x, k)
+        m = MaxPool<auto_pad = "{auto}", kernel_shape = [3, 2], strides = [2, 2]>(x)
+        n = AveragePool<auto_pad = "{auto}", kernel_shape = [3, 3], strides = [2, 1], count_include_pad = 1>(x)
+    }}""", k=random(4, 3, 3, 4))  # fmt: skip
+    check(model, IMAGES)
+
+
+def test_bytes_stay_bytes(check: Check) -> None:
+    text = """g (float[1,4,h,w] x) => (float[1,4,a,b] y) {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        w = DequantizeLinear(k, t, zero)
+        c = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(d, w)
+        o = QuantizeLinear(c, s, z)
+        y = DequantizeLinear(o, s, z)
+    }"""
+    kernel = np.random.default_rng(1).integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
+    constants = {
+        "s": np.array(0.05, np.float32), "z": np.array(117, np.uint8), "t": np.array(0.002, np.float32), "zero": np.array(0, np.int8)
+    }  # fmt: skip
+    model = model_of(text, k=kernel, **constants)
+    check(model, [{"x": random(1, 4, 8, 7)}, {"x": random(1, 4, 5, 8)}], atol=0.0501)
+    made = [op for op in compile_model(model, Isa.GENERIC).plan.ops if op.op == "conv"]
+    assert [op.inputs[0].dtype.name for op in made if op.inputs[0]] == ["U8"]
+
+
+# -- resizing where the batch is free
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_an_antialiased_image_of_any_batch(check: Check, opset: int) -> None:
+    model = model_of("""g (float[n,2,9,12] x) => (float[n,2,5,7] y, float[n,2,4,6] z) {
+        all = Shape<end = 2>(x)
+        sizes = Concat<axis = 0>(all, wanted)
+        y = Resize<mode = "linear", antialias = 1>(x, , , sizes)
+        z = Resize<mode = "cubic", antialias = 1>(x, , scales)
+    }""", opset, wanted=np.array([5, 7]), scales=np.array([1, 1, 0.5, 0.5], np.float32))  # fmt: skip
+    check(model, [{"x": random(count, 2, 9, 12)} for count in (1, 3)])
+
+
+# -- loops whose length a run finds out, up to a bound
+
+
+@pytest.mark.parametrize("start", ["", "go"])
+def test_a_loop_runs_as_often_as_it_is_told(check: Check, start: str) -> None:
+    model = model_of(f"""g (int64 n, bool go, float[2] x) => (float[2] y, int64 count) {{
+        most = Min(n, five)
+        y, count = Loop<body = b (int64 i, bool before, float[2] s, int64 c) => (bool after, float[2] t, int64 d) {{
+            t = Add(s, s)
+            d = Add(c, one)
+            after = Identity(before)
+        }}>(most, {start}, x, zero)
+        again = Not(go)
+    }}""", five=np.array(5), one=np.array(1), zero=np.array(0))  # fmt: skip
+    goes = (True, False) if start else (True,)
+    check(model, [{"n": np.array(n), "go": np.array(go), "x": random(2)} for n in (0, 3, 5, 9, -2) for go in goes])
+
+
+# -- dtypes inside
+
+
+def test_float64_between_float32(check: Check) -> None:
+    model = model_of("""g (float[4,6] x) => (float[4,6] y) {
+        wide = Cast<to = 11>(x)
+        half = Mul(wide, factor)
+        sum = Add(half, wide)
+        y = Cast<to = 1>(sum)
+    }""", factor=np.array(1 / 3))  # fmt: skip
+    check(model, [{"x": random(4, 6)}])
+
+
+def test_bfloat16_inside(libedgewise: Any, tmp_path: Path) -> None:
+    """Computed in float32, where ONNX rounds each result to 8 bits."""
+    model = model_of("""g (float[4,6] x) => (float[4,5] y) {
+        narrow = Cast<to = 16>(x)
+        w = Cast<to = 16>(weights)
+        sum = MatMul(narrow, w)
+        y = Cast<to = 1>(sum)
+    }""", weights=random(6, 5))  # fmt: skip
+    plan = compile_model(model, Isa.GENERIC).plan
+    path = tmp_path / "n.engine"
+    path.write_bytes(encode(plan))
+    made = libedgewise.Context(libedgewise.Engine(str(path)), threads=1).run([random(4, 6)])[0]
+    np.testing.assert_allclose(made, random(4, 6) @ random(6, 5), atol=0.05)
