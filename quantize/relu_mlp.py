@@ -95,7 +95,7 @@ def _train(tensors: list[Tensor], trained: list[int], masks: list[Tensor], data:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS * count)
     scale = float((wanted.square() * weight).mean().clamp(min=1e-30))
     for _ in range(_EPOCHS):
-        for chosen in torch.randperm(len(rows)).split(_BATCH):
+        for chosen in torch.split(torch.randperm(len(rows)), _BATCH):
             optimizer.zero_grad()
             first, first_bias, second, second_bias = tensors
             made = torch.relu(rows[chosen] @ first + first_bias) @ second + second_bias

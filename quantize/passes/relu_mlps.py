@@ -140,15 +140,16 @@ class ReluMlps(ir.passes.InPlacePass):
         from edgewise.quantize.relu_mlp import gelu, with_relu
 
         seen, held = rows.part(held=False), rows.part(held=True)
-        found = with_relu(old, *seen, biased=(site.biases[0] is not None, site.biases[1] is not None))
+        biased = (site.biases[0] is not None, site.biases[1] is not None)
+        found = with_relu(old, seen.rows, seen.wanted, seen.weight, biased)
         errors = {}
         for name, mlp, act in (("gelu", old, gelu), ("relu", found, _relu)):
-            grid = self._grid(site, act(mlp.hidden(seen[0])))
+            grid = self._grid(site, act(mlp.hidden(seen.rows)))
             rounded = site.rounded(mlp, self._plan)
-            errors[name] = held.error(rounded.outputs(grid(act(rounded.hidden(held[0])))))
+            errors[name] = held.error(rounded.outputs(grid(act(rounded.hidden(held.rows)))))
         row = {
             "layer": str(site.second.node.name),
-            "float_error": round(held.error(found.outputs(_relu(found.hidden(held[0])))), 6),
+            "float_error": round(held.error(found.outputs(_relu(found.hidden(held.rows)))), 6),
             "gain_db": round(float(10 * np.log10(max(errors["gelu"], 1e-30) / max(errors["relu"], 1e-30))), 2),
         }
         return found, row
@@ -169,12 +170,6 @@ class _Part:
     rows: Matrix
     wanted: Matrix
     weight: Matrix
-
-    def __iter__(self) -> Iterator[Matrix]:
-        return iter((self.rows, self.wanted, self.weight))
-
-    def __getitem__(self, index: int) -> Matrix:
-        return (self.rows, self.wanted, self.weight)[index]
 
     def error(self, made: Matrix) -> float:
         """Weighted, of what is wanted."""
