@@ -46,6 +46,7 @@ def prune(
     costs: str | Path | None = None,
     reconstruct: bool = False,
     tables: bool = False,
+    multiple: int = 1,
     progress: Progress = silent,
 ) -> Rewritten:
     """Remove weights of each layer in a pattern.
@@ -79,6 +80,7 @@ def prune(
             together then take as long as with uniform densities, rather than have as many weights.
         reconstruct: then train what stays on the same samples, towards the dense network's tensors (``reconstruct.py``).
         tables: embeddings lose that fraction of each row as well, by magnitude; with ``unstructured``.
+        multiple: where tensors shrink, as many channels (widths, heads) stay as are a multiple of it, such as a vector's lanes.
         progress: told how far it is.
 
     Returns:
@@ -89,7 +91,7 @@ def prune(
         QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, an unknown layer in
             ``skip``, no data or random or unusable data, or no layer left.
     """
-    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs, reconstruct, tables)
+    asked = _Asked(pattern, sparsity, tuple(skip), criterion, densities, costs, reconstruct, tables, multiple)
     asked.check()
     calibration = _calibration(asked, data, samples)
     model = prepare(model)
@@ -138,6 +140,7 @@ class _Asked:
     costs: str | Path | None
     reconstruct: bool
     tables: bool
+    multiple: int
 
     @property
     def looks(self) -> bool:
@@ -153,7 +156,10 @@ class _Asked:
         pattern = parse_pattern("unstructured" if structure else self.pattern, self.sparsity)
         check_densities(self.densities, pattern, shrinks=structure is not None)
         if structure is not None:
-            check_structure(structure, self.criterion, self.densities, self.reconstruct)
+            check_structure(structure, self.criterion, self.densities, self.reconstruct, self.multiple)
+        if self.multiple < 1 or (self.multiple > 1 and structure is None):
+            found = f"multiple {self.multiple} with pattern {self.pattern}"
+            raise _no_use(found, "1 or more, with channel, width or head", "Leave it out")
         if self.costs is not None and self.densities not in MEASURED:
             raise _no_use(f"a table of costs with densities {self.densities}", " or ".join(MEASURED), "Ask for one")
 
@@ -180,11 +186,12 @@ def _shares(
     return {item.name: share for item, share in zip(items, shares, strict=True)}
 
 
-def _budget(asked: _Asked, data: Dataset | None) -> dict[str, Budget]:
-    """What a structure is told where its groups may differ."""
+def _budget(asked: _Asked, data: Dataset | None) -> dict[str, Any]:
+    """What a structure is told where its groups may differ, and of what is to stay."""
+    told: dict[str, Any] = {"multiple": asked.multiple} if asked.multiple > 1 else {}
     if asked.densities not in MEASURED or data is None:
-        return {}
-    return {"budget": Budget(_load(asked), data, learned=asked.densities == LEARNED)}
+        return told
+    return told | {"budget": Budget(_load(asked), data, asked.densities == LEARNED, asked.multiple)}
 
 
 def _load(asked: _Asked) -> Load:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.sensitivity import Probe
-from edgewise.quantize.shrinking.choosing import by_norm
+from edgewise.quantize.shrinking.choosing import by_norm, in_multiples
 from edgewise.quantize.shrinking.groups import Group, Indices, Span
 from edgewise.quantize.shrinking.refit import input_axis
 from edgewise.runtime.progress import Progress
@@ -31,12 +31,13 @@ Counts = list[int]
 class Budget:
     """Whether and how groups differ: ``load`` is what a layer takes at a share of its weights, ``data`` the samples that judge.
 
-    ``learned``: by thresholds (``learn.py``), not by trying.
+    ``learned``: by thresholds (``learn.py``), not by trying. ``multiple``: what the units that stay of a group are a multiple of.
     """
 
     load: Load
     data: Dataset
     learned: bool = False
+    multiple: int = 1
 
 
 def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress) -> Counts:
@@ -128,6 +129,7 @@ class _Search:
     def __init__(self, model: ir.Model, groups: Sequence[Group], budget: Budget) -> None:
         self._loads, self._probe = Loads(model, groups, budget.load), Probe(model, budget.data)
         self.counts: Counts = [0] * len(groups)
+        self._multiple = budget.multiple
         self._kept = {value: value.const_value for value in self._constants()}
 
     def take(self, goal: float) -> None:
@@ -146,7 +148,9 @@ class _Search:
         """The fewest units of a group, beside those that are gone, that reach the goal."""
         most = len(self._loads.orders[index]) - 1
         step = max(1, len(self._loads.orders[index]) // _TRIES)
-        for count in range(self.counts[index] + step, most + 1, step):
+        size, multiple = len(self._loads.orders[index]), self._multiple
+        tried = range(self.counts[index] + step, most + 1, step)
+        for count in dict.fromkeys(in_multiples(each, size, multiple) for each in tried):
             counts = [*self.counts[:index], count, *self.counts[index + 1 :]]
             if self.load(counts) <= goal:
                 return counts

@@ -15,9 +15,21 @@ from edgewise.quantize.shrinking.groups import Group, Indices
 Matrix = NDArray[np.float64]
 
 
-def removed_count(group: Group, sparsity: float) -> int:
-    """How many units go: one at least stays, for without any the network is cut in two."""
-    return min(round(sparsity * len(group.units)), len(group.units) - 1)
+def removed_count(group: Group, sparsity: float, multiple: int = 1) -> int:
+    """How many units go: one at least stays, for without any the network is cut in two; those that stay are a multiple."""
+    count = min(round(sparsity * len(group.units)), len(group.units) - 1)
+    return in_multiples(count, len(group.units), multiple)
+
+
+def in_multiples(count: int, size: int, multiple: int) -> int:
+    """The fewest units to remove, at least ``count``, so that a multiple stays; fewer, where that would leave none.
+
+    >>> [in_multiples(count, 32, 8) for count in (0, 1, 8, 9, 31)], in_multiples(3, 8, 8), in_multiples(3, 12, 8)
+    ([0, 8, 8, 16, 24], 0, 4)
+    """
+    if count == 0 or size <= multiple:
+        return 0
+    return size - max(multiple, (size - count) // multiple * multiple)
 
 
 def by_norm(group: Group) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from edgewise.quantize.layers import constant_of
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.torch_ops import run_node
 from edgewise.quantize.shrinking.adapt import Budget, Counts, Loads, axes_of, orders_of, width_of
+from edgewise.quantize.shrinking.choosing import in_multiples
 from edgewise.quantize.shrinking.groups import Group, Span
 from edgewise.quantize.shrinking.refit import input_axis
 from edgewise.quantize.walking import Arrays
@@ -61,7 +62,7 @@ def learn(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
     """
     loads = Loads(model, groups, budget.load)
     network = _Gated(model, groups)
-    thresholds = _Thresholds(loads, network, sparsity)
+    thresholds = _Thresholds(loads, network, sparsity, budget.multiple)
     samples = [sample.inputs for sample in budget.data.take(_SAMPLES)]
     try:
         with torch.no_grad():
@@ -85,8 +86,8 @@ def learn(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
 class _Thresholds:
     """A number for each group: which share of its units is gone, softly."""
 
-    def __init__(self, loads: Loads, network: _Gated, sparsity: float) -> None:
-        self._loads, self._network = loads, network
+    def __init__(self, loads: Loads, network: _Gated, sparsity: float, multiple: int) -> None:
+        self._loads, self._network, self._multiple = loads, network, multiple
         self._sizes = [len(order) for order in loads.orders]
         self._free = torch.tensor([float(bool(gated)) for gated in network.gated])
         self._values = torch.full((len(self._sizes),), -2 * _WIDEST)
@@ -123,7 +124,8 @@ class _Thresholds:
     def _hard(self, shift: float) -> Counts:
         found = []
         for value, size, free in zip((self._values + shift).tolist(), self._sizes, self._free.tolist(), strict=True):
-            found.append(int(np.clip(np.floor(value * size + 0.5), 0, size - 1)) if free else 0)
+            count = int(np.clip(np.floor(value * size + 0.5), 0, size - 1)) if free else 0
+            found.append(in_multiples(count, size, self._multiple))
         return found
 
     def _gates(self, values: Tensor, width: float) -> list[Tensor]:

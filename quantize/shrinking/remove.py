@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgewise.quantize.layers import Layer
 from edgewise.quantize.pruning.matrices import weight_value
+from edgewise.quantize.pruning.selection import refusal
 from edgewise.quantize.shrinking.adapt import Budget, Counts, adapt
 from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
 from edgewise.quantize.shrinking.cutting import cut
@@ -31,6 +32,7 @@ def remove_units(
     kind: str,
     data: Dataset | None = None,
     budget: Budget | None = None,
+    multiple: int = 1,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Remove a share of the units of every group, in place, so that tensors shrink.
@@ -67,6 +69,8 @@ def remove_units(
         kind: ``channel``, ``head`` or ``width``.
         data: calibration samples, for the choice within a group.
         budget: then ``sparsity`` is the share of what all layers take together, and groups differ (``adapt.py``, ``learn.py``).
+        multiple: of what stays of each group, such as the lanes of a vector: more goes until it is, and groups that are no
+            larger stay, with a line in ``refused``.
         progress: told how far it is.
 
     Returns:
@@ -74,9 +78,13 @@ def remove_units(
     """
     groups = find_groups(model.graph, kind, skip, refused)
     if budget is None:
-        counts = [removed_count(group, sparsity) for group in groups]
+        counts = [removed_count(group, sparsity, multiple) for group in groups]
     else:
         counts = _shared_out(model, groups, sparsity, budget, progress)
+    for group in groups:
+        if len(group.units) <= multiple > 1:
+            reason = f"it has {len(group.units)} of them, and a multiple of {multiple} is to stay"
+            refused += [refusal(maker, reason) for maker in group.makers]
     amounts = {id(group): count for group, count in zip(groups, counts, strict=True)}
     groups = [group for group in groups if amounts[id(group)]]
     dense = model.clone()

@@ -28,6 +28,7 @@ class Structure:
         criteria: those that it knows.
         densities: likewise; ``sensitivity`` and ``learned`` hand it a budget.
         keeps_parts: tensors between residual blocks keep their shapes, so ``reconstruct`` can compare them.
+        multiples: it can keep a multiple of units.
     """
 
     name: str
@@ -35,13 +36,14 @@ class Structure:
     criteria: tuple[str, ...] = ("magnitude", "second_order")
     densities: tuple[str, ...] = ("uniform",)
     keeps_parts: bool = False
+    multiples: bool = False
 
 
 _MEASURED = ("uniform", "sensitivity", "learned")
 STRUCTURES = (
-    Structure(CHANNEL, partial(remove_units, kind=CHANNEL), densities=_MEASURED),
-    Structure(HEADS, partial(remove_units, kind=HEADS), densities=_MEASURED, keeps_parts=True),
-    Structure(WIDTH, partial(remove_units, kind=WIDTH), densities=_MEASURED, keeps_parts=True),
+    Structure(CHANNEL, partial(remove_units, kind=CHANNEL), densities=_MEASURED, multiples=True),
+    Structure(HEADS, partial(remove_units, kind=HEADS), densities=_MEASURED, keeps_parts=True, multiples=True),
+    Structure(WIDTH, partial(remove_units, kind=WIDTH), densities=_MEASURED, keeps_parts=True, multiples=True),
     Structure("low-rank", factorise, keeps_parts=True),
     Structure("slice", slice_stream, criteria=("second_order",)),
 )
@@ -52,7 +54,7 @@ def find_structure(name: str) -> Structure | None:
     return next((each for each in STRUCTURES if each.name == name), None)
 
 
-def check_structure(structure: Structure, criterion: str, densities: str, reconstruct: bool) -> None:
+def check_structure(structure: Structure, criterion: str, densities: str, reconstruct: bool, multiple: int) -> None:
     """Refuse what a pattern cannot have.
 
     Raises:
@@ -62,6 +64,7 @@ def check_structure(structure: Structure, criterion: str, densities: str, recons
         ("criterion", criterion, criterion in structure.criteria, " or ".join(structure.criteria)),
         ("densities", densities, densities in structure.densities, " or ".join(structure.densities)),
         ("reconstruct", str(reconstruct), structure.keeps_parts or not reconstruct, "no reconstruction"),
+        ("multiple", str(multiple), multiple == 1 or structure.multiples, "1: it removes no units"),
     )
     for what, found, fits, expected in checks:
         if not fits:

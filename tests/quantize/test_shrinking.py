@@ -274,6 +274,23 @@ def test_groups_differ_by_what_they_cost_the_outputs(
     assert array(made.model, "a").shape == (8, 16)
 
 
+@pytest.mark.parametrize("densities", ["uniform", "sensitivity", "learned"])
+def test_what_stays_is_a_multiple(densities: str, graph: Callable[..., ir.Model], normal: Normal) -> None:
+    text = (
+        "(float[1, 5, 8] x, float[8, 40] a, float[40, 32] b, float[32, 8] c, float[8, 4] d) => (float[1, 5, 4] y)"
+        "{ n = Tanh(x) t = MatMul(n, a) u = Relu(t) v = MatMul(u, b) p = Relu(v) q = MatMul(p, c) r = Relu(q) y = MatMul(r, d) }"
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a": (8, 40), "b": (40, 32), "c": (32, 8), "d": (8, 4)}
+    model = graph(text, {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
+    made = prune(model, pattern="channel", sparsity=0.3, densities=densities, data=normal(8, (1, 5, 8)), multiple=8)
+    widths = [array(made.model, name).shape[1] for name in "abc"]
+    assert widths[2] == 8 and all(width % 8 == 0 for width in widths)
+    assert made.report["sparsity"] >= 0.3
+    reasons = {entry["node"]: entry["reason"] for entry in made.report["refused"]}
+    assert "a multiple of 8 is to stay" in reasons[maker(model, "c")]
+
+
 def test_nothing_goes_at_sparsity_zero() -> None:
     model = exported(Joint, 1, 7, 12)
     with pytest.raises(QuantizeError, match="nothing to prune"):
@@ -295,9 +312,12 @@ def test_a_layer_that_is_to_stay_keeps_those_bound_to_it() -> None:
         ({"criterion": "wanda"}, "found criterion wanda; expected magnitude or second_order"),
         ({"densities": "erk"}, "found densities erk; expected uniform or sensitivity or learned"),
         ({"criterion": "second_order"}, "no calibration data"),
+        ({"multiple": 0}, "found multiple 0 with pattern head"),
+        ({"multiple": 8, "pattern": "slice", "criterion": "second_order"}, "found multiple 8; expected 1"),
+        ({"multiple": 8, "pattern": "unstructured"}, "expected 1 or more, with channel, width or head"),
     ],
 )
-def test_what_heads_cannot_have(options: dict[str, str], message: str) -> None:
+def test_what_heads_cannot_have(options: dict[str, object], message: str) -> None:
     with pytest.raises(QuantizeError) as error:
-        prune(exported(Joint, 1, 7, 12), pattern="head", sparsity=0.5, **options)  # type: ignore[arg-type]
+        prune(exported(Joint, 1, 7, 12), **{"pattern": "head", "sparsity": 0.5, **options})  # type: ignore[arg-type]
     assert message in str(error.value)

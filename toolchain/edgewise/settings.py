@@ -29,7 +29,7 @@ class PruneSettings:
 
     ``calib`` is DATA for criteria and densities that look at what the network computes; None: the quantize stage's.
     ``costs`` is a JSON table of what layers take at a density. ``reconstruct`` trains what stays on the same samples.
-    ``tables``: embeddings, too.
+    ``tables``: embeddings, too. ``multiple``: of what stays of a tensor's channels, where tensors shrink.
     """
 
     pattern: str
@@ -42,6 +42,7 @@ class PruneSettings:
     costs: str | None = None
     reconstruct: bool = False
     tables: bool = False
+    multiple: int = 1
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def prune_stage(
         costs=settings.costs,
         reconstruct=settings.reconstruct,
         tables=settings.tables,
+        multiple=settings.multiple,
         progress=progress,
     )
     return network.after(made.model, prune={**told, **made.report})
