@@ -144,8 +144,9 @@ def windowed(ctx: Context, node: ir.Node, kernel: list[int], value: Value, fill:
     for axis, (rows, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         size = value.dims[axis + 2]
         total = ((size.ceildiv(stride) - 1) * stride + (dilation * (rows - 1) + 1) - size).maximum(0)
-        sides = [total // 2, total - total // 2]
-        value = grown(ctx, value, axis + 2, *(sides if auto == "SAME_UPPER" else sides[::-1]), fill)
+        less, more = total // 2, total - total // 2
+        before, behind = (less, more) if auto == "SAME_UPPER" else (more, less)
+        value = grown(ctx, value, axis + 2, before, behind, fill)
     return value, Window(kernel, strides, dilations, [0] * (2 * len(kernel)), attribute_int(node, "group", 1))
 
 

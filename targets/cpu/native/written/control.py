@@ -44,7 +44,7 @@ def loop(node: ir.Node, write: Writer) -> list[ir.Value]:
         raise Refusal("results of each run of a loop whose number of runs only a run knows; keep them in its state")
     active = condition if ends and goes_on is None else None
     for step in range(count):
-        if counted:
+        if counted and trips is not None:
             more = write("Less", write.value(step), write.reshape(trips, []))
             active = more if active is None else write("And", active, more)
         made = write.adopt(

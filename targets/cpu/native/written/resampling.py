@@ -61,15 +61,17 @@ def _sampling(node: ir.Node) -> Sampling:
 
 def _axes(node: ir.Node, rank: int, how: Sampling, policy: str) -> list[_Along]:
     axes = [axis % rank for axis in attribute_ints(node, "axes") or range(rank)]
-    scales, wanted = _filled(node, 2), _sizes(node, axes, policy)
+    listed, wanted = _filled(node, 2), _sizes(node, axes, policy)
+    scales = None if listed is None else [float(scale) for scale in listed]
     region = _filled(node, 1) if how.coordinates == _CROP else None
     if region is None and policy == "stretch":  # what stays as it is may be of any size
         kept = [index for index, axis in enumerate(axes) if not _stays(node, axis, index, scales)]
         axes = [axes[index] for index in kept]
-        scales, wanted = (None if one is None else [one[index] for index in kept] for one in (scales, wanted))
+        scales = None if scales is None else [scales[index] for index in kept]
+        wanted = None if wanted is None else [wanted[index] for index in kept]
     old = [_size(need(node, 0), axis) for axis in axes]
     if scales is not None:
-        factors = [float(scale) for scale in scales]
+        factors = scales
         new = [math.floor(size * scale) for size, scale in zip(old, factors, strict=True)]
     elif wanted is not None and policy == "stretch":
         new = [_known(want) for want in wanted]
