@@ -168,6 +168,26 @@ def test_a_loop_runs_as_often_as_it_is_told(check: Check, start: str) -> None:
     check(model, [{"n": np.array(n), "go": np.array(go), "x": random(2)} for n in (0, 3, 5, 9, -2) for go in goes])
 
 
+# -- numbers of pixels
+
+
+def test_a_range_as_float32(check: Check) -> None:
+    """As YOLOv8 numbers the cells of its grids: up to a size that was made float32."""
+    model = model_of("""g (float[1,3,h,w] x) => (float[n] y, float[m] z) {
+        rows = Shape<start = 2, end = 3>(x)
+        row = Squeeze(rows)
+        limit = Cast<to = 1>(row)
+        y = Range(zero, limit, one)
+        z = Range(limit, zero, less)
+    }""", zero=np.array(0, np.float32), one=np.array(1, np.float32), less=np.array(-2, np.float32))  # fmt: skip
+    check(model, IMAGES)
+    with pytest.raises(NotTakenError, match=r"Range.*bounds that are not known"):
+        compile_model(
+            model_of("g (float l) => (float[n] y) { y = Range(zero, l, zero) }", zero=np.array(0, np.float32)),
+            Isa.GENERIC,
+        )
+
+
 # -- dtypes inside
 
 
