@@ -68,7 +68,10 @@ class Makers:
             return self._layer(node, start, count)
         if node.op_type == "LayerNormalization":
             return self._normalization(node, start, count)
-        return node.op_type in ("Add", "Mul") and self._with_constant(node, start, count)
+        if node.op_type not in ("Add", "Mul"):
+            return False
+        computed = all(constant_of(value) is None for value in node.inputs)
+        return self._gated(node, start, count) if computed else self._with_constant(node, start, count)
 
     def _before(self, value: ir.Value | None, start: int, count: int) -> bool:
         if value is None or value.is_graph_output() or len(list(value.uses())) != 1:
@@ -84,6 +87,17 @@ class Makers:
                 return False
             start += size
         return True
+
+    def _gated(self, node: ir.Node, start: int, count: int) -> bool:
+        """A product of what two linear layers made (GLU, SwiGLU): one of its factors takes it all."""
+        if node.op_type != "Mul" or not self._last:
+            return False
+        for value in node.inputs:
+            before = len(self.absorbers)
+            if self._before(value, start, count):
+                return True
+            del self.absorbers[before:]  # found on a way that ended
+        return False
 
     def _layer(self, node: ir.Node, start: int, count: int) -> bool:
         layer = describe(node)

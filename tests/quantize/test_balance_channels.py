@@ -38,7 +38,9 @@ POST_NORM = """(float[1,5,8] x, float[8] g, float[8] h, float[8,8] v) => (float[
     { n = LayerNormalization<axis=-1>(x, g, h)  m = MatMul(n, v)  y = Add(m, n) }"""
 SCALED = """(float[1,5,8] x, float s, float[8,4] v) => (float[1,5,4] y)
     { t = Tanh(x)  u = Mul(t, s)  q = Mul(u, x)  z = Mul(q, s)  y = MatMul(z, v) }"""
-SHAPES = {CHAIN: (1, 3, 10, 10), JOINED: (1, 3, 6, 6), DEPTHWISE: (1, 3, 8, 8), LINEAR: (1, 5, 6)}
+GATED = """(float[1,5,6] x, float[6,8] a, float[6,8] w, float[8] b, float[8,4] v) => (float[1,5,4] y)
+    { g = MatMul(x, a)  s = Sigmoid(g)  m = MatMul(x, w)  c = Add(m, b)  h = Mul(s, c)  y = MatMul(h, v) }"""
+SHAPES = {CHAIN: (1, 3, 10, 10), JOINED: (1, 3, 6, 6), DEPTHWISE: (1, 3, 8, 8), LINEAR: (1, 5, 6), GATED: (1, 5, 6)}
 WIDE = np.array([100, 1, 0.5, 2, 1, 0.1, 30, 1], np.float32)
 
 
@@ -52,7 +54,7 @@ def constants(text: str, seed: int = 0) -> dict[str, np.ndarray]:
         if name != "x":
             found[name] = np.asarray(rng.normal(size=dims), np.float32)
     for name in set(found) & {"w", "b", "u", "g", "h"}:
-        axis = 1 if text == LINEAR and name == "w" else 0
+        axis = 1 if text in (LINEAR, GATED) and name == "w" else 0
         wide = WIDE[: found[name].shape[axis]]
         found[name] *= wide.reshape([-1 if i == axis else 1 for i in range(found[name].ndim)])
     return found
@@ -80,7 +82,7 @@ def ops(model: ir.Model) -> Counter[str]:
     return Counter(node.op_type for node in model.graph)
 
 
-@pytest.mark.parametrize("text", [CHAIN, JOINED, DEPTHWISE, LINEAR, NORMED, SCALED])
+@pytest.mark.parametrize("text", [CHAIN, JOINED, DEPTHWISE, LINEAR, NORMED, SCALED, GATED])
 def test_factors_go_into_what_makes_the_tensor(text: str, graph: Make, normal: Make) -> None:
     model = build(graph, text)
     made, balanced = balance(model, data_for(normal, text))
@@ -99,7 +101,7 @@ def test_where_others_read_the_tensor_linear_layers_get_a_mul(graph: Make, norma
     assert add.inputs[1].producer().op_type == "LayerNormalization"
 
 
-@pytest.mark.parametrize("text", [CHAIN, JOINED, DEPTHWISE, LINEAR, NORMED, POST_NORM, SCALED])
+@pytest.mark.parametrize("text", [CHAIN, JOINED, DEPTHWISE, LINEAR, NORMED, POST_NORM, SCALED, GATED])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_int8_gains(text: str, symmetric: bool, graph: Make, normal: Make) -> None:
     model = build(graph, text)

@@ -47,6 +47,7 @@ class Epilogue:
         activation: after these.
         residual: added, in the layer's own order in memory.
         residual_first: before the activation.
+        gated: the residual is a factor instead.
         inner: the layer's own rounding before the residual.
         quant: the grid that the output is rounded to.
         before: how many images there are before the channels in memory.
@@ -62,6 +63,7 @@ class Epilogue:
     activation: Activation | None = None
     residual: Value | None = None
     residual_first: bool = False
+    gated: bool = False
     inner: Rounding | None = None
     quant: Quant | None = None
     taken: list[ir.Node] = field(default_factory=list)
@@ -75,6 +77,8 @@ class Epilogue:
             found |= {f"activation_{key}": value for key, value in self.activation.parameters.items()}
         if self.residual is not None and self.residual_first and self.activation is not None:
             found["residual_first"] = 1
+        if self.gated:
+            found["gated"] = 1
         if self.residual is not None and self.residual.quant is not None:
             found["residual_scale"] = self.residual.quant.scale
             found["residual_zero_point"] = self.residual.quant.zero_point
@@ -132,7 +136,9 @@ def _view(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
 
 def _affine(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     """A constant per channel (or one for all), added or multiplied: into bias and weights."""
-    if not is_op(node, "Add", "Sub", "Mul", "Div") or found.activation is not None or found.residual is not None:
+    if not is_op(node, "Add", "Sub", "Mul", "Div") or found.activation is not None:
+        return False
+    if found.residual is not None and not (found.gated and is_op(node, "Mul", "Div")):
         return False
     index = 0 if node.inputs[0] is found.last else 1
     other = node.inputs[1 - index]
@@ -183,25 +189,26 @@ def _activation(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     activation = activation_of(node)
     if activation is None or activation.name not in FUSED or node.inputs[0] is not found.last:
         return False
-    if found.activation is not None or (found.residual is not None and found.residual.quant is not None):
+    if found.activation is not None or found.gated or (found.residual is not None and found.residual.quant is not None):
         return False
     found.activation, found.residual_first = activation, found.residual is not None
     return _take(found, node)
 
 
 def _residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
-    if not is_op(node, "Add") or found.residual is not None:
+    """What another layer made, added or (a gate) multiplied."""
+    if not is_op(node, "Add", "Mul") or found.residual is not None:
         return False
     other = _other(node, found.last, ctx)
     aligned = None if other is None else like(ctx, other, found.made.form)
     if aligned is None or not aligned.is_float:
         return False
-    found.residual = aligned
+    found.residual, found.gated = aligned, is_op(node, "Mul")
     return _take(found, node)
 
 
 def _other(node: ir.Node, value: ir.Value, ctx: Context) -> Value | None:
-    """The other operand of an addition, when it is computed already."""
+    """The other operand of an addition or product, when it is computed already."""
     other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
     if other is value or other is None or not ctx.known(other):
         return None

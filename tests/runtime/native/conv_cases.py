@@ -96,7 +96,9 @@ def expected(case: Case, activation=lambda v: v) -> np.ndarray:
         residual = case.residual.astype(np.float64)
         if case.residual.dtype != np.float32:
             residual = (residual - a.get("residual_zero_point", 0)) * a["residual_scale"]
-    if a.get("residual_first"):
+    if a.get("gated"):
+        v = activation(v) * residual
+    elif a.get("residual_first"):
         v = activation(v + residual)
     elif "inner_scale" in a:
         v = (

@@ -159,6 +159,29 @@ def test_its_own_rounding_comes_before_the_residual(run_plan, isa, dtype, activa
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("activation", ["", "relu", "silu"])
+@pytest.mark.parametrize("op", ["conv", "depthwise"])
+def test_a_gate_is_a_factor(run_plan, isa, dtype, activation, op):
+    """A clamp too comes before it, and is not done on the bytes; pixels that fill vectors, and those that do not."""
+    rng = np.random.default_rng(9)
+    functions = {"": lambda v: v, "relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v))}
+    for outputs, side in ((22, 7), (64, 4), (7, 1), (16, 14)):
+        for make in (int_case, float_case):
+            width = 1 if op == "depthwise" else 5
+            case = make((2, outputs if width == 1 else width, side, side), (outputs, width, 3, 3), pads=[1] * 4, op=op)
+            case = dataclasses.replace(case, weights=case.weights[:, 0] if width == 1 else case.weights)
+            if make is int_case:
+                case.scale = rng.uniform(1e-4, 1e-3, outputs).astype(np.float32)
+                case.y = np.dtype(dtype)
+            case.bias = rng.standard_normal(outputs).astype(np.float32)
+            case.residual = rng.standard_normal((2, outputs, side, side)).astype(np.float32)
+            case.attributes = {"gated": 1, "activation": activation}
+            case.attributes |= {"y_scale": 0.05, "y_zero_point": 99} if case.y == np.uint8 else {}
+            check(run_plan, case, isa, activation=functions[activation])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("y_scale", [0.03, 0.001])
 @pytest.mark.parametrize("block", [None, (4, 4), (4, 1)])
 def test_gelu_before_eight_bits(run_plan, isa, y_scale, block):
@@ -314,6 +337,7 @@ def test_hostile_attributes_are_refused(run_plan, native, attributes):
         {"inner_scale": 1.0, "residual_first": 1},
         {"residual_scale": 0.0},
         {"residual_zero_point": -1},
+        {"gated": 1},  # by bytes
     ],
 )
 def test_hostile_residuals_are_refused(run_plan, native, attributes):

@@ -35,6 +35,7 @@ struct ConvFinish {
     DType residual = EW_F32;
     float residual_scale = 1;
     float residual_zero_point = 0;
+    bool gated = false;           // the residual, float32 and after the activation, is a factor
     // Before the residual, and after the activation: to steps of inner_scale, at least inner_low and at most inner_high of them;
     // then inner_shift is added.
     bool rounds = false;

@@ -70,7 +70,8 @@ EW_INLINE void add_residual(const ConvFinish& finish, const ConvStretch& stretch
     if (finish.residual == EW_F32) {
         for (int64_t o = 0; o < 4 && o < stretch.outputs; ++o) {
             const float* from = reinterpret_cast<const float*>(stretch.residual + o * stretch.residual_plane) + at;
-            v[o] = fma(V::load_some(from, count), scale, v[o]);
+            const V other = V::load_some(from, count);
+            v[o] = !kDirect && finish.gated ? v[o] * other : fma(other, scale, v[o]);
         }
         return;
     }

@@ -24,7 +24,10 @@ inline float residual_at(const ConvFinish& finish, const ConvStretch& stretch, i
 }
 
 inline void add_column(const ConvFinish& finish, const ConvStretch& stretch, Column* column) {
-    for (int64_t o = 0; o < column->outputs; ++o) column->values[o] += residual_at(finish, stretch, o, column->pixel);
+    for (int64_t o = 0; o < column->outputs; ++o) {
+        const float other = residual_at(finish, stretch, o, column->pixel);
+        column->values[o] = finish.gated ? column->values[o] * other : column->values[o] + other;
+    }
 }
 
 template <typename V>

@@ -48,6 +48,8 @@ Status read_residual(const Setup& setup, const Tensor& residual, const Tensor& y
     if (!same) return setup.refuse("wants a residual like y");
     finish->residual = residual.dtype;
     finish->residual_first = setup.attributes.integer("residual_first", 0) == 1;
+    finish->gated = setup.attributes.integer("gated", 0) == 1;
+    if (finish->gated && (residual.dtype != EW_F32 || finish->residual_first)) return setup.refuse("wants a gate in float32, last");
     if (residual.dtype == EW_F32) return {};
     int64_t zero_point = 0;
     EW_TRY(read_quantization(setup, "residual_scale", "residual_zero_point", residual.dtype, &finish->residual_scale,
@@ -61,7 +63,7 @@ Status read_inner(const Setup& setup, ConvFinish* finish) {
     if (!setup.attributes.find("inner_scale", AttributeKind::kFloat)) return {};
     const float scale = setup.attributes.real("inner_scale", 0);
     const int64_t low = setup.attributes.integer("inner_low", -255), high = setup.attributes.integer("inner_high", 255);
-    if (!setup.input(4) || finish->residual_first) return setup.refuse("rounds before a residual, but has none after it");
+    if (!setup.input(4) || finish->residual_first || finish->gated) return setup.refuse("rounds before a residual, but has none after it");
     if (!(scale > 0) || !std::isfinite(scale) || !std::isfinite(1 / scale))
         return setup.refuse("inner_scale is not a positive number");
     if (low > high || low < -255 || high > 255) return setup.refuse("inner_low and inner_high are out of range");
@@ -141,6 +143,7 @@ void quantize_directly(bool residual, int64_t products, ConvFinish* finish, Conv
 
 // What kernels can do in registers; see ConvFinish::direct.
 void choose_direct(bool residual, int64_t products, ConvFinish* finish, ConvScales* scales) {
+    if (finish->gated) return;
     if (finish->activation == Function::kRelu) finish->alpha = 0, finish->beta = HUGE_VALF;
     const bool clamp = finish->activation == Function::kRelu || finish->activation == Function::kClip;
     if (finish->activation != Function::kNone && !(clamp && finish->alpha <= finish->beta)) return;
