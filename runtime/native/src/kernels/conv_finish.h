@@ -138,6 +138,21 @@ EW_ONCE void finish_direct(const ConvFinish& given, const uint8_t* sums, int64_t
     }
 }
 
+// Without an activation: from the sums to y in one go.
+template <typename Op>
+EW_ONCE void finish_plain(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+    using V = typename Op::Float;
+    const ConvFinish finish = given;
+    const ConvStretch stretch = stretch_given;
+    const Quad<Op> quad(stretch);
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4];
+        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+        if (stretch.residual) add_residual<Op, false>(finish, stretch, at, v);
+        store<Op>(finish, stretch, at, v);
+    }
+}
+
 // Scale, bias, a residual that comes first, and the activation: values [4][kMostPixels] of at most as many pixels.
 template <typename Op>
 EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given,
@@ -186,6 +201,7 @@ template <typename Op>
 EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
     const auto* from = static_cast<const uint8_t*>(sums);
     if (finish.direct) return finish_direct<Op>(finish, from, row, stretch);
+    if (finish.activation == Function::kNone) return finish_plain<Op>(finish, from, row, stretch);
     alignas(64) float values[4 * kMostPixels];
     ConvStretch some = stretch;
     for (int64_t left = stretch.pixels; left > 0; left -= kMostPixels) {
