@@ -104,7 +104,14 @@ def follow(
         views: operators that see the same memory in another form may be among them.
     """
     found = Epilogue(value, made, np.ones(channels), np.zeros(channels), before)
-    steps = [_affine, _activation, _residual] + ([_rounded_residual] if integer else []) + ([_view] if views else [])
+    # In float32 a gate costs as much at the end of a layer as in a pass of its own (measured).
+    steps = [
+        _affine,
+        _activation,
+        _residual,
+        *([_gate, _rounded_residual] if integer else []),
+        *([_view] if views else []),
+    ]
     while (node := only_reader(found.last)) is not None and node not in ctx.done:
         if not any(step(found, node, ctx) for step in steps):
             break
@@ -196,14 +203,25 @@ def _activation(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
 
 
 def _residual(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
-    """What another layer made, added or (a gate) multiplied."""
-    if not is_op(node, "Add", "Mul") or found.residual is not None:
+    return is_op(node, "Add") and _with_other(found, node, ctx)
+
+
+def _gate(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
+    """What another layer made is a factor (GLU, SwiGLU)."""
+    if not is_op(node, "Mul") or not _with_other(found, node, ctx):
+        return False
+    found.gated = True
+    return True
+
+
+def _with_other(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
+    if found.residual is not None:
         return False
     other = _other(node, found.last, ctx)
     aligned = None if other is None else like(ctx, other, found.made.form)
     if aligned is None or not aligned.is_float:
         return False
-    found.residual, found.gated = aligned, is_op(node, "Mul")
+    found.residual = aligned
     return _take(found, node)
 
 

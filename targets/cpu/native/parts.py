@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgewise.targets.cpu.native.activations import activation_of
 from edgewise.targets.cpu.native.context import (
     attribute_int,
     attribute_ints,
     constant_array,
     is_op,
-    only_reader,
     readers,
 )
 from edgewise.targets.cpu.native.epilogue import Epilogue, channel_axis
@@ -53,16 +51,6 @@ def parts_of(found: Epilogue) -> list[Part]:
     if all(is_op(node, "Gather") for node in nodes):
         return _gathered(nodes, found)
     return []
-
-
-def is_gate(found: Epilogue) -> bool:
-    """Whether a layer's two halves meet again in a product, past one activation (GLU, SwiGLU): the second half then takes it along."""
-    nodes = readers(found.last)
-    if len(nodes) != 1 or not is_op(nodes[0], "Split") or len(nodes[0].outputs) != 2:
-        return False
-    ends = [only_reader(half) for half in nodes[0].outputs]
-    past = [only_reader(end.outputs[0]) if end is not None and activation_of(end) is not None else end for end in ends]
-    return past[0] is past[1] is not None and is_op(past[0], "Mul")
 
 
 def _split(node: ir.Node, found: Epilogue) -> list[Part]:

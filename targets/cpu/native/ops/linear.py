@@ -16,7 +16,7 @@ from edgewise.targets.cpu.native.epilogue import Epilogue, finish, follow
 from edgewise.targets.cpu.native.form import Form
 from edgewise.targets.cpu.native.ops.matmul import product_of_values
 from edgewise.targets.cpu.native.ops.padding import grown
-from edgewise.targets.cpu.native.parts import is_gate, parts_of
+from edgewise.targets.cpu.native.parts import parts_of
 from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Layout, Tensor, dim, product
 from edgewise.targets.cpu.native.value import Refusal, Value
 
@@ -256,9 +256,9 @@ def _expected(form: Form, axis: int) -> Value:
 def _finished(ctx: Context, layer: Layer, output: ir.Value, expected: Value) -> None:
     """The layer with all that follows; as several where its outputs part ways right after."""
     found = follow(ctx, output, expected, layer.dims[0], layer.weights.outputs, integer=layer.integer)
-    for part in parts_of(found) if layer.integer or is_gate(found) else []:
+    for part in parts_of(found) if layer.integer else []:
         rows = layer.rows(part.first, part.count, found)
-        sub = follow(ctx, part.node.outputs[part.output], part.value, found.before, part.count, integer=layer.integer)
+        sub = follow(ctx, part.node.outputs[part.output], part.value, found.before, part.count, integer=True)
         sub.taken.append(part.node)
         finish(ctx, sub, emit(ctx, sub, rows))
         found.parted = True
