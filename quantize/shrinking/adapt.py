@@ -12,7 +12,8 @@ import onnx_ir as ir
 from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.pruning.matrices import weight_value, weighted_layers
 from edgewise.quantize.pruning.sensitivity import Probe
-from edgewise.quantize.shrinking.choosing import by_norm, in_multiples
+from edgewise.quantize.shrinking.choosing import Reader, by_error, by_norm, in_multiples
+from edgewise.quantize.shrinking.compensate import compensated, constants_of
 from edgewise.quantize.shrinking.groups import Group, Indices, Span
 from edgewise.quantize.shrinking.refit import input_axis
 from edgewise.runtime.progress import Progress
@@ -40,7 +41,14 @@ class Budget:
     multiple: int = 1
 
 
-def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress) -> Counts:
+def adapt(
+    model: ir.Model,
+    groups: Sequence[Group],
+    readers: Sequence[Sequence[Reader]],
+    sparsity: float,
+    budget: Budget,
+    progress: Progress,
+) -> Counts:
     """How many units of each group to remove, so that the layers together take 1 − sparsity of what they took.
 
     ::
@@ -53,14 +61,15 @@ def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
     Args:
         model: prepared; the same afterwards as before.
         groups: of it.
+        readers: per group the layers that will make good for what goes; none where they will not.
         sparsity: the share of the load to take off.
         budget: what layers take, and samples.
         progress: told how far it is.
 
     Returns:
-        Per group how many of its units with the smallest norms go. Less is saved than asked for where one unit is left of each.
+        Per group how many of its units go: those whose loss its readers make good for best, else those with the smallest norms. Less is saved than asked for where one unit is left of each.
     """
-    search = _Search(model, groups, budget)
+    search = _Search(model, groups, readers, budget)
     start = search.load(search.counts)
     goal = start * (1 - sparsity)
     for step in range(1, _STEPS + 1):
@@ -70,24 +79,31 @@ def adapt(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
     return search.counts
 
 
-Order = list[dict[Span, Indices]]  # the units of a group, the smallest norm first
+Order = list[dict[Span, Indices]]  # the units of a group, those that go first in front
 
 
 def orders_of(groups: Sequence[Group]) -> list[Order]:
-    """The units of each group in the order in which they go."""
-    return [[group.units[unit] for unit in np.argsort(by_norm(group), kind="stable")] for group in groups]
+    """The units of each group, the smallest norm first."""
+    return [[group.units[unit] for unit in _ranked(group, [])] for group in groups]
+
+
+def _ranked(group: Group, readers: Sequence[Reader]) -> list[int]:
+    if not readers:
+        return [int(unit) for unit in np.argsort(by_norm(group), kind="stable")]
+    ranked = by_error(readers, len(group.units) - 1)
+    return ranked + sorted(set(range(len(group.units))) - set(ranked))
 
 
 class Loads:
     """What the layers take when units are gone.
 
     Attributes:
-        orders: see ``orders_of``.
+        orders: of the units of each group, in which they go.
         layers: by their weights.
     """
 
-    def __init__(self, model: ir.Model, groups: Sequence[Group], load: Load) -> None:
-        self.orders = orders_of(groups)
+    def __init__(self, model: ir.Model, orders: list[Order], load: Load) -> None:
+        self.orders = orders
         self.layers = {weight_value(layer): layer for layer in weighted_layers(model.graph)}
         self._load = load
 
@@ -126,8 +142,12 @@ def width_of(value: ir.Value, axis: int) -> int:
 
 
 class _Search:
-    def __init__(self, model: ir.Model, groups: Sequence[Group], budget: Budget) -> None:
-        self._loads, self._probe = Loads(model, groups, budget.load), Probe(model, budget.data)
+    def __init__(
+        self, model: ir.Model, groups: Sequence[Group], readers: Sequence[Sequence[Reader]], budget: Budget
+    ) -> None:
+        self._readers, self._ranks = readers, [_ranked(*each) for each in zip(groups, readers, strict=True)]
+        orders = [[group.units[unit] for unit in ranks] for group, ranks in zip(groups, self._ranks, strict=True)]
+        self._loads, self._probe = Loads(model, orders, budget.load), Probe(model, budget.data)
         self.counts: Counts = [0] * len(groups)
         self._multiple = budget.multiple
         self._kept = {value: value.const_value for value in self._constants()}
@@ -161,8 +181,10 @@ class _Search:
         return self._loads.of(counts)
 
     def _error(self, counts: Counts) -> float:
-        """Of the outputs without these units: zeros in all of their constants compute the same."""
+        """Of the outputs without these units, for which their readers make good: zeros in all of their constants compute the same."""
         arrays = {value: tensor.numpy().copy() for value, tensor in self._kept.items() if tensor is not None}
+        gone = [ranks[:count] for ranks, count in zip(self._ranks, counts, strict=True)]
+        arrays |= compensated(self._readers, gone)
         for unit in self._loads.gone(counts):
             for (value, axis), at in unit.items():
                 if value in arrays:
@@ -180,4 +202,5 @@ class _Search:
 
     def _constants(self) -> dict[ir.Value, None]:
         spans = [span for order in self._loads.orders for span in order[0]]
-        return dict.fromkeys(value for value, _ in spans if constant_of(value) is not None)
+        own = [value for value, _ in spans if constant_of(value) is not None]
+        return dict.fromkeys([*own, *constants_of(self._readers)])

@@ -51,11 +51,15 @@ class Reader:
         hessian: XᵀX of what it reads in the dense network, damped, float64 [columns, columns].
         weights: float64 [outputs, columns].
         columns: per unit, which columns are its own.
+        layer: it.
+        mean: of what it reads, float64 [columns].
     """
 
     hessian: Matrix
     weights: Matrix
     columns: Sequence[Indices]
+    layer: Layer
+    mean: NDArray[np.float64]
 
 
 def by_error(readers: Sequence[Reader], count: int) -> list[int]:

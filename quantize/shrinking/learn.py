@@ -60,7 +60,7 @@ def learn(model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Bud
     Raises:
         QuantizeError: an operator of the network has no gradient here.
     """
-    loads = Loads(model, groups, budget.load)
+    loads = Loads(model, orders_of(groups), budget.load)
     network = _Gated(model, groups)
     thresholds = _Thresholds(loads, network, sparsity, budget.multiple)
     samples = [sample.inputs for sample in budget.data.take(_SAMPLES)]

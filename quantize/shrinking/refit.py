@@ -75,7 +75,8 @@ def _reader(layer: Layer, group: Group, moments: Moments) -> Reader:
     dense = matrices.astype(np.float64).reshape(len(matrices), -1)
     hessian, _ = moments.problem(0, dense, bias_of(layer, len(matrices)) is not None)
     span = (weight_value(layer), input_axis(layer))
-    return Reader(hessian, dense, [_columns(matrices, unit[span]) for unit in group.units])
+    columns = [_columns(matrices, unit[span]) for unit in group.units]
+    return Reader(hessian, dense, columns, layer, moments.mean[0])
 
 
 def _columns(matrices: NDArray[np.float32], inputs: Indices) -> Indices:

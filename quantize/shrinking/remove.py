@@ -12,7 +12,7 @@ from edgewise.quantize.layers import Layer
 from edgewise.quantize.pruning.matrices import weight_value
 from edgewise.quantize.pruning.selection import refusal
 from edgewise.quantize.shrinking.adapt import Budget, Counts, adapt
-from edgewise.quantize.shrinking.choosing import by_error, by_norm, removed_count
+from edgewise.quantize.shrinking.choosing import Reader, by_error, by_norm, removed_count
 from edgewise.quantize.shrinking.cutting import cut
 from edgewise.quantize.shrinking.groups import Group, Indices, Span, find_groups
 from edgewise.quantize.shrinking.refit import Lost, input_axis, problems, readers_of, refit
@@ -77,31 +77,45 @@ def remove_units(
         ``name, op, weight, density, by`` for every layer that makes fewer outputs.
     """
     groups = find_groups(model.graph, kind, skip, refused)
+    read = [(group, readers_of(model.graph, group)) for group in groups]
+    told = _problems(model, read, data, progress)
     if budget is None:
         counts = [removed_count(group, sparsity, multiple) for group in groups]
     else:
-        counts = _shared_out(model, groups, sparsity, budget, progress)
+        counts = _shared_out(model, groups, told, sparsity, budget, progress)
     for group in groups:
         if len(group.units) <= multiple > 1:
             reason = f"it has {len(group.units)} of them, and a multiple of {multiple} is to stay"
             refused += [refusal(maker, reason) for maker in group.makers]
     amounts = {id(group): count for group, count in zip(groups, counts, strict=True)}
-    groups = [group for group in groups if amounts[id(group)]]
-    dense = model.clone()
-    read = [(group, readers_of(model.graph, group)) for group in groups]
-    solvable = [(group, readers) for group, readers in read if readers] if data is not None else []
-    chosen: dict[int, list[int]] = {}
-    if data is not None and solvable:
-        for (group, _), problem in zip(solvable, problems(model, solvable, data, progress), strict=True):
-            chosen[id(group)] = by_error(problem, amounts[id(group)])
-    return _carry_out(model, dense, read, chosen, amounts, data, progress)
+    chosen = {
+        id(group): by_error(readers, amounts[id(group)])
+        for group, readers in zip(groups, told, strict=True)
+        if readers and amounts[id(group)]
+    }
+    read = [each for each in read if amounts[id(each[0])]]
+    return _carry_out(model, model.clone(), read, chosen, amounts, data, progress)
+
+
+def _problems(
+    model: ir.Model, read: Sequence[tuple[Group, list[Layer]]], data: Dataset | None, progress: Progress
+) -> list[list[Reader]]:
+    """Per group its readers as least-squares problems; none without data, and where a reader has none."""
+    solvable = [each for each in read if each[1]] if data is not None else []
+    found = iter(problems(model, solvable, data, progress) if data is not None and solvable else [])
+    return [next(found) if readers and data is not None else [] for _, readers in read]
 
 
 def _shared_out(
-    model: ir.Model, groups: Sequence[Group], sparsity: float, budget: Budget, progress: Progress
+    model: ir.Model,
+    groups: Sequence[Group],
+    readers: Sequence[Sequence[Reader]],
+    sparsity: float,
+    budget: Budget,
+    progress: Progress,
 ) -> Counts:
     if not budget.learned:
-        return adapt(model, groups, sparsity, budget, progress)
+        return adapt(model, groups, readers, sparsity, budget, progress)
     with needs("export"):
         from edgewise.quantize.shrinking.learn import learn
     return learn(model, groups, sparsity, budget, progress)

@@ -274,6 +274,31 @@ def test_groups_differ_by_what_they_cost_the_outputs(
     assert array(made.model, "a").shape == (8, 16)
 
 
+def test_steps_are_judged_with_readers_that_make_good(graph: Callable[..., ir.Model], normal: Normal) -> None:
+    """Half of the first MLP says what the other half says: dear as zeros, free for a reader that is solved anew."""
+    text = (
+        "(float[1, 9, 8] x, float[8, 16] a, float[16, 4] b, float[8, 16] c, float[16, 4] d) => (float[1, 9, 4] y)"
+        "{ n = Tanh(x) t = MatMul(n, a) u = Relu(t) v = MatMul(u, b) p = MatMul(n, c) q = Relu(p) r = MatMul(q, d) y = Add(v, r) }"
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a": (8, 16), "b": (16, 4), "c": (8, 16), "d": (16, 4)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["a"][:, 8:] = arrays["a"][:, :8]
+    arrays["d"] *= 0.3
+    taken = {}
+    for criterion in ("magnitude", "second_order"):
+        made = prune(
+            graph(text, arrays),
+            pattern="width",
+            sparsity=0.2,
+            densities="sensitivity",
+            criterion=criterion,
+            data=normal(32, (1, 9, 8)),
+        )
+        taken[criterion] = {entry["weight"] for entry in made.report["layers"]}
+    assert taken == {"magnitude": {"c"}, "second_order": {"a"}}
+
+
 @pytest.mark.parametrize("densities", ["uniform", "sensitivity", "learned"])
 def test_what_stays_is_a_multiple(densities: str, graph: Callable[..., ir.Model], normal: Normal) -> None:
     text = (
