@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,17 @@ def test_what_cannot_be_said_is_a_reason_and_never_zero() -> None:
 
 @pytest.mark.slow
 def test_a_profile_tells_its_energy(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = time.monotonic()
+    begin, busy, send_off = time.monotonic(), [math.inf], local.send_off
+
+    def noted(*asked: Any) -> dict[str, Any]:
+        busy[0] = time.monotonic()
+        return send_off(*asked)
 
     def joules() -> float:
-        passed = time.monotonic() - begin
-        return 2.0 * passed + 4.0 * max(0.0, passed - 1.2)  # 2 W, and 6 W once the worker is at it
+        now = time.monotonic()
+        return 2.0 * (now - begin) + 4.0 * max(0.0, now - busy[0])  # 2 W, and 6 W once the worker is at it
 
+    monkeypatch.setattr(local, "send_off", noted)
     monkeypatch.setattr(local, "find_source", lambda: Source("pretended", True, joules))
     told = profile(make_bundle(), threads=1, min_time_s=0.5)["energy"]
     assert told["total_w"] == pytest.approx(6.0, rel=0.01)
