@@ -43,9 +43,11 @@ def quantize_above(
         Conv(float) ─► Conv(int8) ─► Conv(int8) ─► Gemm(float)     of the multiply-accumulates: 4 %, 40 %, 52 %, 4 %
 
     All on calibration samples, without labels. Layers go back by noise per multiply-accumulate until the noise that is left
-    (the sum of what each layer makes alone) meets the floor, as far as ``float_share`` reaches. The greedy choice is that of
-    Z. Dong et al., "HAWQ" (ICCV 2019), by measured noise. Where that would bring less than a decibel everything stays in
-    integers, for the loss then lies in many layers alike.
+    (the sum of what each layer makes alone) meets the floor, as far as ``float_share`` reaches; where it reaches no further,
+    a convolutional network's other biases are corrected (``passes/correct_biases.py``; not where a MatMul reads tokens, few of
+    which may rule the mean). The greedy choice is that of Z. Dong et al., "HAWQ"
+    (ICCV 2019), by measured noise. Where that would bring less than a decibel everything stays in integers, for the loss then
+    lies in many layers alike.
 
     Args:
         model: a float32 network; not changed.
@@ -74,7 +76,9 @@ def quantize_above(
     choice = _choose(made.report["sensitivity"], floor, before, float_share)
     if choice.gain_db < _LEAST_GAIN_DB:
         return _told(made, floor, before, _Choice())
-    tried = quantize(model, spec, data, keep_float=[*keep_float, *choice.layers], floor=-math.inf, **options)
+    convolutional = all(row["op"] != "MatMul" for row in made.report["sensitivity"])
+    more = {"correct_biases": True} if convolutional and before + choice.gain_db < floor else {}
+    tried = quantize(model, spec, data, keep_float=[*keep_float, *choice.layers], floor=-math.inf, **options | more)
     after = tried.report["sqnr_db"]
     if after is not None and after < before + _LEAST_GAIN_DB / 2:  # the noises were no sum
         return _told(made, floor, before, _Choice())
@@ -124,6 +128,8 @@ def _told(made: Rewritten, floor: float, before: float, choice: _Choice) -> Rewr
             f"{len(choice.layers)} of {every} layers ({choice.share:.1%} of the multiply-accumulates) stay in float: all {lost}, "
             f"and so {result}; --floor 0 quantizes these too"
         )
+        if corrected := len(made.report["biases_corrected"]):
+            note += f"; the biases of {corrected} take back the mean of their rounding errors"
     else:
         note = f"all {lost}; no few layers make that noise, so none was put back"
     spared = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,26 @@ def test_above_the_floor_and_beyond_the_share_everything_is_integers(net: ir.Mod
     narrow = quantize_above(net, SPEC, data, floor=60, float_share=0.9 * SHARE)
     assert not floats(narrow) and narrow.report["spared"]["layers"] == []
     assert "no few layers make that noise" in narrow.report["notes"][-1]
+
+
+def test_biases_are_corrected_where_the_floor_is_out_of_reach(graph: Make, normal: Make, monkeypatch: Any) -> None:
+    # Rounding to the nearest shifts most; the default rounding leaves little of it to correct.
+    monkeypatch.setattr("edgewise.quantize.rounding._balance", lambda steps, integers, top: integers)
+    rng = np.random.default_rng(0)
+    arrays = {n: rng.normal(size=s).astype(np.float32) / 4 for n, s in (("w", (16, 32)), ("v", (32, 16)))}
+    wide = np.where(np.arange(16) == 0, 60.0, 1.0).astype(np.float32)
+    arrays |= {"u": rng.normal(size=(16, 4)).astype(np.float32) / wide[:, None] ** 1.5, "k": wide}
+    text = NET.replace("float[16,4] u)", "float[16,4] u, float[16] k, float[16] c)")
+    text = text.replace("r = Tanh(a)", "r = Relu(a)").replace("MatMul(r, v)", "MatMul(r, v, c)")
+    model = graph(text.replace("MatMul", "Gemm"), arrays | {"c": np.full(16, 0.1, np.float32)})
+    tokens = graph(text.replace("MatMul(r, v, c)", "Gemm(r, v, c)"), arrays | {"c": np.full(16, 0.1, np.float32)})
+    data, spec = normal(16, (4, 16)), replace(SPEC, weight_bits=4)
+    report = quantize(model, spec, data, rounding="squant", floor=60).report
+    reach = report["sqnr_db"] + sparing._choose(report["sensitivity"], 60, report["sqnr_db"], 0.15).gain_db
+    for net, floor, corrected in ((model, reach - 0.1, 0), (model, 60, 1), (tokens, 60, 0)):
+        report = quantize_above(net, spec, data, floor=floor, rounding="squant").report
+        assert report["spared"]["layers"] and len(report["biases_corrected"]) == corrected
+        assert ("take back the mean" in report["notes"][-1]) == bool(corrected)
 
 
 @pytest.mark.parametrize(
