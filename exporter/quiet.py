@@ -18,15 +18,31 @@ _NOISE = re.compile(
 
 
 @contextlib.contextmanager
+def silent_loggers() -> Iterator[None]:
+    """Silence logging of the libraries inside the block.
+
+    Around many runs it makes the ``quiet`` of each cheap: with every change of a level ``logging`` forgets what it knows of all
+    loggers, of which PyTorch has a thousand, and that takes as long as a small network.
+    """
+    loggers = map(logging.getLogger, _LOUD)
+    loud = [(logger, logger.level) for logger in loggers if logger.level < logging.CRITICAL]
+    for logger, _ in loud:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in loud:
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:
     """Silence stdout, stderr and logging of the libraries inside the block; give the list that warnings are added to."""
     told: list[str] = []
-    loggers = {name: (logging.getLogger(name), logging.getLogger(name).level) for name in _LOUD}
-    for logger, _ in loggers.values():
-        logger.setLevel(logging.CRITICAL)
     sink = io.StringIO()
     try:
         with (
+            silent_loggers(),
             warnings.catch_warnings(record=True) as caught,
             contextlib.redirect_stdout(sink),
             contextlib.redirect_stderr(sink),
@@ -34,8 +50,6 @@ def quiet() -> Iterator[list[str]]:
             warnings.simplefilter("always")
             yield told
     finally:
-        for logger, level in loggers.values():
-            logger.setLevel(level)
         for warning in caught:
             text = str(warning.message).split("\n")[0].replace(str(Path.cwd()), ".")
             if text not in told and not _NOISE.search(text):

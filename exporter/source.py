@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,10 @@ class Source(ABC):
         Raises:
             ExportError: an input is missing or does not fit its spec, or the network refuses it.
         """
+
+    def running(self) -> AbstractContextManager[None]:
+        """Around many runs: what each of them would set up for itself is set up once."""
+        return nullcontext()
 
     def check_inputs(self, inputs: Arrays) -> None:
         """Refuse missing, extra or misshapen arrays.

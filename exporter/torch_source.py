@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgewise.exporter.errors import ExportError
-from edgewise.exporter.quiet import quiet
+from edgewise.exporter.quiet import quiet, silent_loggers
 from edgewise.exporter.source import Arrays, Source
 
 # From the arguments to what the tracer takes.
@@ -53,6 +53,10 @@ class TorchSource(Source):
         return tuple(tensor for key, tensor in pairs if key is None), {
             key: tensor for key, tensor in pairs if key is not None
         }
+
+    def running(self) -> AbstractContextManager[None]:
+        """Around many runs: PyTorch's loggers are silent."""
+        return silent_loggers()
 
     def run(self, inputs: Arrays) -> Arrays:
         """Compute the network in PyTorch on the CPU, in evaluation mode, without gradients."""

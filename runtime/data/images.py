@@ -145,7 +145,9 @@ def _cast(pixels: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Other floating types, and bytes where the pixels are still bytes; everything else is left to the check."""
     if spec.dtype in ("float16", "float64"):
         return pixels.astype(spec.dtype)
-    whole = pixels.astype(np.uint8) if spec.dtype == "uint8" and 0 <= pixels.min() <= pixels.max() <= 255 else pixels
+    if spec.dtype != "uint8" or not 0 <= pixels.min() <= pixels.max() <= 255:
+        return pixels
+    whole = pixels.astype(np.uint8)
     return whole if np.array_equal(whole, pixels) else pixels
 
 

@@ -248,3 +248,25 @@ def test_bytes_are_the_same_in_every_run_and_name_no_machine_path(trained, tmp_p
 def test_nothing_is_printed(trained, capfd):
     export(trained, inputs=[IMAGE])
     assert capfd.readouterr() == ("", "")
+
+
+def test_many_runs_silence_the_loggers_once(trained, tmp_path, networks_file, monkeypatch, capfd):
+    import logging
+
+    save(trained, tmp_path / "tiny.pth", dict)
+    source = open_source(tmp_path / "tiny.pth", arch=f"{networks_file}:tiny", inputs=[IMAGE])
+    logger = logging.getLogger("torch.within")
+    source.module.register_forward_hook(lambda *_: logger.error("said in a run"))
+    before = [logging.getLogger(name).level for name in ("torch", "onnx")]
+    changes = []
+    set_level = logging.Logger.setLevel
+    monkeypatch.setattr(logging.Logger, "setLevel", lambda *args: (changes.append(args), set_level(*args))[1])
+    sample = {"image": np.zeros((1, 3, 16, 16), np.float32)}
+    with source.running():
+        begun = len(changes)
+        for _ in range(2):
+            source.run(sample)
+        assert len(changes) == begun > 0
+    assert [logging.getLogger(name).level for name in ("torch", "onnx")] == before
+    source.run(sample)  # alone, it silences for itself
+    assert "said in a run" not in "".join(capfd.readouterr())

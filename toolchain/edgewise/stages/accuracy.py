@@ -61,9 +61,10 @@ class Accuracy:
         def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return only(source.run(inputs), names, "the source")
 
-        if self.settings.metric == AGREEMENT:
-            return {"value": 1.0, "classes": classes_of(run, data, progress=self.progress)}
-        return evaluate(run, data, self.settings.metric, progress=self.progress)
+        with source.running():
+            if self.settings.metric == AGREEMENT:
+                return {"value": 1.0, "classes": classes_of(run, data, progress=self.progress)}
+            return evaluate(run, data, self.settings.metric, progress=self.progress)
 
 
 def measure_for(

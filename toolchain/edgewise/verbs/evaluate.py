@@ -71,12 +71,14 @@ def evaluate(
     if against is not None:
         other = open_any(against, options, threads=threads)
         samples = find_data(data, other.inputs, chosen, limit)
-        if metric == AGREEMENT:
-            classes = classes_of(other.run, samples, progress=progress)
-        value = 1.0 if classes else mean_of(other.run, samples, metric, progress=progress)["value"]
+        with other.running():
+            if metric == AGREEMENT:
+                classes = classes_of(other.run, samples, progress=progress)
+            value = 1.0 if classes else mean_of(other.run, samples, metric, progress=progress)["value"]
         told = {"source_value": value, "source_how": other.how}
     samples = find_data(data, opened.inputs, chosen, limit)
-    own = mean_of(opened.run, samples, metric, classes=classes, progress=progress)
+    with opened.running():
+        own = mean_of(opened.run, samples, metric, classes=classes, progress=progress)
     result = {"schema_version": SCHEMA_VERSION, **own, "how": opened.how, "data": place_name(samples.source), **told}
     if is_bundle(network):
         result["bundle"] = identify(network)

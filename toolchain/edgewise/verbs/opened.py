@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,17 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """``run`` computes outputs by name, and ``how`` says by what. ``outputs`` is None where only running would tell."""
+    """``run`` computes outputs by name, and ``how`` says by what. ``outputs`` is None where only running would tell.
+
+    ``running`` gives the context for many runs.
+    """
 
     run: Callable[[Arrays], Arrays]
     how: str
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec] | None = None
     preprocess: Preprocess | None = None
+    running: Callable[[], AbstractContextManager[None]] = nullcontext
     bundle: Bundle | None = None  # kept alive: a zipped one lies in a temporary folder as long
 
 
@@ -60,7 +65,7 @@ def open_any(path: str | Path, options: SourceOptions, *, threads: int = 0) -> O
         runner = OnnxRunner(Path(path), threads=threads)
         return Opened(runner.run, "ONNX Runtime on this machine's CPU", runner.inputs, runner.outputs)
     source = find_source(options.recipe(path), trust_pickle=options.trust_pickle)
-    return Opened(source.run, "PyTorch on this machine's CPU", source.inputs)
+    return Opened(source.run, "PyTorch on this machine's CPU", source.inputs, running=source.running)
 
 
 def open_runnable(bundle: Bundle, *, threads: int = 0, function: str = "") -> Opened:
@@ -84,10 +89,15 @@ def open_runnable(bundle: Bundle, *, threads: int = 0, function: str = "") -> Op
             raise _not_here(bundle, executor) from error
         run = executor.functions[function] if function else executor.run
         own = bundle.functions[function] if function else bundle
-        return Opened(run, executor.how, own.inputs, own.outputs, preprocess, bundle)
+        return Opened(run, executor.how, own.inputs, own.outputs, preprocess, bundle=bundle)
     facts = ", ".join(f"{key} {value}" for key, value in model.facts().items())
     return Opened(
-        model.run, f"the bundle's engine on this machine ({facts})", model.inputs, model.outputs, preprocess, bundle
+        model.run,
+        f"the bundle's engine on this machine ({facts})",
+        model.inputs,
+        model.outputs,
+        preprocess,
+        bundle=bundle,
     )
 
 
