@@ -9,6 +9,8 @@ from onnxscript import optimizer
 
 from edgewise.targets.cpu.native.doubles import narrow
 from edgewise.targets.cpu.native.half import widen
+from edgewise.targets.cpu.native.recurrence.chains import find_recurrences
+from edgewise.targets.cpu.native.recurrence.readout import read_out
 from edgewise.targets.cpu.native.rewrites import rewrite
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
@@ -37,6 +39,11 @@ def prepare(model: ir.Model) -> ir.Model:
     with without_warnings("onnxscript", "onnx_ir"):
         _fold(ready)
         while _written_out(ready):  # after folding, for what a definition computes of constants is folded as a whole
+            _fold(ready)
+        lifted = find_recurrences(ready)
+        if lifted.values:
+            _fold(ready)  # which also infers the shapes of what was made
+            read_out(ready.graph, lifted)
             _fold(ready)
     narrow(ready.graph)
     _name(ready)

@@ -14,6 +14,7 @@ from edgewise.targets.cpu.native.ops import (
     norm,
     pools,
     quantized,
+    recurrence,
     scan,
     spatial,
     transposed,
@@ -135,7 +136,11 @@ LOWERINGS: dict[str, Lowering] = {
     "Upsample": spatial.resize,
     "Where": elementwise.where,
 }
-_PRIVATE: dict[str, Lowering] = {"Scatter": movement.scatter, "Silu": elementwise.unary}
+_PRIVATE: dict[str, Lowering] = {
+    "Recurrence": recurrence.recurrence,
+    "Scatter": movement.scatter,
+    "Silu": elementwise.unary,
+}
 
 
 def has_operator(node: ir.Node) -> bool:

@@ -64,6 +64,22 @@ struct Codes {
     int64_t bits = 8;
 };
 
+// One step of a recurrence, for `keys` rows of lanes: h = a * h + b, or max(a + h, b). Terms: elements between rows; 0 or 1 between lanes.
+struct Recurrence {
+    struct Term {
+        const float* data = nullptr;
+        int64_t row = 0, lane = 0;
+    };
+    bool maximum = false;
+    int64_t keys = 0;
+    Term a, b;      // b may be b * b2, and a may be exp(a * a2)
+    Term a2, b2;
+    Term c, u;      // with c: y = the sum over the rows of c * h, or where there is u of c * (h before the step + u * b)
+    float* h = nullptr;  // rows `width` apart, readable in whole vectors
+    int64_t width = 0;
+    float* y = nullptr;  // without c the state itself, of one row
+};
+
 struct VectorKernels {
     const char* name;
     int lanes;
@@ -107,6 +123,7 @@ struct VectorKernels {
     void (*product_panel)(const Product& product, const float* a, const float* b, float* y, int64_t columns);
     // `some` queries, at most four vectors. `queries` holds depth, `scores` keys vectors of the tile's width; scores has the mask.
     void (*attend)(const Heads& heads, const float* q, const float* k, const float* v, float* y, float* queries, float* scores, int64_t some);
+    void (*recur)(const Recurrence& step, int64_t count);
 };
 
 // The best table for this level.

@@ -8,6 +8,7 @@
 #include "vectors_fold.h"
 #include "vectors_matmul.h"
 #include "vectors_norm.h"
+#include "vectors_recurrence.h"
 #include "vectors_softmax.h"
 #include "vectors_unary.h"
 
@@ -43,6 +44,7 @@ constexpr VectorKernels make_table(const char* name) {
     table.every = every<V>;
     table.product_panel = product_panel<V>;
     table.attend = attend<V>;
+    table.recur = recur<V>;
     return table;
 }
 

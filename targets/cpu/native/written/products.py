@@ -102,6 +102,8 @@ def _pair(write: Writer, a: tuple[ir.Value, str], b: tuple[ir.Value, str], keep:
     inner = "".join(letter for letter in shared if letter not in keep)
     rows = "".join(letter for letter in a[1] if letter not in shared)
     columns = "".join(letter for letter in b[1] if letter not in shared)
+    if not inner:
+        return _outer(write, a, b, batch, rows, columns), batch + rows + columns
     left = _ordered(write, a, batch + rows + inner)
     right = _ordered(write, b, batch + inner + columns)
     left = write("Reshape", left, _counts(len(batch), len(rows), shape_of(left)))
@@ -113,6 +115,20 @@ def _pair(write: Writer, a: tuple[ir.Value, str], b: tuple[ir.Value, str], keep:
     made = write.reshape(write("MatMul", left, right), [sizes[letter] for letter in letters])
     made.shape = ir.Shape([sizes[letter] for letter in letters])
     return made, letters
+
+
+def _outer(
+    write: Writer, a: tuple[ir.Value, str], b: tuple[ir.Value, str], batch: str, rows: str, columns: str
+) -> ir.Value:
+    """Where no letter is summed, each with each."""
+    first, second = len(batch), len(batch + rows)
+    left, right = _ordered(write, a, batch + rows), _ordered(write, b, batch + columns)
+    left = write("Unsqueeze", left, list(range(second, second + len(columns)))) if columns else left
+    right = write("Unsqueeze", right, list(range(first, second))) if rows else right
+    made = write("Mul", left, right)
+    sizes = dict(zip(a[1] + b[1], shape_of(a[0]) + shape_of(b[0]), strict=True))
+    made.shape = ir.Shape([sizes[letter] for letter in batch + rows + columns])
+    return made
 
 
 def _counts(batch: int, first: int, sizes: list[int]) -> list[int]:

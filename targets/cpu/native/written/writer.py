@@ -32,7 +32,7 @@ class Writer:
     def many(self, op: str, *inputs: Operand, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
         """A node of several outputs."""
         given = [self.value(one) for one in inputs]
-        return self._added(ir.node(op, given, attributes, num_outputs=outputs))
+        return self.added(ir.node(op, given, attributes, num_outputs=outputs))
 
     def value(self, operand: Operand) -> ir.Value | None:
         """An operand as a value of the graph."""
@@ -40,7 +40,7 @@ class Writer:
             return operand
         kind = None if isinstance(operand, np.ndarray) else np.float32 if isinstance(operand, float) else np.int64
         array = np.asarray(operand, kind)
-        made = self._added(ir.node("Constant", [], {"value": ir.tensor(array)}))[0]
+        made = self.added(ir.node("Constant", [], {"value": ir.tensor(array)}))[0]
         made.dtype, made.shape, made.const_value = (
             ir.DataType.from_numpy(array.dtype),
             ir.Shape(array.shape),
@@ -50,14 +50,22 @@ class Writer:
 
     def add(self, node: ir.Node) -> ir.Value:
         """A node of one output that is made already."""
-        return self._added(node)[0]
+        return self.added(node)[0]
 
-    def _added(self, node: ir.Node) -> Sequence[ir.Value]:
+    def added(self, node: ir.Node) -> Sequence[ir.Value]:
+        """The outputs of a node that is made already."""
         node.name = f"{self._prefix}.{node.op_type}.{len(self.nodes)}"
         for index, output in enumerate(node.outputs):
             output.name = f"{node.name}.{index}"
         self.nodes.append(node)
         return node.outputs
+
+    def discard(self) -> None:
+        """Give the nodes up, so that no value counts them among its readers."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+        self.nodes.clear()
 
     def adopt(self, graph: ir.Graph, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
         """A copy of the nodes of a body, its inputs bound to values; gives what its outputs are."""
@@ -73,7 +81,7 @@ class Writer:
                     node.replace_input_with(index, bound[value])
         for node in nodes:
             body.remove(node)
-            self._added(node)
+            self.added(node)
         found = [bound.get(value, value) for value in outputs]
         return [value for value in found if value is not None]
 

@@ -1,0 +1,1 @@
+"""Recurrences that are written step by step, as one operator."""
