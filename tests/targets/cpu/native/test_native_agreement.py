@@ -40,7 +40,7 @@ def script() -> Any:
 def int8(model: ir.Model) -> ir.Model:
     data = random_data([tensor_spec(value) for value in model.graph.inputs], 4, seed=0)
     spec = TARGET.quantization("int8", find_device("x86-64-v4-vnni", "cpu"))
-    return quantize(model, spec, data, method="minmax", samples=4, allow_random=True).model
+    return quantize(model, spec, data, method="minmax", rounding="squant", samples=4, allow_random=True).model
 
 
 def digits(name: str) -> ir.Model:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewise.targets.cpu.native.builder import Builder
 from edgewise.targets.cpu.native.form import Form, common_factors, quotient, same_size
-from edgewise.targets.cpu.native.plan import dim, product
+from edgewise.targets.cpu.native.plan import Isa, dim, product
 
 SIZES = st.lists(st.sampled_from([1, 2, 3, 4, 6, 8]), min_size=1, max_size=4)
 
@@ -88,3 +90,16 @@ def test_common_factors_make_up_both(a: list[int], b: list[int]) -> None:
             assert Form.plain([product(found)]).reshaped(axis) is not None
             ends = {prod(int(one.value) for one in axis[:index]) for index in range(len(axis) + 1)}
             assert ends <= {prod(int(one.value) for one in found[:index]) for index in range(len(found) + 1)}
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (64, 70)])
+def test_constants_of_the_same_bytes_are_one_and_others_are_not(shape: tuple[int, ...]) -> None:
+    builder = Builder(Isa.GENERIC)
+    first = np.ones(shape, np.float32)
+    kept = builder.constant(first)
+    assert builder.constant(np.ones(shape, np.float32)) is kept
+    for at in range(min(first.size, 9)):  # wherever it differs, so also where only a look at all of it tells
+        other = first.copy()
+        other.reshape(-1)[at] = -1
+        assert builder.constant(other) is not kept
+    assert builder.constant(np.ones(shape, np.int32)) is not kept
