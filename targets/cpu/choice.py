@@ -25,6 +25,7 @@ from edgewise.targets.options import Option, read_options
 OPTIONS = {
     "engine": Option(None, str, ("native", "onnxruntime", "auto")),
     "precision": Option("float32", str, ("float32", "bfloat16")),
+    "max_dims": Option(None, dict),
     **ORT_OPTIONS,
 }
 _ROUNDS = 15
@@ -48,18 +49,39 @@ def build(target: Target, request: BuildRequest) -> BuildResult:
             "ONNX Runtime has no bfloat16 kernels", where=f"target {target.name}, build.options", found=f"engine {engine}, precision bfloat16",
             expected="engine native for precision bfloat16", fix="Set build.options.engine to native, or leave the precision out",
         )  # fmt: skip
+    limits = _limits(request, options.pop("max_dims"), target.name)
+    if limits and engine != "native":
+        raise TargetError(
+            "only libedgewise holds a network to the largest dims", where=f"target {target.name}, build.options", found=f"engine {engine}, max_dims {limits}",
+            expected="engine native for max_dims", fix="Set build.options.engine to native, or leave max_dims out",
+        )  # fmt: skip
     ort_request = dataclasses.replace(request, options=options)
     if engine == "onnxruntime":
         return build_engine(target, ort_request)
     try:
         if engine == "native":
-            return build_native(request, brain=brain)
+            return build_native(request, brain=brain, limits=limits)
         return _faster(target, request, ort_request)
     except NotTakenError as error:
         result = build_engine(target, ort_request)
         where = "in float32, not in bfloat16" if brain else ""
         note = f"The native engine does not take the network, so ONNX Runtime runs it{where and ' ' + where}: {error}."
+        if limits:
+            note += " ONNX Runtime does not refuse dims above max_dims."
         return dataclasses.replace(result, notes=[note, *result.notes])
+
+
+def _limits(request: BuildRequest, given: dict[str, Any] | None, target: str) -> dict[str, int]:
+    """The largest dims by name, each one that an input leaves open."""
+    free = {size for value in request.model.graph.inputs for size in tensor_spec(value).shape if isinstance(size, str)}
+    for name, most in (given or {}).items():
+        if name not in free or not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise TargetError(
+                "a largest dim is none", where=f"target {target}, build.options.max_dims", found=f"{name}: {most!r}",
+                expected=f"a whole number from 1 on, for one of {', '.join(sorted(free))}" if free else "none: no dim of the inputs is open",
+                fix="Correct it; --input NAME=f32[N,3,224,224] leaves a dim open under a name",
+            )  # fmt: skip
+    return dict(given or {})
 
 
 def _default(request: BuildRequest) -> str:

@@ -97,7 +97,8 @@ EW_API ew_status ew_context_create(const ew_engine* engine, const ew_options* op
 EW_API void ew_context_close(ew_context* context);
 
 /* For inputs with dims of -1, before the first run and whenever it changes: after a change all inputs must be written again. A dim
- * of one name must be the same in all inputs, which is checked at the next call that needs the shapes. */
+ * of one name must be the same in all inputs, which is checked at the next call that needs the shapes. A dim above the most that the
+ * engine was built for is refused, and the shape from before stays. */
 EW_API ew_status ew_set_input_shape(ew_context* context, int32_t index, const int64_t* dims, int32_t rank);
 /* The shape that an output will have with the present input shapes; where that depends on what the inputs hold, after a run the shape
  * of its result, before it the largest. Memory for ew_bind_output has the largest size; ew_read_output gives what there is. */
@@ -130,6 +131,7 @@ typedef void (*ew_observer)(void* user, const ew_result* result);
  * from its network; NULL ends that. It must not throw, and gets EW_BUSY from this context. */
 EW_API ew_status ew_observe(ew_context* context, ew_observer observer, void* user);
 
+/* For the present shapes; where every free dim has a stated largest size, for these, and before any shape is set. */
 EW_API ew_status ew_memory_use(ew_context* context, ew_memory* memory);
 EW_API int32_t ew_profile_count(const ew_context* context);
 EW_API ew_status ew_profile_get(const ew_context* context, int32_t index, ew_profile_entry* entry);

@@ -49,7 +49,17 @@ Status Context::start() {
     pool_ = make_pool(options_.threads, options_.pin != 0);
     if (!pool_) return Status::fail(EW_OUT_OF_MEMORY, "the system refuses to start the threads (%d asked for)", options_.threads);
     EW_TRY(make_steps());
-    return symbols_.empty() ? bind_shapes() : Status();
+    if (symbols_.empty()) return bind_shapes();
+    bounded_ = std::find(plan_.limits.begin(), plan_.limits.end(), 0) == plan_.limits.end();
+    return bounded_ ? place_largest() : Status();
+}
+
+// The arena of the largest shapes, which then serves all.
+Status Context::place_largest() {
+    symbols_ = plan_.limits;
+    EW_TRY(place_all());
+    symbols_.assign(symbols_.size(), -1);
+    return {};
 }
 
 Status Context::make_steps() {
@@ -84,6 +94,11 @@ Status Context::set_input_shape(size_t index, const int64_t* dims, int32_t rank)
         }
         if (dims[i] < 0 || dims[i] > kMost) {
             return Status::fail(EW_INVALID_ARGUMENT, "dim %d of input %.100s cannot be %lld", i, name, ll(dims[i]));
+        }
+        const int64_t limit = expression.kind == Expression::kSymbol ? plan_.limits[static_cast<size_t>(expression.a)] : 0;
+        if (limit > 0 && dims[i] > limit) {
+            return Status::fail(EW_INVALID_ARGUMENT, "dim %d (%.40s) of input %.60s is %lld, and the engine was built for at most %lld", i,
+                                plan_.symbols[static_cast<size_t>(expression.a)].c_str(), name, ll(dims[i]), ll(limit));
         }
     }
     std::vector<int64_t> shape(dims, dims + rank);
@@ -125,14 +140,18 @@ Status Context::resolve_symbols() {
 Status Context::bind_shapes() {
     if (ready_) return {};
     EW_TRY(resolve_symbols());
+    EW_TRY(place_all());
+    ready_ = true;
+    return {};
+}
+
+Status Context::place_all() {
     counts_.assign(plan_.counts.size(), -1);
     EW_TRY(evaluate(plan_, symbols_, counts_, &values_));
     most_ = values_;
     EW_TRY(place_tensors());
     EW_TRY(prepare_steps());
-    EW_TRY(place_memory());
-    ready_ = true;
-    return {};
+    return place_memory();
 }
 
 Status Context::place_tensors() {
@@ -237,13 +256,15 @@ Status Context::place_memory() {
     const uint64_t total = place(lives, steps, &offsets_);
     if (total > static_cast<uint64_t>(kMost)) return Status::fail(EW_OUT_OF_MEMORY, "the activations are too large for any memory");
     std::fill(written_.begin(), written_.end(), false);
-    arena_.reset();
-    arena_ = allocate(static_cast<size_t>(total));
-    if (!arena_) {
-        return Status::fail(EW_OUT_OF_MEMORY, "no memory for %llu bytes of activations", static_cast<unsigned long long>(total));
+    if (!bounded_ || !arena_ || total > arena_bytes_) {
+        arena_.reset();
+        arena_ = allocate(static_cast<size_t>(total));
+        if (!arena_) {
+            return Status::fail(EW_OUT_OF_MEMORY, "no memory for %llu bytes of activations", static_cast<unsigned long long>(total));
+        }
+        arena_bytes_ = static_cast<size_t>(total);
+        least_arena_bytes_ = most_alive(lives, steps);
     }
-    arena_bytes_ = static_cast<size_t>(total);
-    least_arena_bytes_ = most_alive(lives, steps);
     for (size_t i = 0; i < steps_.size(); ++i) {
         steps_[i].scratch_offset = static_cast<size_t>(offsets_[plan_.storages.size() + i]);
         steps_[i].placed_bytes = steps_[i].scratch_bytes;
@@ -370,7 +391,7 @@ void Context::tell(size_t step) const {
 }
 
 Status Context::memory_use(ew_memory* memory) {
-    EW_TRY(bind_shapes());
+    if (!bounded_) EW_TRY(bind_shapes());
     *memory = {plan_.weights_bytes, arena_bytes_, least_arena_bytes_};
     return {};
 }

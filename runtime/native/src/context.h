@@ -64,6 +64,8 @@ private:
     Status bind(const std::vector<uint32_t>& ports, size_t index, void* data, size_t bytes);
     Status make_steps();
     Status bind_shapes();
+    Status place_largest();
+    Status place_all();
     Status resolve_symbols();
     Status place_tensors();
     Status place_tensor(const PlanTensor& from, Tensor* tensor);
@@ -99,6 +101,7 @@ private:
     std::vector<bool> written_;        // per input: it has data in the arena
     AlignedBytes arena_;
     size_t arena_bytes_ = 0;
+    bool bounded_ = false;             // every free dim has a bound, for which there is memory from the start
     AlignedBytes spare_;               // scratch of operators that need more for less than for the most
     uint64_t spare_bytes_ = 0;
     uint64_t least_arena_bytes_ = 0;

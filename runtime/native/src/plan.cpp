@@ -50,6 +50,7 @@ Status read_header(const uint8_t* data, size_t bytes, Plan* plan, Sections* sect
 Status read_expressions(Reader& reader, Plan* plan) {
     const uint32_t symbols = reader.count(4);
     for (uint32_t i = 0; i < symbols; ++i) plan->symbols.emplace_back(reader.text());
+    plan->limits.assign(plan->symbols.size(), 0);
     const uint32_t count = reader.count(17);
     plan->expressions.reserve(count);
     for (uint32_t i = 0; i < count; ++i) {
@@ -58,6 +59,10 @@ Status read_expressions(Reader& reader, Plan* plan) {
         const auto b = reader.number<int64_t>();
         if (kind > Expression::kCounted) return bad("an unknown kind of expression");
         if (kind == Expression::kSymbol && (a < 0 || a >= symbols)) return bad("an expression of a symbol that is not there");
+        if (kind == Expression::kSymbol) {
+            if (b < 0 || b > kMost) return bad("a dim with a bound that is none");
+            plan->limits[static_cast<size_t>(a)] = b;
+        }
         const bool other = kind > Expression::kSymbol && kind < Expression::kCounted;  // b of a count is a tensor: find_counts
         if (kind > Expression::kSymbol && (a < 0 || a >= i || b < 0 || (other && b >= i))) return bad("an expression of a later one");
         plan->expressions.push_back({static_cast<Expression::Kind>(kind), a, b});

@@ -22,7 +22,7 @@ struct Expression {
     enum Kind : uint8_t { kConstant, kSymbol, kAdd, kSubtract, kMultiply, kFloorDivide, kCeilDivide, kMinimum, kMaximum, kCounted };
     Kind kind;
     int64_t a;  // the constant, the symbol's index, or an expression's index
-    int64_t b;  // an expression's index; of kCounted the tensor that will hold it
+    int64_t b;  // an expression's index; of kCounted the tensor that will hold it; of kSymbol the most that it may be, 0 where that is open
 };
 
 // A counted expression, in their order.
@@ -55,6 +55,7 @@ struct PlanOp {
 struct Plan {
     Isa isa = Isa::kGeneric;
     std::vector<std::string> symbols;
+    std::vector<int64_t> limits;  // of the symbols; 0 where there is none
     std::vector<Expression> expressions;
     std::vector<uint32_t> storages;  // expressions of their sizes in bytes
     std::vector<PlanTensor> tensors;

@@ -116,6 +116,37 @@ void wrong_indices_and_sizes() {
     }
 }
 
+void bounds() {
+    for (const int64_t none : {int64_t{-1}, INT64_MIN, INT64_MAX}) {
+        const Aligned file(sum_engine(false, none));
+        ew_engine* engine = nullptr;
+        CHECK_FAILS(ew_open_memory(file.data(), file.size(), &engine), EW_BAD_FILE, "a bound that is none");
+    }
+    Opened one(sum_engine(false, 1000));
+    ew_memory planned, used;
+    CHECK_STATUS(ew_memory_use(one.context, &planned), EW_OK);  // before any shape is known
+    CHECK(planned.arena_bytes >= 3 * 4000 && planned.least_arena_bytes >= 3 * 4000);
+    CHECK_FAILS(ew_run(one.context), EW_INVALID_ARGUMENT, "no input has said how large N is");
+    for (const int64_t n : {int64_t{7}, int64_t{1000}, int64_t{0}, int64_t{999}}) {
+        one.shape(n);
+        one.write(n, 2, 3);
+        CHECK_STATUS(ew_run(one.context), EW_OK);
+        for (const float y : one.read(n)) CHECK(y == 10);
+        CHECK_STATUS(ew_memory_use(one.context, &used), EW_OK);
+        CHECK(used.arena_bytes == planned.arena_bytes);
+    }
+    const int64_t above = 1001;
+    CHECK_FAILS(ew_set_input_shape(one.context, 1, &above, 1), EW_INVALID_ARGUMENT, "dim 0 (N) of input b is 1001, and the engine was built for at most 1000");
+    one.write(999, 2, 3);  // the shapes from before hold
+    CHECK_STATUS(ew_run(one.context), EW_OK);
+    const Aligned file(sum_engine(false, int64_t{1} << (sizeof(void*) == 8 ? 43 : 29)));
+    ew_engine* engine = nullptr;
+    ew_context* context = nullptr;
+    CHECK_STATUS(ew_open_memory(file.data(), file.size(), &engine), EW_OK);
+    CHECK_STATUS(ew_context_create(engine, nullptr, &context), EW_OUT_OF_MEMORY);
+    ew_close(engine);
+}
+
 void shapes() {
     Opened one(sum_engine());
     int64_t dims[EW_MAX_RANK] = {3};
@@ -414,6 +445,7 @@ int main() {
     null_pointers();
     wrong_indices_and_sizes();
     shapes();
+    bounds();
     binding();
     counts();
     observing();

@@ -111,12 +111,12 @@ inline std::vector<uint8_t> file_around(const Bytes& plan) {
     return file.all;
 }
 
-// y = (a + b) · a; each has N elements, or 5 where `fixed`.
-inline std::vector<uint8_t> sum_engine(bool fixed = false) {
+// y = (a + b) · a; each has N elements (at most `most`, if that is not 0), or 5 where `fixed`.
+inline std::vector<uint8_t> sum_engine(bool fixed = false, int64_t most = 0) {
     Bytes plan;
     plan.u32(fixed ? 0 : 1);
     if (!fixed) plan.text("N");
-    plan.u32(4).expression(0, 0).expression(fixed ? 0 : 1, fixed ? 5 : 0).expression(0, 4).expression(4, 1, 2);
+    plan.u32(4).expression(0, 0).expression(fixed ? 0 : 1, fixed ? 5 : 0, most).expression(0, 4).expression(4, 1, 2);
     plan.u32(4).u32(3).u32(3).u32(3).u32(3);
     plan.u32(4).tensor("a", 1, 0).tensor("b", 1, 1).tensor("s", 1, 2).tensor("y", 1, 3);
     plan.u32(2).u32(0).u32(1).u32(1).u32(3);

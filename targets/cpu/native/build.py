@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgewise.runtime.data import random_data
+from edgewise.runtime.tensors import TensorSpec
 from edgewise.targets.base import BuildRequest, BuildResult
 from edgewise.targets.cpu.native.compile import Compiled, NotTakenError, compile_model
 from edgewise.targets.cpu.native.engine_file import FORMAT_VERSION, encode
@@ -29,13 +31,15 @@ _TRIED_SIZE = 8  # of every dim that depends on the inputs, when the engine is t
 _NAMED_AT_MOST = 8
 
 
-def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
+def build_native(request: BuildRequest, *, brain: bool = False, limits: Mapping[str, int] | None = None) -> BuildResult:
     """Compile the network and write ``model.engine`` into the request's folder; with ``brain`` float layers multiply in bfloat16.
+
+    ``limits`` are the most that dims of the inputs may be, by name.
 
     Raises:
         NotTakenError: names the first node that the native engine does not take.
     """
-    compiled = compile_model(request.model, isa_of(request.device), brain=brain)
+    compiled = compile_model(request.model, isa_of(request.device), brain=brain, limits=limits)
     _try(compiled.plan, request)
     (request.folder / FILE).write_bytes(encode(compiled.plan))
     return BuildResult(
@@ -43,7 +47,12 @@ def build_native(request: BuildRequest, *, brain: bool = False) -> BuildResult:
         files=[FILE],
         versions={"libedgewise format": str(FORMAT_VERSION)},
         layers=[_layer(op) for op in compiled.plan.ops],
-        settings={"model": FILE, "macs": _known_macs(compiled), "tensors": compiled.tensors},
+        settings={
+            "model": FILE,
+            **({"max_dims": dict(limits)} if limits else {}),
+            "macs": _known_macs(compiled),
+            "tensors": compiled.tensors,
+        },
         notes=_notes(compiled),
     )
 
@@ -84,17 +93,23 @@ def _try(plan: Plan, request: BuildRequest) -> None:
         native: Any = importlib.import_module(_EXTENSION)
     except ImportError as error:
         raise NotTakenError("", "", "edgewise was installed without libedgewise (it needs a C++ compiler)") from error
-    specs = [tensor_spec(value) for value in request.model.graph.inputs]
+    specs = [_within(tensor_spec(value), plan.limits) for value in request.model.graph.inputs]
+    depends = any(isinstance(size, str) for value in request.model.graph.inputs for size in tensor_spec(value).shape)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         path = Path(folder) / FILE
         path.write_bytes(encode(replace(plan, isa=Isa.GENERIC)))
         try:
             context = native.Context(native.Engine(str(path)), threads=1)
-            if _depends(plan) or any(isinstance(size, str) for spec in specs for size in spec.shape):
+            if _depends(plan) or depends:
                 sample = next(iter(random_data(specs, 1, dynamic=_TRIED_SIZE)))
                 context.run([sample.inputs[spec.name] for spec in specs])
         except native.NativeError as error:
             raise NotTakenError("", "", f"libedgewise refuses the engine file: {error.args[1]}") from error
+
+
+def _within(spec: TensorSpec, limits: Mapping[str, int]) -> TensorSpec:
+    """With bounded dims as large as they may be: that is what memory is taken for."""
+    return replace(spec, shape=tuple(limits.get(size, size) if isinstance(size, str) else size for size in spec.shape))
 
 
 def _depends(plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +57,16 @@ class Compiled:
     tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled:
+def compile_model(
+    model: ir.Model, isa: Isa, *, brain: bool = False, limits: Mapping[str, int] | None = None
+) -> Compiled:
     """Lower a whole network.
 
     Args:
         model: the network. It is not changed.
         isa: what a processor must have at least.
         brain: layers of float32 round their inputs and weights to bfloat16, multiply these, and add up in float32.
+        limits: the most that a dim of the inputs may be, by name; the engine refuses larger ones.
 
     Raises:
         NotTakenError: with the first node that the native engine does not take.
@@ -80,7 +84,7 @@ def compile_model(model: ir.Model, isa: Isa, *, brain: bool = False) -> Compiled
         if node not in ctx.done and node not in inside:
             _lower(ctx, node)
     outputs = [_output(ctx, value) for value in ready.graph.outputs]
-    plan = Plan(isa, inputs, outputs, ctx.builder.ops)
+    plan = Plan(isa, inputs, outputs, ctx.builder.ops, dict(limits or {}))
     tensors = inner_tensors(ctx)
     compute_in_place(plan, ctx.builder.tensors)
     return Compiled(plan, ctx.macs, tensors)

@@ -57,7 +57,10 @@ class _Encoder:
             elif one.left is not None:  # a count
                 a, b = self._dim(one.left), self._index(one.tensor)
             elif one.kind == "symbol":
-                a, b = self._symbols.setdefault(str(one.value), len(self._symbols)), 0
+                a, b = (
+                    self._symbols.setdefault(str(one.value), len(self._symbols)),
+                    self._plan.limits.get(str(one.value), 0),
+                )
             else:
                 a, b = int(one.value), 0
             self._dims[one] = len(self._expressions)

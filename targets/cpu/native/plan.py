@@ -227,9 +227,15 @@ class Op:
 
 @dataclass
 class Plan:
-    """A network as libedgewise runs it: operators in order."""
+    """A network as libedgewise runs it: operators in order.
+
+    Attributes:
+        isa: what a processor must have at least.
+        limits: the most that a dim of the inputs may be, by name.
+    """
 
     isa: Isa
     inputs: list[Tensor]
     outputs: list[Tensor]
     ops: list[Op]
+    limits: dict[str, int] = field(default_factory=dict)

@@ -18,6 +18,8 @@ from onnx import TensorProto, helper
 from edgewise.quantize import quantize
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.data import random_data
+from edgewise.runtime.errors import RunError
+from edgewise.runtime.model import load
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.targets import BuildRequest, Executor, TargetError, find_device
 from edgewise.targets.cpu import TARGET
@@ -131,6 +133,7 @@ def test_every_option_gives_an_engine_that_computes_the_same(
         ({"format": "tflite"}, "expected onnx or ort"),
         ({"threads": 4}, "found 'threads'"),
         ({"optimization": "max"}, "expected basic or"),
+        ({"max_dims": {"N": 8}}, "found N: 8; expected none: no dim of the inputs is open"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -138,6 +141,37 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(TargetError, match=message):
         make_bundle(TARGET, small_graph("conv_net"), options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_dims": {"batch": 8}}, "expected a whole number from 1 on, for one of N"),
+        ({"max_dims": {"N": 0}}, "found N: 0; expected a whole number from 1 on"),
+        ({"max_dims": {"N": 4}, "engine": "auto"}, "expected engine native for max_dims"),
+    ],
+)
+def test_largest_dims_that_do_not_fit_are_refused(
+    options: dict[str, Any], message: str, small_graph: SmallGraph, make_bundle: Any
+) -> None:
+    with pytest.raises(TargetError, match=message):
+        make_bundle(TARGET, small_graph("dynamic_batch"), options=options)
+
+
+def test_a_stated_largest_dim_is_held(small_graph: SmallGraph, make_bundle: Any) -> None:
+    pytest.importorskip("edgewise.runtime._native", reason="edgewise was installed without libedgewise")
+    model = small_graph("dynamic_batch")
+    bundle, result = make_bundle(TARGET, model, options={"max_dims": {"N": 4}})
+    assert result.settings["max_dims"] == {"N": 4}
+    opened = load(bundle.path, threads=1)
+    planned = opened.memory()  # before any shape is known
+    for batch in (4, 1, 3):
+        inputs = {"x": np.random.default_rng(1).standard_normal((batch, 3, 16, 16)).astype(np.float32)}
+        parity = compare_outputs([OnnxRunner(model, optimize=False).run(inputs)], [opened.run(inputs)])[0]
+        assert parity.sqnr_db > 100
+        assert opened.memory() == planned
+    with pytest.raises(RunError, match=r"dim 0 \(N\) of input x is 5, and the engine was built for at most 4"):
+        opened.run({"x": np.zeros((5, 3, 16, 16), np.float32)})
 
 
 def test_the_file_asks_for_no_more_than_it_uses(small_graph: SmallGraph, make_bundle: Any) -> None:
