@@ -421,7 +421,8 @@ def _scaled(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Float32 weights times a factor for each output, rounded once; themselves where all factors are 1."""
     if np.all(scale == 1):
         return real.astype(np.float32, copy=False)
-    return (real.astype(np.float64) * scale.reshape(-1, *([1] * (real.ndim - 1)))).astype(np.float32)
+    scaled: np.ndarray = real.astype(np.float64) * scale.reshape(-1, *([1] * (real.ndim - 1)))
+    return scaled.astype(np.float32)
 
 
 def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, sizes: list[int | None]) -> packing.Packed:
