@@ -109,8 +109,8 @@ def test_minilm_keeps_its_embeddings(cli_here: Cli, recipe: Path, tmp_path: Path
     sentences = "examples/minilm/sentences.py"
     result = cli_here(
         "convert", folder, "--recipe", recipe, "--target", "cpu", "--scheme", "int8", "--calib", f"{sentences}:calib",
-        "-o", tmp_path / "out",
-    )  # fmt: skip
+        "--samples", "32", "-o", tmp_path / "out",
+    )  # fmt: skip # a quarter of the usual samples: with fewer of them the same limit is harder to keep
     (built,) = result["targets"]
     assert _export_db(built) >= 80
     assert _engine(built) == "native"
