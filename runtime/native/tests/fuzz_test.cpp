@@ -1,19 +1,16 @@
-// Damaged engine files: opened, prepared and run, whatever they say. Built with sanitizers, a crash or a read outside is seen.
-//   fuzz_test RUNS SEED [engine files]     without files: a small engine
-#include <signal.h>
-#include <sys/time.h>
-#include <unistd.h>
-
+// Damaged engine files: opened, prepared and run, whatever they say, under sanitizers. For libFuzzer, which knows what has been reached;
+// the changes to numbers that mean something are ours.
+//   fuzz_test -max_total_time=60 FOLDER    engine files to begin with; without a folder small ones
+//   fuzz_test FILE                         one file again
 #include <algorithm>
 #include <cmath>
 #include <functional>
 #include <random>
+#include <string_view>
 
 #include "testing.h"
 
 using namespace testing;
-
-SEEN_BY_SANITIZERS void __asan_on_error();
 
 // In place of the C library's (-Wl,--wrap): large activations are not worth the time.
 extern "C" void* __real_aligned_alloc(size_t alignment, size_t bytes);
@@ -26,32 +23,7 @@ namespace {
 constexpr size_t kMostPort = size_t{1} << 22;
 
 std::mt19937_64 randomness;
-std::vector<uint8_t> present;  // what is being tried, and the file it was made of, for the report
-const char* present_name = "";
-
 uint64_t below(uint64_t limit) { return limit ? randomness() % limit : 0; }
-
-void write_present(const char* why) {
-    for (const char* text : {why, present_name, "\n"}) (void)!write(STDERR_FILENO, text, std::strlen(text));
-    if (FILE* out = std::fopen("fuzz-failure.engine", "wb")) {
-        std::fwrite(present.data(), 1, present.size(), out);
-        std::fclose(out);
-    }
-}
-
-void aborted(int) { __asan_on_error(); }
-
-void too_long(int) {
-    write_present("fuzz: a minute of processor time, or ten minutes, on one file; it is in fuzz-failure.engine, made of ");
-    _exit(3);
-}
-
-// Processor time, because a busy machine is no failure; the clock as well, because a deadlock takes no processor time.
-void limit_time(bool on) {
-    const itimerval processor{{0, 0}, {on ? 60 : 0, 0}};
-    (void)setitimer(ITIMER_PROF, &processor, nullptr);
-    alarm(on ? 600 : 0);
-}
 
 int64_t interesting() {
     static const int64_t kValues[] = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 63, 64, 65, 127, 128, 255, 256, 1000, 4096, 65535, 65536, -1, -2, -4, -64,
@@ -86,14 +58,14 @@ size_t size_of_element(ew_dtype dtype) {
     return dtype == EW_S64 ? 8 : dtype == EW_F32 || dtype == EW_S32 ? 4 : dtype == EW_F16 || dtype == EW_BF16 ? 2 : 1;
 }
 
-void set_shapes(const ew_engine* engine, ew_context* context, bool damaged, std::vector<size_t>* sizes) {
-    const int64_t free_dim = !damaged ? 3 : below(20) == 0 ? interesting() : static_cast<int64_t>(below(5));
+void set_shapes(const ew_engine* engine, ew_context* context, std::vector<size_t>* sizes) {
+    const int64_t free_dim = below(20) == 0 ? interesting() : static_cast<int64_t>(below(5));
     for (int32_t i = 0; i < ew_input_count(engine); ++i) {
         ew_tensor_info info;
         CHECK_STATUS(ew_input_info(engine, i, &info), EW_OK);
         size_t bytes = size_of_element(info.dtype);
         for (int32_t d = 0; d < info.rank; ++d) {
-            if (info.dims[d] < 0) info.dims[d] = damaged && below(30) == 0 ? interesting() : free_dim;
+            if (info.dims[d] < 0) info.dims[d] = below(30) == 0 ? interesting() : free_dim;
             if (__builtin_mul_overflow(bytes, static_cast<size_t>(info.dims[d]), &bytes)) bytes = SIZE_MAX;
         }
         sizes->push_back(bytes);
@@ -126,68 +98,57 @@ void read_outputs(const ew_engine* engine, ew_context* context) {
     }
 }
 
-// Whether it ran.
-bool use(const std::vector<uint8_t>& bytes, bool damaged) {
+void use(const std::vector<uint8_t>& bytes) {
     const Aligned file(bytes);
     ew_engine* engine = nullptr;
     ew_context* context = nullptr;
-    bool ran = false;
-    limit_time(true);
     const ew_options options{below(16) == 0 ? 2 : 1, 0, 0};
     if (ew_open_memory(file.data(), file.size(), &engine) == EW_OK && ew_context_create(engine, &options, &context) == EW_OK) {
-        std::vector<size_t> sizes;
-        set_shapes(engine, context, damaged, &sizes);
-        if (write_inputs(context, sizes)) {
-            ran = ew_run(context) == EW_OK;
-            if (ran) read_outputs(engine, context);
+        for (int runs = below(4) == 0 ? 2 : 1; runs > 0; --runs) {  // other shapes in the same context
+            std::vector<size_t> sizes;
+            set_shapes(engine, context, &sizes);
+            if (write_inputs(context, sizes) && ew_run(context) == EW_OK) read_outputs(engine, context);
         }
     }
     ew_context_close(context);
     ew_close(engine);
-    limit_time(false);
-    if (!ran && !damaged) std::fprintf(stderr, "fuzz: %s\n", ew_last_error());
-    return ran;
-}
-
-void fuzz(const std::vector<uint8_t>& seed, const char* name, long runs) {
-    long opened = 0;
-    present = seed, present_name = name;
-    CHECK(use(present, false));
-    for (long i = 0; i < runs; ++i) {
-        present = seed;
-        for (uint64_t changes = 1 + below(below(4) == 0 ? 12 : 3); changes > 0; --changes) mutate(&present);
-        if (below(16) != 0) {
-            put<uint64_t>(&present, kSizeAt, present.size());
-            seal(&present);
-        }
-        opened += use(present, true);
-    }
-    std::printf("fuzz: %s: %ld of %ld damaged files still ran\n", name, opened, runs);
 }
 
 }  // namespace
 
-// AddressSanitizer calls this before it ends the process; UndefinedBehaviorSanitizer aborts.
-SEEN_BY_SANITIZERS void __asan_on_error() { write_present("fuzz: the file is in fuzz-failure.engine, made of "); }
 SEEN_BY_SANITIZERS const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=1024"; }
 SEEN_BY_SANITIZERS const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
 
-int main(int count, char** arguments) {
-    const long runs = count > 1 ? std::atol(arguments[1]) : 20000;
-    const uint64_t seed = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 1;
-    (void)signal(SIGALRM, too_long);
-    (void)signal(SIGPROF, too_long);
-    (void)signal(SIGABRT, aborted);
-    if (count <= 3) {
-        randomness.seed(seed);
-        fuzz(sum_engine(), "sum", runs);
-        fuzz(sum_engine(true), "sum of fixed shape", runs);
-        fuzz(counted_engine(), "a count", runs);
+
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t most);
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    // What is done to a file does not depend on those before it, so that one alone shows the same.
+    randomness.seed(std::hash<std::string_view>()(std::string_view(reinterpret_cast<const char*>(data), size)));
+    use(std::vector<uint8_t>(data, data + size));
+    return 0;
+}
+
+// Our changes to numbers that mean something, or libFuzzer's to any bytes; then mostly the size and the checksum that the reader wants.
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned seed) {
+    randomness.seed(seed);
+    std::vector<uint8_t> file(data, data + size);
+    if (size < kPlanAt) {  // nothing to begin with
+        const uint64_t kind = below(4);
+        file = kind == 0 ? sum_engine(true) : kind == 1 ? counted_engine() : sum_engine(false, kind == 2 ? 0 : 100);
+        file.resize(std::min(file.size(), most));
     }
-    for (int i = 3; i < count; ++i) {
-        const std::vector<uint8_t> file = read_file(arguments[i]);
-        // By its content: what is done to a file does not depend on which others there are.
-        randomness.seed(seed + std::hash<std::string>()(std::string(file.begin(), file.end())));
-        fuzz(file, arguments[i], runs);
+    if (below(2)) {
+        for (uint64_t changes = 1 + below(3); changes > 0; --changes) mutate(&file);
+    } else {
+        const size_t used = file.size();
+        file.resize(most);
+        file.resize(LLVMFuzzerMutate(file.data(), used, most));
     }
+    if (below(16) != 0 && file.size() >= kPlanAt) {
+        put<uint64_t>(&file, kSizeAt, file.size());
+        seal(&file);
+    }
+    std::copy(file.begin(), file.end(), data);
+    return file.size();
 }

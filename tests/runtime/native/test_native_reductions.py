@@ -56,6 +56,14 @@ def test_reduce_whole_numbers(run_op: Any, name: str, dtype: str, axes: list[int
     np.testing.assert_array_equal(got, want.astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_a_sum_of_squares_that_wraps_around_has_no_root(run_op: Any, dtype: str) -> None:
+    x = np.full((1, 1), np.int64(3) << (15 if dtype == "int32" else 31) - 1, dtype)  # 9/8 of the largest number, squared
+    with np.errstate(over="ignore"):
+        assert (x * x).max() < 0
+    np.testing.assert_array_equal(run_op("reduce", [x], [(dtype, (1,))], {"function": "l2", "axes": [1]})[0], [0])
+
+
 def test_reduce_nothing(run_op: Any) -> None:
     x = np.zeros((3, 0, 2), np.float32)
     for name, value in (("sum", 0), ("prod", 1), ("max", -np.inf), ("min", np.inf)):

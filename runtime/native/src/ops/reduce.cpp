@@ -137,7 +137,8 @@ private:
                     for (int64_t k = 0; k < row_; ++k) total = fold_whole(function_.fold, total, row[k]);
                 }
                 if (function_.mean) total = count == 0 ? 0 : static_cast<T>(total / count);
-                if (function_.root) total = static_cast<T>(std::sqrt(static_cast<double>(total)));
+                // A sum of squares that wrapped around may be below 0, and has no root.
+                if (function_.root) total = total < 0 ? 0 : static_cast<T>(std::sqrt(static_cast<double>(total)));
                 y[i] = total;
             }
         });
