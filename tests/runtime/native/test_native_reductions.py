@@ -58,7 +58,9 @@ def test_reduce_whole_numbers(run_op: Any, name: str, dtype: str, axes: list[int
 
 @pytest.mark.parametrize("dtype", ["int64", "int32"])
 def test_a_sum_of_squares_that_wraps_around_has_no_root(run_op: Any, dtype: str) -> None:
-    x = np.full((1, 1), np.int64(3) << (15 if dtype == "int32" else 31) - 1, dtype)  # 9/8 of the largest number, squared
+    x = np.full(
+        (1, 1), np.int64(3) << (15 if dtype == "int32" else 31) - 1, dtype
+    )  # 9/8 of the largest number, squared
     with np.errstate(over="ignore"):
         assert (x * x).max() < 0
     np.testing.assert_array_equal(run_op("reduce", [x], [(dtype, (1,))], {"function": "l2", "axes": [1]})[0], [0])
