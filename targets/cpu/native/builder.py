@@ -160,12 +160,23 @@ class Builder:
         if len(runs) == 1:
             return tensor
         if len(runs) > _MAX_RANK:
-            raise Refusal(f"a transposition of {len(runs)} axes")
+            return self._transposed_twice(tensor, dims, runs)
         source = sorted(runs)
         given = self.view(tensor, [product([dims[axis] for axis in run]) for run in source], layout=Layout.PLAIN)
         made = [product([dims[axis] for axis in run]) for run in runs]
         new_perm = [source.index(run) for run in runs]
         return self.converted("transpose", given, given.dtype, made, Layout.PLAIN, perm=new_perm)
+
+    def _transposed_twice(self, tensor: Tensor, dims: Sequence[Dim], runs: list[list[int]]) -> Tensor:
+        """More axes than a tensor has: the first ones go to the front, where they count as one axis for the others."""
+        ahead = len(runs) - _MAX_RANK + 1
+        if 2 * ahead + 1 > _MAX_RANK:  # those ahead and what lies between them
+            raise Refusal(f"a transposition of {len(runs)} axes")
+        flat = [axis for run in runs for axis in run]
+        front = flat[: sum(len(run) for run in runs[:ahead])]
+        order = [*front, *sorted(set(flat) - set(front))]
+        between = self._transposed(tensor, dims, order)
+        return self._transposed(between, [dims[axis] for axis in order], [order.index(axis) for axis in flat])
 
     def _ordered_constant(self, value: Value, order: Sequence[int]) -> Value:
         array = array_of(value)

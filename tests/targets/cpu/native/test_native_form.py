@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewise.targets.cpu.native.builder import Builder
+from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
 from edgewise.targets.cpu.native.form import Form, common_factors, quotient, same_size
 from edgewise.targets.cpu.native.plan import Isa, dim, product
 
@@ -103,3 +105,32 @@ def test_constants_of_the_same_bytes_are_one_and_others_are_not(shape: tuple[int
         other.reshape(-1)[at] = -1
         assert builder.constant(other) is not kept
     assert builder.constant(np.ones(shape, np.int32)) is not kept
+
+
+def halves(graph_maker: Any, axes: int) -> Any:
+    """Sizes cut into twos in two steps, as Hiera does, their order turned round, and rows of what came out multiplied."""
+    g = graph_maker(axes)
+    inner = axes - 6
+    g.constant("fine", np.int64([2] * 6 + [2**inner]))
+    g.constant("coarse", np.int64([64] + [2] * inner))
+    g.constant("rows", np.int64([1 << (axes // 2), -1]))
+    first = g.add("Transpose", [g.add("Reshape", ["x", "fine"], "a")], "b", perm=[6, 5, 4, 3, 2, 1, 0])
+    g.constant("split", np.int64([2] * inner + [64]))
+    last = g.add("Transpose", [g.add("Reshape", [first, "split"], "c")], "d", perm=[*range(inner - 1, -1, -1), inner])
+    width = 2**axes >> (axes // 2)
+    g.add("MatMul", [g.add("Reshape", [last, "rows"], "e"), g.weights("w", width, 5)], "y")
+    return g.model({"x": [64, 2**inner]}, {"y": [1 << (axes // 2), 5]})
+
+
+@pytest.mark.parametrize("axes", [8, 9, 10])
+def test_more_axes_than_a_tensor_has_are_turned_in_two_steps(
+    axes: int, graph_maker: Any, run_native: Any, run_onnx: Any, sample: Any, worst_db: Any
+) -> None:
+    model = halves(graph_maker, axes)
+    inputs = sample(model)
+    assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > 120
+
+
+def test_axes_beyond_two_steps_are_refused(graph_maker: Any) -> None:
+    with pytest.raises(NotTakenError, match="a transposition of 11 axes"):
+        compile_model(halves(graph_maker, 11), Isa.GENERIC)
