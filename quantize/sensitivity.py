@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgewise.quantize.layers import Layer, macs_of
 from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
-from edgewise.quantize.walking import Arrays
+from edgewise.quantize.walking import Arrays, Piece, Walk
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_runner import OnnxRunner
@@ -99,12 +99,33 @@ def _work(reference: ir.Model, plan: Plan, sample: Arrays) -> dict[str, int]:
     }
 
 
-def _measured(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:
+def _measured(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> list[float]:
+    """What comes before a layer is the same for it and all later ones: it is computed once, and kept by a walk."""
     wanted = _outputs(reference, judged)
-    for number, layer in enumerate(plan.layers.values(), start=1):
-        parities = compare_outputs(wanted, _outputs(_alone(reference, layer, plan), judged))
-        yield min(parity.sqnr_db for parity in parities)
-        progress("analyze", number, len(plan.layers))
+    walk = Walk(reference, judged)
+    places = {node.name: place for place, node in enumerate(reference.graph)}
+    order = sorted(plan.layers.values(), key=lambda layer: places[layer.node.name])
+    found = {}
+    for number, layer in enumerate(order, start=1):
+        alone = _alone(reference, layer, plan)
+        rest = Piece(alone, list(alone.graph)[places[layer.node.name] :])
+        found[layer.node.name] = _worst_behind(rest, reference, walk, wanted)
+        progress("analyze", number, len(order))
+    return [found[layer.node.name] for layer in plan.layers.values()]
+
+
+def _worst_behind(rest: Piece, reference: ir.Model, walk: Walk, wanted: Sequence[Arrays]) -> float:
+    """The worst output's signal-to-noise ratio when the rest of the graph reads what the float network made; earlier outputs are exact."""
+    outputs = [name for value in reference.graph.outputs if (name := str(value.name)) in rest.made]
+    if not outputs:
+        return math.inf
+    values = {
+        value.name: value for node in reference.graph for value in [*node.inputs, *node.outputs] if value is not None
+    }
+    read = dict(zip(rest.read, walk.values([values[name] for name in rest.read]), strict=True))
+    made = [rest.run({name: column[index] for name, column in read.items()}, outputs) for index in range(len(wanted))]
+    parities = compare_outputs([{name: each[name] for name in outputs} for each in wanted], made)
+    return min(parity.sqnr_db for parity in parities)
 
 
 def _foretold(reference: ir.Model, plan: Plan, judged: Sequence[Arrays], progress: Progress) -> Iterator[float]:

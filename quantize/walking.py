@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgewise.quantize.keeping import Column, Samples
 from edgewise.quantize.layers import constant_of
 from edgewise.runtime.onnx_runner import OnnxRunner
-from edgewise.runtime.ort_session import open_session, run_session
+from edgewise.runtime.ort_session import open_session, run_session, threads_beside_others
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
@@ -108,7 +108,8 @@ class Piece:
         where = f"nodes {self._nodes[0].name!r} to {self._nodes[-1].name!r}"
         if key not in self._sessions:
             proto = self._proto(inputs, outputs)
-            self._sessions[key] = open_session(proto.SerializeToString(), where=where, threads=0, optimize=False)
+            threads = threads_beside_others()
+            self._sessions[key] = open_session(proto.SerializeToString(), where=where, threads=threads, optimize=False)
         return run_session(self._sessions[key], inputs, where=where)
 
     def _proto(self, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:

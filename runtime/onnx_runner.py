@@ -11,7 +11,13 @@ import numpy as np
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import read_onnx, to_bytes
-from edgewise.runtime.ort_session import open_session, run_session, session_inputs, session_outputs
+from edgewise.runtime.ort_session import (
+    open_session,
+    run_session,
+    session_inputs,
+    session_outputs,
+    threads_beside_others,
+)
 from edgewise.runtime.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -25,7 +31,7 @@ class OnnxRunner:
         model: the model, or the path of an ONNX file. It is not changed.
         outputs: names of the tensors to compute, intermediate ones and initializers too (not those inside the bodies of
             control flow). None: the graph's own outputs.
-        threads: threads within an operator; 0 means all cores.
+        threads: threads within an operator; 0 means all cores, or as many as ``OMP_NUM_THREADS`` says.
         optimize: let ONNX Runtime rewrite the graph. With False every node is computed as it stands.
 
     Raises:
@@ -43,7 +49,9 @@ class OnnxRunner:
     ) -> None:
         source, self._where = _load(model)
         data = to_bytes(source, self._where) if outputs is None else _with_outputs(source, outputs, self._where)
-        self._session = open_session(data, where=self._where, threads=threads, optimize=optimize)
+        self._session = open_session(
+            data, where=self._where, threads=threads or threads_beside_others(), optimize=optimize
+        )
 
     @property
     def inputs(self) -> list[TensorSpec]:

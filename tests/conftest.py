@@ -27,6 +27,23 @@ hypothesis.settings.load_profile("edgewise")
 gc.disable()
 
 
+_DEAR = ("slow", "conformance", "e2e", "shared")
+
+
+@pytest.hookimpl(trylast=True)  # what -m leaves
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast tests first: at the head of each part that pytest-xdist hands to a process, which imports and collects once for both kinds."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    dear = [any(item.get_closest_marker(mark) for mark in _DEAR) for item in items]
+    kinds = [[item for item, is_dear in zip(items, dear, strict=True) if is_dear is kind] for kind in (False, True)]
+    items[:] = [
+        item
+        for part in range(processes)
+        for kind in kinds
+        for item in kind[len(kind) * part // processes : len(kind) * (part + 1) // processes]
+    ]
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

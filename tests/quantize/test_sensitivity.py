@@ -67,6 +67,27 @@ def test_a_layer_alone_costs_what_quantizing_it_alone_costs(net: ir.Model, norma
     assert found == pytest.approx(expected, abs=0.1)
 
 
+BRANCHES = """(float[4,16] x, float[16,16] w, float[16,16] m, float[16,16] v, float[16,16] u, float[16,16] d) => (float[4,16] e, float[4,16] y)
+    { a = MatMul(x, w)  e = Tanh(a)  b = MatMul(e, m)  r = Add(b, x)  c = MatMul(e, v)  s = Add(r, c)
+      t = MatMul(s, u)  y = Add(t, r)  n = MatMul(x, d) }"""
+
+
+def test_each_layer_of_a_branching_network_is_judged_on_all_outputs(graph: Make, normal: Make) -> None:
+    """What comes before a layer is not computed again, and yet as if it were."""
+    rng = np.random.default_rng(1)
+    net = graph(BRANCHES, {name: (rng.normal(size=(16, 16)) / 4).astype(np.float32) for name in "wmvud"})
+    spec, data = QuantSpec(quantize_outputs=()), normal(8, (4, 16))
+    rows = quantize(net, spec, data, analyze=True, **options()).report["sensitivity"]
+    names = [row["name"] for row in rows]
+    assert len(names) == 5
+    samples = [sample.inputs for sample in data]
+    for row in rows:
+        alone = quantize(net, spec, data, keep_float=[name for name in names if name != row["name"]], **options()).model
+        want, have = ([OnnxRunner(m, optimize=False).run(sample) for sample in samples] for m in (net, alone))
+        expected = min(parity.sqnr_db for parity in compare_outputs(want, have))
+        assert row["sqnr_db"] == (None if np.isinf(expected) else pytest.approx(expected, abs=0.1)), row
+
+
 def test_the_fewest_layers_go_back(net: ir.Model, normal: Make) -> None:
     spec, data, metric = QuantSpec(per_channel=False), normal(16, (4, 16)), fidelity(net, normal)
     plain = metric(quantize(net, spec, data, **options()).model)

@@ -72,6 +72,13 @@ def test_runs_a_file_and_tells_what_it_takes(proto, tmp_path: Path):
     assert runner.run({"x": np.ones((2, 3, 2, 2), np.float32)})["z"].shape == (2, 4, 1, 1)
 
 
+@pytest.mark.parametrize(("told", "threads", "taken"), [("1", 0, 1), ("1", 2, 2), ("all", 0, 0), ("", 0, 0)])
+def test_threads_are_those_of_the_numerical_libraries_beside_it(proto, monkeypatch, told, threads, taken):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    session = OnnxRunner(ir.from_proto(proto), threads=threads)._session
+    assert session.get_session_options().intra_op_num_threads == taken
+
+
 def test_an_unknown_tensor_is_named(proto):
     with pytest.raises(RunError, match="no tensor 'nowhere'"):
         OnnxRunner(ir.from_proto(proto), outputs=["a", "nowhere"])
