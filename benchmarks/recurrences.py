@@ -1,6 +1,7 @@
 """Recurrences that PyTorch writes out step by step: libedgewise with and without recognising them, beside ONNX Runtime.
 
     python benchmarks/recurrences.py --steps 64 --width 256 --states 16
+    python benchmarks/recurrences.py --layers     LSTM and GRU instead, which are one operator a direction
 
 Checks each engine against ONNX Runtime first. Prints the operators of the engine, seconds to compile, and the least milliseconds of one run on one thread.
 """
@@ -20,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import torch
+from onnx import numpy_helper, parser
 from recurrent_networks import NETWORKS
 
 from edgewise.exporter import export
@@ -83,12 +85,40 @@ def row(name: str, steps: int, width: int, states: int) -> str:
     return f"| {' | '.join(map(str, [name, *numbers]))} |"
 
 
+def layer(kind: str, hidden: int, batch: int, steps: int) -> str:
+    """One recurrent layer's line: operators, milliseconds, ONNX Runtime's."""
+    random, gates, numbers = np.random.default_rng(0), {"LSTM": 4, "GRU": 3}[kind], 80
+    proto = parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]> g (float[T,N,{numbers}] x) => (float[T,1,N,{hidden}] y) {{
+            y = {kind}<hidden_size = {hidden}>(x, w, r, b)
+        }}"""
+    )
+    shapes = {"w": (1, gates * hidden, numbers), "r": (1, gates * hidden, hidden), "b": (1, 2 * gates * hidden)}
+    for name, shape in shapes.items():
+        array = (random.standard_normal(shape) * 0.15).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    x = random.standard_normal((steps, batch, numbers)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    with tempfile.TemporaryDirectory() as folder:
+        operators, _, ms = native(ir.from_proto(proto), x, session.run(None, {"x": x})[0], Path(folder))
+    theirs = least_ms(lambda: session.run(None, {"x": x}))
+    return f"| {kind} of {hidden} | {batch} | {operators} | {ms:.3f} | {theirs:.3f} |"
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser()
+    arguments = argparse.ArgumentParser()
     for name, value in (("--steps", 64), ("--width", 256), ("--states", 16)):
-        parser.add_argument(name, type=int, default=value)
-    given = parser.parse_args()
+        arguments.add_argument(name, type=int, default=value)
+    arguments.add_argument("--layers", action="store_true", help="LSTM and GRU of 80 numbers, steps and batch open")
+    given = arguments.parse_args()
+    if given.layers:
+        print("| layer | batch | operators | ms | ONNX Runtime |\n|---|---|---|---|---|")
+        for kind, hidden, batch in (("LSTM", 128, 1), ("LSTM", 256, 1), ("LSTM", 128, 16), ("GRU", 128, 1)):
+            print(layer(kind, hidden, batch, given.steps), flush=True)
+        return
     print(
         "| network | operators: written out | fused | compiled in s | fused | ms | fused | ONNX Runtime |\n|---|---|---|---|---|---|---|---|"
     )

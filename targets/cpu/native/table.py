@@ -15,6 +15,7 @@ from edgewise.targets.cpu.native.ops import (
     pools,
     quantized,
     recurrence,
+    recurrent,
     scan,
     spatial,
     transposed,
@@ -138,6 +139,7 @@ LOWERINGS: dict[str, Lowering] = {
 }
 _PRIVATE: dict[str, Lowering] = {
     "Recurrence": recurrence.recurrence,
+    "Recurrent": recurrent.recurrent,
     "Scatter": movement.scatter,
     "Silu": elementwise.unary,
 }

@@ -80,6 +80,18 @@ struct Recurrence {
     float* y = nullptr;  // without c the state itself, of one row
 };
 
+// One step of a recurrent layer's gates: y = x + h * weights. The weights lie in panels [k][kWidth], one after another as their columns
+// do in rows of x and y; x may be null for 0.
+struct Gates {
+    static constexpr int kWidth = 16;
+    int64_t rows = 0, k = 0;
+    const float* x = nullptr;
+    const float* h = nullptr;
+    const float* weights = nullptr;
+    float* y = nullptr;
+    int64_t x_row = 0, h_row = 0, y_row = 0;
+};
+
 struct VectorKernels {
     const char* name;
     int lanes;
@@ -124,6 +136,7 @@ struct VectorKernels {
     // `some` queries, at most four vectors. `queries` holds depth, `scores` keys vectors of the tile's width; scores has the mask.
     void (*attend)(const Heads& heads, const float* q, const float* k, const float* v, float* y, float* queries, float* scores, int64_t some);
     void (*recur)(const Recurrence& step, int64_t count);
+    void (*gates)(const Gates& gates, int64_t panels);
 };
 
 // The best table for this level.

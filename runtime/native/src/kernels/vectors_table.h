@@ -6,6 +6,7 @@
 #include "vectors_binary.h"
 #include "vectors_bytes.h"
 #include "vectors_fold.h"
+#include "vectors_gates.h"
 #include "vectors_matmul.h"
 #include "vectors_norm.h"
 #include "vectors_recurrence.h"
@@ -45,6 +46,7 @@ constexpr VectorKernels make_table(const char* name) {
     table.product_panel = product_panel<V>;
     table.attend = attend<V>;
     table.recur = recur<V>;
+    table.gates = gates<V>;
     return table;
 }
 
