@@ -5,13 +5,14 @@ from __future__ import annotations
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.model import load
+from edgewise.runtime.ort_session import threads_beside_others
 from edgewise.targets.base import Executor
 
 
 def local_executor(bundle: Bundle) -> Executor | str:
     """The bundle's own engine, or the reason why this machine cannot open it."""
     try:
-        model = load(bundle.path)
+        model = load(bundle.path, threads=threads_beside_others())
     except EdgewiseError as error:
         # Without the place: the bundle is a draft now, and what is said here goes into its manifest.
         return (
