@@ -20,7 +20,7 @@ from edgewise.targets.nodes import tensor_spec
 
 FILE = "model.engine"
 _EXTENSION = "edgewise.runtime._native"
-_ARITHMETIC = {"conv", "depthwise", "winograd", "matmul", "attention"}
+_ARITHMETIC = {"conv", "depthwise", "separable", "winograd", "matmul", "attention"}
 _LEVELS = (
     (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
     (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
@@ -70,7 +70,7 @@ def isa_of(device: DeviceProfile) -> Isa:
 
 def precision(op: Op) -> str:
     """In what an operator computes: by what it reads."""
-    if len(op.inputs) > 1 and op.inputs[1] is not None and op.inputs[1].dtype is DType.BF16:
+    if any(tensor is not None and tensor.dtype is DType.BF16 for tensor in op.inputs):
         return "bfloat16"
     operands = [tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None]
     dtypes = {

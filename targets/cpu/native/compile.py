@@ -15,6 +15,7 @@ from edgewise.targets.cpu.native.ops.attention import attention
 from edgewise.targets.cpu.native.ops.elementwise import known
 from edgewise.targets.cpu.native.plan import Dim, Isa, Layout, Plan, Tensor, dim
 from edgewise.targets.cpu.native.prepare import prepare
+from edgewise.targets.cpu.native.separable import join_separable
 from edgewise.targets.cpu.native.share import compute_in_place
 from edgewise.targets.cpu.native.table import lowering
 from edgewise.targets.cpu.native.trace import inner_tensors
@@ -85,6 +86,7 @@ def compile_model(
             _lower(ctx, node)
     outputs = [_output(ctx, value) for value in ready.graph.outputs]
     plan = Plan(isa, inputs, outputs, ctx.builder.ops, dict(limits or {}))
+    join_separable(ctx.builder, ctx.macs)
     tensors = inner_tensors(ctx)
     compute_in_place(plan, ctx.builder.tensors)
     return Compiled(plan, ctx.macs, tensors)

@@ -17,6 +17,12 @@ struct DepthwiseRow {
     const uint8_t* channels;     // 8-bit: which byte of a pixel each of the 4 outputs reads
 };
 
+// What a tap reads of a row of x for some neighbouring outputs.
+struct DepthwiseLoad {
+    int64_t offset;  // in pixels, from the row's first
+    uint32_t mask;   // of what lies in the row
+};
+
 // Some rows of outputs of a plane of x (8-bit: of four channels) as it lies in memory.
 struct DepthwisePlane {
     const uint8_t* x;
@@ -30,9 +36,17 @@ struct DepthwisePlane {
     const ConvFinish* finish;    // direct
     const float *scale, *bias;
     uint8_t* y;                  // at first_row
+    const DepthwiseLoad* loads;  // of all columns, as lay() gives them; null: not known yet
 };
 
-using DepthwisePlaneFunction = void (*)(const DepthwisePlane&);
+// For a kernel's rows, a stride and the columns of y.
+struct DepthwisePlanes {
+    void (*compute)(const DepthwisePlane& plane) = nullptr;
+    // What the taps read is the same for all planes and rows: [columns / block][loads of a row's taps].
+    void (*lay)(const DepthwisePlane& plane, DepthwiseLoad* loads) = nullptr;
+    int64_t block = 1;      // columns of y that are computed at once
+    int64_t tap_loads = 1;  // of a tap
+};
 
 struct DepthwiseKernel {
     const char* name;
@@ -42,13 +56,12 @@ struct DepthwiseKernel {
     // 8-bit, where ConvFinish::direct: to the output's bytes at once; null when there is no such kernel.
     void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
                    uint8_t* y);
-    // What computes planes at once, for a kernel's rows, a stride (of both dims, without dilation) and the columns of y; null: nothing
-    // does.
-    DepthwisePlaneFunction (*plane)(int64_t kernel_rows, int64_t stride, int64_t columns) = nullptr;
+    // What computes planes at once, for a stride of both dims, without dilation; null, or its compute() is: nothing does.
+    DepthwisePlanes (*planes)(int64_t kernel_rows, int64_t stride, int64_t columns) = nullptr;
 };
 
-constexpr int kDepthwiseRows = 7;  // of outputs that plane() makes at once: planes of 7, 14, 28... pixels a side are common
-constexpr int64_t kMostDepthwiseColumns = 16;  // of a kernel that plane() takes
+constexpr int kDepthwiseRows = 7;  // of outputs that planes makes at once: planes of 7, 14, 28... pixels a side are common
+constexpr int64_t kMostDepthwiseColumns = 16;  // of a kernel that planes takes
 constexpr int64_t kDepthwiseSlack = 2 * 64 + 16;  // bytes that may be read behind the last row
 
 const DepthwiseKernel& depthwise_kernel(Isa isa, bool integer, bool safe_pairs);

@@ -113,14 +113,14 @@ struct NarrowPlane {
     }
 };
 
-DepthwisePlaneFunction plane_f32(int64_t kernel_rows, int64_t stride, int64_t columns) {
-    return columns <= NarrowPlane::kColumns ? plane_of<NarrowPlane>(kernel_rows, stride) : plane_of<FloatPlane>(kernel_rows, stride);
+DepthwisePlanes planes_f32(int64_t kernel_rows, int64_t stride, int64_t columns) {
+    return columns <= NarrowPlane::kColumns ? planes_of<NarrowPlane>(kernel_rows, stride) : planes_of<FloatPlane>(kernel_rows, stride);
 }
 
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseF32Avx512;
-const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr, plane_f32};
+const DepthwiseKernel kDepthwiseF32Avx512{"f32_avx512", 16, sums_f32, nullptr, planes_f32};
 
 }  // namespace ew
 #endif

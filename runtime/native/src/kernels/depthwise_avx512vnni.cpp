@@ -125,12 +125,12 @@ struct BytePlane {
     }
 };
 
-DepthwisePlaneFunction plane_s8(int64_t kernel_rows, int64_t stride, int64_t) { return plane_of<BytePlane>(kernel_rows, stride); }
+DepthwisePlanes planes_s8(int64_t kernel_rows, int64_t stride, int64_t) { return planes_of<BytePlane>(kernel_rows, stride); }
 
 }  // namespace
 
 extern const DepthwiseKernel kDepthwiseS8Avx512Vnni;
-const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, direct_s8, plane_s8};
+const DepthwiseKernel kDepthwiseS8Avx512Vnni{"s8_avx512vnni", 16, sums_s8, direct_s8, planes_s8};
 
 }  // namespace ew
 #endif

@@ -18,24 +18,15 @@
 namespace ew {
 namespace {
 
-// The loads of one row of x that neighbouring outputs need.
-struct DepthwiseLoads {
-    static constexpr int64_t kMost = 4 * kMostDepthwiseColumns;
-    int64_t offset[kMost];  // in pixels, from the row's first
-    uint32_t mask[kMost];   // of what lies in the row
-
-    // `pixels`: that a load takes, 8, 16 or 32.
-    void lay(int64_t i, int64_t column, int64_t columns, int64_t pixels) {
-        const int64_t before = std::clamp<int64_t>(-column, 0, pixels);
-        const int64_t behind = std::clamp<int64_t>(columns - column, 0, pixels);
-        offset[i] = column;
-        mask[i] = static_cast<uint32_t>(((uint64_t{1} << behind) - 1) & ~((uint64_t{1} << before) - 1));
-    }
-};
+// `pixels`: that a load takes, 8, 16 or 32.
+EW_INLINE DepthwiseLoad load_at(int64_t column, int64_t columns, int64_t pixels) {
+    const int64_t before = std::clamp<int64_t>(-column, 0, pixels), behind = std::clamp<int64_t>(columns - column, 0, pixels);
+    return {column, static_cast<uint32_t>(((uint64_t{1} << behind) - 1) & ~((uint64_t{1} << before) - 1))};
+}
 
 // One load of each tap for kRows rows of outputs from `row` on.
 template <typename Op, int kKernel, int kStride, int kRows>
-EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const DepthwiseLoads& loads, int64_t load, int64_t row,
+EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const DepthwiseLoad* loads, int64_t load, int64_t row,
                               typename Op::Sum (&sums)[kRows]) {
     for (auto& sum : sums) sum = Op::zero();
     const int64_t top = (plane.first_row + row) * kStride - plane.pad_row, row_bytes = plane.in_columns * 4;
@@ -43,8 +34,8 @@ EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const D
         typename Op::X weights[kKernel];
 #pragma GCC unroll 8
         for (int k = 0; k < kKernel; ++k) weights[k] = Op::weight(plane.weights, k * plane.taps + tap);
-        const uint32_t mask = loads.mask[tap * Op::kLoads + load];
-        const uint8_t* x = plane.x + top * row_bytes + loads.offset[tap * Op::kLoads + load] * 4;
+        const auto [offset, mask] = loads[tap * Op::kLoads + load];
+        const uint8_t* x = plane.x + top * row_bytes + offset * 4;
 #pragma GCC unroll 32
         for (int r = 0; r < (kRows - 1) * kStride + kKernel; ++r, x += row_bytes) {
             const bool inside = static_cast<uint64_t>(top + r) < static_cast<uint64_t>(plane.in_rows);
@@ -61,7 +52,7 @@ EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const D
 
 // kRows rows of outputs from `row` on, or as many as there are; Op::kColumns columns from `column` on.
 template <typename Op, int kKernel, int kStride, int kRows>
-EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const DepthwiseLoads& loads, int64_t row,
+EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const DepthwiseLoad* loads, int64_t row,
                               int64_t column) {
     typename Op::Sum sums[Op::kLoads][kRows];
 #pragma GCC unroll 1
@@ -81,34 +72,50 @@ EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const D
     }
 }
 
-template <typename Op, int kKernel, int kStride>
-void depthwise_plane(const DepthwisePlane& plane) {
-    const Op op(plane);
-    DepthwiseLoads loads;
-    for (int64_t column = 0; column < plane.columns; column += Op::kColumns) {
-        for (int64_t tap = 0; tap < plane.taps; ++tap) {
-            for (int64_t l = 0; l < Op::kLoads; ++l) {
-                loads.lay(tap * Op::kLoads + l, column * kStride - plane.pad_column + Op::load_column(kStride, tap, l),
-                          plane.in_columns, Op::load_pixels(kStride));
-            }
+// Those of the outputs from `column` on.
+template <typename Op, int kStride>
+EW_INLINE void lay_block(const DepthwisePlane& plane, int64_t column, DepthwiseLoad* loads) {
+    for (int64_t tap = 0; tap < plane.taps; ++tap) {
+        for (int64_t l = 0; l < Op::kLoads; ++l) {
+            *loads++ = load_at(column * kStride - plane.pad_column + Op::load_column(kStride, tap, l), plane.in_columns,
+                               Op::load_pixels(kStride));
         }
-        for (int64_t row = 0; row < plane.rows; row += kDepthwiseRows)
-            depthwise_rows<Op, kKernel, kStride, kDepthwiseRows>(op, plane, loads, row, column);
     }
 }
 
-template <typename Op>
-DepthwisePlaneFunction plane_of(int64_t kernel_rows, int64_t stride) {
-    if (stride == 1) {
-        if (kernel_rows == 3) return depthwise_plane<Op, 3, 1>;
-        if (kernel_rows == 5) return depthwise_plane<Op, 5, 1>;
-        if (kernel_rows == 7) return depthwise_plane<Op, 7, 1>;
-    } else if (stride == 2) {
-        if (kernel_rows == 3) return depthwise_plane<Op, 3, 2>;
-        if (kernel_rows == 5) return depthwise_plane<Op, 5, 2>;
-        if (kernel_rows == 7) return depthwise_plane<Op, 7, 2>;
+template <typename Op, int kStride>
+void lay_columns(const DepthwisePlane& plane, DepthwiseLoad* loads) {
+    for (int64_t column = 0; column < plane.columns; column += Op::kColumns, loads += plane.taps * Op::kLoads)
+        lay_block<Op, kStride>(plane, column, loads);
+}
+
+template <typename Op, int kKernel, int kStride>
+void depthwise_plane(const DepthwisePlane& plane) {
+    const Op op(plane);
+    DepthwiseLoad some[Op::kLoads * kMostDepthwiseColumns];
+    const DepthwiseLoad* loads = plane.loads;
+    for (int64_t column = 0; column < plane.columns; column += Op::kColumns) {
+        if (!plane.loads) lay_block<Op, kStride>(plane, column, some);
+        for (int64_t row = 0; row < plane.rows; row += kDepthwiseRows)
+            depthwise_rows<Op, kKernel, kStride, kDepthwiseRows>(op, plane, plane.loads ? loads : some, row, column);
+        loads += plane.loads ? plane.taps * Op::kLoads : 0;
     }
-    return nullptr;
+}
+
+template <typename Op, int kStride>
+DepthwisePlanes planes_by(int64_t kernel_rows) {
+    DepthwisePlanes found{nullptr, lay_columns<Op, kStride>, Op::kColumns, Op::kLoads};
+    if (kernel_rows == 3) found.compute = depthwise_plane<Op, 3, kStride>;
+    if (kernel_rows == 5) found.compute = depthwise_plane<Op, 5, kStride>;
+    if (kernel_rows == 7) found.compute = depthwise_plane<Op, 7, kStride>;
+    return found;
+}
+
+template <typename Op>
+DepthwisePlanes planes_of(int64_t kernel_rows, int64_t stride) {
+    if (stride == 1) return planes_by<Op, 1>(kernel_rows);
+    if (stride == 2) return planes_by<Op, 2>(kernel_rows);
+    return {};
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "conv_finish.h"
 #include "conv_rows.h"
 #include "conv_tile.h"
+#include "strips.h"
 
 namespace ew {
 namespace {
@@ -27,14 +28,72 @@ struct Tile {
     int64_t first, pixels, vectors;
 };
 
+// The tiles of some pixels: whole vectors over tiles of nearly equal size; what is left over is one more vector, or a tile of its own.
+struct Tiling {
+    int64_t pixels = 0, lanes = 1, vectors = 0, spare = 0, whole = 0, count = 0;
+
+    int64_t most_pixels() const { return (whole > 0 ? (vectors + whole - 1) / whole : 1) * lanes; }
+    int64_t spare_width() const { return (spare + 15) / 16 * 16; }  // with what rounds them up
+
+    // In quarters of a vector.
+    int64_t cost_of(int64_t tile) const {
+        if (tile == whole) return spare > 0 ? (spare + 3) / 4 : 0;
+        return 4 * (vectors / whole + (tile < vectors % whole));
+    }
+
+    Tile at(int64_t tile) const {
+        if (tile == whole) return {pixels - spare, spare, 0};
+        const int64_t share = vectors / whole, more = vectors % whole;
+        const int64_t first = (tile * share + std::min(tile, more)) * lanes, some = share + (tile < more);
+        return {first, std::min(some * lanes, pixels - spare - first), some};
+    }
+};
+
+// Of x: `bytes` from one to the next.
+struct Planes {
+    const uint8_t* x;
+    int64_t count, bytes;
+};
+
+// Where a run reads its pixels, and how they are cut.
+struct Source {
+    const Strip& strip;
+    const Tiling& tiling;
+    int64_t first;  // of y's pixels
+};
+
 // What a thread's scratch holds.
 struct Packed {
     int64_t item = -1, tile = -1;
 };
 
-class Conv final : public Operator {
+class Conv final : public StripOperator {
 public:
-    Status prepare(Setup& setup) override {
+    Status prepare(Setup& setup) override { return prepare_rows(setup, 0); }
+
+    Status prepare_strips(Setup& setup, int64_t rows) override {
+        EW_TRY(prepare_rows(setup, rows));
+        const bool whole = geometry_.pointwise && geometry_.out[0] == 1 && groups_ == 1;
+        return whole ? Status() : setup.refuse("wants a pointwise layer of one group");
+    }
+
+    void run(const Run& run) override {
+        if (geometry_.batch == 0) return;
+        if (by_rows_) return rows_.run(run, finish_, scales_, scratch_bytes_);
+        const Strip all{0, geometry_.batch, 0, geometry_.out[1], run.inputs[0]->data, geometry_.in_pixels * 4};
+        run_tiles(run, {all, tiling_, 0});
+    }
+
+    void run_strip(const Run& run, const Strip& from) override {
+        const int64_t pixels = from.rows * geometry_.out[2];
+        run_tiles(run, {from, pixels == tiling_.pixels ? tiling_ : last_, from.first_row * geometry_.out[2]});
+    }
+
+private:
+    static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4, kPackedBytes = 64;
+
+    // `rows`: of a strip; 0: there are none.
+    Status prepare_rows(Setup& setup, int64_t rows) {
         const Tensor *x = setup.input(0), *weights = setup.input(1);
         if (!x || !weights || setup.output_count != 1) return setup.refuse("wants x and weights, and gives one output");
         const bool integer = x->dtype == EW_U8;
@@ -58,36 +117,35 @@ public:
         if (kAnyShifts && kernel_->shifts) add_begins(*weights);
         by_rows_ = weights->dtype == EW_F32 && !start_ && groups_ == 1 && rows_.prepare(setup, geometry_, finish_);
         if (by_rows_) return reserve_rows(setup);
-        lay_tiles();
+        by_strips_ = rows > 0;
+        tiling_ = tiling_of(by_strips_ ? std::min(rows, geometry_.out[1]) * geometry_.out[2] : geometry_.out_pixels);
+        last_ = tiling_of(by_strips_ ? geometry_.out[1] % rows * geometry_.out[2] : 0);
+        cut_planes();
         return reserve(setup);
     }
 
     // Work is counted in quarters of a vector of pixels times lines of outputs, so that threads get equal shares of it wherever
     // tiles begin. A thread packs each tile that it has a share in; once, if the tile does not come in parts. Packing comes first
     // in the count of a tile, so that who has no more than that of it has nothing of it.
-    void run(const Run& run) override {
-        if (geometry_.batch == 0) return;
-        if (by_rows_) return rows_.run(run, finish_, scales_, scratch_bytes_);
+    void run_tiles(const Run& run, const Source& source) const {
+        const Tiling& tiling = source.tiling;
         int64_t per_group = 0;
-        for (int64_t tile = 0; tile < tiles_; ++tile) per_group += work_of(tile);
-        const int64_t all = geometry_.batch * groups_ * per_group;
+        for (int64_t tile = 0; tile < tiling.count; ++tile) per_group += work_of(tiling, tile);
+        const int64_t all = source.strip.samples * groups_ * per_group;
         const int32_t threads = run.pool.threads();
         for (int32_t thread = 0; thread < threads; ++thread) *packed_in(run.scratch + thread * scratch_bytes_) = Packed();
-        run.pool.parallel(all, grain_for(all, threads), [&](int64_t begin, int64_t end, int32_t thread) {
+        run.pool.parallel(all, grain_for(tiling, all, threads), [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
             int64_t group = begin / per_group, at = begin % per_group, tile = 0;
-            for (; at >= work_of(tile); ++tile) at -= work_of(tile);
+            for (; at >= work_of(tiling, tile); ++tile) at -= work_of(tiling, tile);
             for (int64_t left = end - begin; left > 0; at = 0) {
-                const int64_t stop = std::min(at + left, work_of(tile));
-                compute(run, group, tile, lines_within(tile, at), lines_within(tile, stop), scratch);
+                const int64_t stop = std::min(at + left, work_of(tiling, tile));
+                compute(run, source, group, tile, lines_within(tiling, tile, at), lines_within(tiling, tile, stop), scratch);
                 left -= stop - at;
-                if (++tile == tiles_) tile = 0, ++group;
+                if (++tile == tiling.count) tile = 0, ++group;
             }
         });
     }
-
-private:
-    static constexpr int64_t kSumsBytes = kLine * kMostPixels * 4, kPackedBytes = 64;
 
     Status read_groups(const Setup& setup, const Tensor& x) {
         groups_ = setup.attributes.integer("group", 1);
@@ -193,36 +251,35 @@ private:
         return {};
     }
 
-    // Whole vectors over tiles of nearly equal size; what is left over is one more vector, or a tile of its own.
-    void lay_tiles() {
-        const int64_t pixels = geometry_.out_pixels, lanes = kernel_->lanes, left = pixels % lanes;
-        spare_ = !start_ && left <= kernel_->spare ? left : 0;
-        vectors_ = (pixels - spare_ + lanes - 1) / lanes;
+    Tiling tiling_of(int64_t pixels) const {
+        Tiling t;
+        t.pixels = pixels, t.lanes = kernel_->lanes;
+        const int64_t left = pixels % t.lanes;
+        t.spare = !start_ && left <= kernel_->spare ? left : 0;
+        t.vectors = (pixels - t.spare + t.lanes - 1) / t.lanes;
         const int64_t most = start_ ? kernel_->list_vectors[block_ / 2] : kernel_->vectors;
-        whole_tiles_ = (vectors_ + most - 1) / most;
-        tiles_ = whole_tiles_ + (spare_ > 0);
-        most_pixels_ = (whole_tiles_ > 0 ? (vectors_ + whole_tiles_ - 1) / whole_tiles_ : 1) * lanes;
+        t.whole = (t.vectors + most - 1) / most;
+        t.count = t.whole + (t.spare > 0);
+        return t;
+    }
+
+    void cut_planes() {
         // Dense: the planes of a tile come in parts, so that one stays in the second cache until all outputs have met it.
-        const int64_t plane_bytes = geometry_.positions * most_pixels_ * 4;
+        const int64_t plane_bytes = geometry_.positions * most_pixels() * 4;
         const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
         part_planes_ = start_ || decode_ ? planes_ : (planes_ + cuts - 1) / cuts;
         if (brain_ && part_planes_ < planes_) part_planes_ += part_planes_ % 2;
     }
 
     // What is handed out at once. About two cycles an entry are one unit of work; who takes a piece of another's tile packs it anew.
-    int64_t grain_for(int64_t all, int32_t threads) const {
+    int64_t grain_for(const Tiling& tiling, int64_t all, int32_t threads) const {
         const int64_t unit_cycles = 2 * std::max<int64_t>(entries_, 1);
         if (all < kLeastCycles / unit_cycles) return all;
-        const int64_t grain = std::max<int64_t>({1, kPieceCycles / unit_cycles, packing_of(0)});
+        const int64_t grain = std::max<int64_t>({1, kPieceCycles / unit_cycles, packing_of(tiling, 0)});
         return part_planes_ < planes_ ? std::max(grain, (all + threads - 1) / threads) : grain;
     }
 
-    Tile tile_at(int64_t tile) const {
-        if (tile == whole_tiles_) return {geometry_.out_pixels - spare_, spare_, 0};
-        const int64_t share = vectors_ / whole_tiles_, more = vectors_ % whole_tiles_, lanes = kernel_->lanes;
-        const int64_t first = (tile * share + std::min(tile, more)) * lanes, vectors = share + (tile < more);
-        return {first, std::min(vectors * lanes, geometry_.out_pixels - spare_ - first), vectors};
-    }
+    int64_t most_pixels() const { return std::max(tiling_.most_pixels(), last_.most_pixels()); }
 
     Status reserve_rows(Setup& setup) {
         int64_t all = 0;
@@ -234,12 +291,12 @@ private:
 
     Status reserve(Setup& setup) {
         int64_t bytes = 0;
-        if (__builtin_mul_overflow(part_planes_ * geometry_.positions, most_pixels_ * 4, &bytes))
+        if (__builtin_mul_overflow(part_planes_ * geometry_.positions, most_pixels() * 4, &bytes))
             return setup.refuse("needs too much memory");
-        if (spare_ > 0) bytes = std::max(bytes, entries_ * spare_width() * 4);
+        bytes = std::max(bytes, entries_ * std::max(tiling_.spare_width(), last_.spare_width()) * 4);
         tile_bytes_ = (bytes + 63) / 64 * 64;
         int64_t partial = 0, all = 0;
-        if ((parts_ > 1 || part_planes_ < planes_) && __builtin_mul_overflow(lines_ * kLineBytes, most_pixels_, &partial))
+        if ((parts_ > 1 || part_planes_ < planes_) && __builtin_mul_overflow(lines_ * kLineBytes, most_pixels(), &partial))
             return setup.refuse("needs too much memory");
         if (__builtin_add_overflow(tile_bytes_ + kSumsBytes + kPackedBytes, (partial + 63) / 64 * 64, &scratch_bytes_))
             return setup.refuse("needs too much memory");
@@ -251,43 +308,41 @@ private:
         return {};
     }
 
-    int64_t cost_of(int64_t tile) const {
-        if (tile == whole_tiles_) return spare_ > 0 ? (spare_ + 3) / 4 : 0;
-        return 4 * (vectors_ / whole_tiles_ + (tile < vectors_ % whole_tiles_));
-    }
-
     // A vector of an entry takes some 4 cycles to pack, and 16 where its pixels lie apart.
-    int64_t packing_of(int64_t tile) const { return (cost_of(tile) + 3) / 4 * (geometry_.stride[2] > 2 ? 8 : 2); }
-    int64_t work_of(int64_t tile) const { return packing_of(tile) + lines_ * cost_of(tile); }
+    int64_t packing_of(const Tiling& t, int64_t tile) const {
+        return (t.cost_of(tile) + 3) / 4 * (geometry_.stride[2] > 2 ? 8 : 2);
+    }
+    int64_t work_of(const Tiling& t, int64_t tile) const { return packing_of(t, tile) + lines_ * t.cost_of(tile); }
 
     // How many lines are done when so much of a tile's work is. Spare pixels take several lines at once.
-    int64_t lines_within(int64_t tile, int64_t work) const {
-        const int64_t lines = std::max<int64_t>(work - packing_of(tile), 0) / cost_of(tile);
-        return tile == whole_tiles_ && lines < lines_ ? lines / kLinesAtOnce * kLinesAtOnce : lines;
+    int64_t lines_within(const Tiling& t, int64_t tile, int64_t work) const {
+        const int64_t lines = std::max<int64_t>(work - packing_of(t, tile), 0) / t.cost_of(tile);
+        return tile == t.whole && lines < lines_ ? lines / kLinesAtOnce * kLinesAtOnce : lines;
     }
 
     Packed* packed_in(uint8_t* scratch) const { return reinterpret_cast<Packed*>(scratch + scratch_bytes_ - kPackedBytes); }
 
     // Some lines of outputs of one tile. The scratch holds the packed tile, then sums, then decoded weights, then which tile that is.
-    void compute(const Run& run, int64_t item, int64_t which, int64_t first_line, int64_t last_line, uint8_t* scratch) const {
-        const Tile tile = tile_at(which);
-        const int64_t group = item % groups_, sample = item / groups_;
+    void compute(const Run& run, const Source& source, int64_t item, int64_t which, int64_t first_line, int64_t last_line,
+                 uint8_t* scratch) const {
+        const Tile tile = source.tiling.at(which);
+        const int64_t group = item % groups_, sample = source.strip.sample + item / groups_, plane_bytes = source.strip.plane_bytes;
         const int64_t first = first_line * kLine, last = std::min(outputs_, last_line * kLine);
         if (first >= last) return;
         ConvBlock block{};
         block.vectors = tile.vectors;
         block.sums = scratch + tile_bytes_;
         block.partial = block.sums + kSumsBytes;
-        ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, tile);
+        ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, source.first, tile);
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;
         if (kAnyShifts && kernel_->shifts) block.begins = begins_.data() + group * outputs_ + first;
-        const uint8_t* x = run.inputs[0]->data + item * planes_ * geometry_.in_pixels * 4;
+        const uint8_t* x = source.strip.data + item * planes_ * plane_bytes;
         Packed* packed = packed_in(scratch);
         const bool again = packed->item == item && packed->tile == which && part_planes_ == planes_;
         *packed = {item, which};
         if (start_) {
-            place_x(x, planes_, tile, again, scratch, &block);
+            place_x({x, planes_, plane_bytes}, tile, again, scratch, &block);
             block.outputs = block_;
             block.index = index_;
             block.start = start_ + group * parts_ * group_blocks_ + first / block_;
@@ -295,7 +350,7 @@ private:
             return kernel_->sparse(finish_, block, stretch);
         }
         if (decode_) {
-            place_x(x, planes_, tile, again, scratch, &block);
+            place_x({x, planes_, plane_bytes}, tile, again, scratch, &block);
             return compute_codes(run, group * lines_ + first_line, block, stretch, scratch + codes_at_);
         }
         block.line_bytes = stored_entries(planes_) * kLineBytes;
@@ -303,7 +358,7 @@ private:
         const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
         for (int64_t plane = 0; plane < planes_; plane += most) {
             const int64_t planes = std::min(most, planes_ - plane);
-            place_x(x + plane * geometry_.in_pixels * 4, planes, tile, again, scratch, &block);
+            place_x({x + plane * plane_bytes, planes, plane_bytes}, tile, again, scratch, &block);
             block.entries = stored_entries(planes);
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
             (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
@@ -327,40 +382,37 @@ private:
         }
     }
 
-    // Pixels of a tile of spare ones, with what rounds them up.
-    int64_t spare_width() const { return (spare_ + 15) / 16 * 16; }
-
     // `packed`: it is there already.
-    void place_x(const uint8_t* from, int64_t planes, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
-        const int64_t plane = geometry_.in_pixels * 4;
+    void place_x(const Planes& from, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
-        if (geometry_.pointwise && whole && outputs_ <= kFewOutputs && !brain_ && !(kAnyShifts && kernel_->shifts)) {
-            block->x = from + tile.first * 4;
-            block->x_stride = plane;
+        const bool ready = by_strips_ || (geometry_.pointwise && whole && outputs_ <= kFewOutputs);
+        if (ready && !brain_ && !(kAnyShifts && kernel_->shifts)) {
+            block->x = from.x + tile.first * 4;
+            block->x_stride = from.bytes;
             return;
         }
-        const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : spare_width();
+        const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : (tile.pixels + 15) / 16 * 16;
         block->x = scratch;
         block->x_stride = width * 4;
         if (packed) return;
-        fill_tile(geometry_, *kernel_, {from, planes, tile.first, tile.pixels, width, fill_, scratch});
-        if (kernel_->pair) kernel_->pair(scratch, planes, geometry_.positions, width * 4);
-        else if (brain_) round_(reinterpret_cast<float*>(scratch), planes * geometry_.positions * width);
+        fill_tile(geometry_, *kernel_, {from.x, from.count, from.bytes, tile.first, tile.pixels, width, fill_, scratch});
+        if (kernel_->pair) kernel_->pair(scratch, from.count, geometry_.positions, width * 4);
+        else if (brain_) round_(reinterpret_cast<float*>(scratch), from.count * geometry_.positions * width);
     }
 
-    ConvStretch stretch_at(const Run& run, int64_t sample, int64_t output, const Tile& tile) const {
+    // `first`: the pixel of y with which tiles begin.
+    ConvStretch stretch_at(const Run& run, int64_t sample, int64_t output, int64_t first, const Tile& tile) const {
         const Tensor& y = *run.outputs[0];
-        const int64_t plane = geometry_.out_pixels * 4;
+        const int64_t plane = geometry_.out_pixels * 4, at = (first + tile.first) * 4;
         ConvStretch stretch{};
         stretch.pixels = tile.pixels;
         stretch.scale = scales_.scale.data() + output, stretch.bias = scales_.bias.data() + output;
-        stretch.y = y.data + (sample * planes_of(y) + (finish_.y == EW_F32 ? output : output / 4)) * plane + tile.first * 4;
+        stretch.y = y.data + (sample * planes_of(y) + (finish_.y == EW_F32 ? output : output / 4)) * plane + at;
         stretch.y_plane = stretch.residual_plane = plane;
         if (has_residual_) {
             const Tensor& from = *run.inputs[4];
             stretch.residual = from.data +
-                               (sample * planes_of(from) + (finish_.residual == EW_F32 ? output : output / 4)) * plane +
-                               tile.first * 4;
+                               (sample * planes_of(from) + (finish_.residual == EW_F32 ? output : output / 4)) * plane + at;
         }
         return stretch;
     }
@@ -373,7 +425,7 @@ private:
     std::vector<int32_t> begins_;  // per output, where the kernel shifts x
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
-    int64_t vectors_ = 0, spare_ = 0, whole_tiles_ = 0, tiles_ = 0, most_pixels_ = 0;
+    Tiling tiling_, last_;  // last_: of a sample's last strip, where that has fewer rows
     Codes codes_;  // without data
     void (*decode_)(const Codes& codes, float* y) = nullptr;
     void (*round_)(float* x, int64_t count) = nullptr;
@@ -381,11 +433,12 @@ private:
     int64_t part_planes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
     uint32_t fill_ = 0;
     ConvRows rows_;
-    bool has_residual_ = false, brain_ = false, by_rows_ = false;
+    bool has_residual_ = false, brain_ = false, by_rows_ = false, by_strips_ = false;
 };
 
 }  // namespace
 
-Operator* make_conv() { return new (std::nothrow) Conv; }
+Operator* make_conv() { return make_conv_by_strips(); }
+StripOperator* make_conv_by_strips() { return new (std::nothrow) Conv; }
 
 }  // namespace ew

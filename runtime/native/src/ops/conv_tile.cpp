@@ -122,7 +122,7 @@ void fill_tile(const ConvGeometry& g, const ConvKernel& kernel, const ConvFill& 
     const int64_t row_count = make_rows(g, fill.first, fill.pixels, rows), row_bytes = fill.width * 4;
     Batch batch;
     batch.clear();
-    ConvTile tile{fill.x,    g.in_pixels * 4, fill.planes, fill.tile,   g.positions * row_bytes,
+    ConvTile tile{fill.x,    fill.plane_bytes, fill.planes, fill.tile,   g.positions * row_bytes,
                   row_bytes, batch.spots,     0,           g.stride[2], fill.fill};
     bool inside = false;
     for (int64_t position = 0; position < g.positions; ++position) {

@@ -8,15 +8,17 @@
 
 #include "conv_finish.h"
 #include "conv_geometry.h"
+#include "strips.h"
 
 namespace ew {
 namespace {
 
 constexpr int64_t kStripBytes = 24 * 1024;  // of padded input: stays in the first cache
 constexpr int64_t kMostRow = 6 * 16;        // pixels whose sums a kernel adds up at once
+constexpr int64_t kMostLaid = 256;          // columns whose loads are kept; of more, those of a few at a time are worked out again
 constexpr int64_t kNarrow = 12;             // columns; with fewer, rows are computed as one, with their padding
 
-class Depthwise final : public Operator {
+class Depthwise final : public StripOperator {
 public:
     Status prepare(Setup& setup) override {
         const Tensor *x = setup.input(0), *weights = setup.input(1);
@@ -43,25 +45,33 @@ public:
         const ConvKernel& conv = conv_kernel(setup.isa, integer_, safe);
         finish_block_ = conv.finish, pack_ = conv.pack;
         setup.kernel = kernel_->name;
-        plane_function_ = find_plane_function();
-        return plane_function_ ? lay_planes(setup) : lay_strips(setup);
+        plane_kernel_ = find_plane_kernel();
+        return plane_kernel_.compute ? lay_planes(setup) : lay_strips(setup);
+    }
+
+    Status prepare_strips(Setup& setup, int64_t) override {
+        EW_TRY(prepare(setup));
+        return g_.out[0] == 1 ? Status() : setup.refuse("wants planes");
     }
 
     void run(const Run& run) override {
-        if (g_.batch == 0) return;
-        if (plane_function_) return run_planes(run);
-        const int64_t quads = (g_.out_channels + 3) / 4, places = g_.out[0] * strips_;
+        run_strip(run, {0, g_.batch, 0, g_.out[1], run.outputs[0]->data, g_.out_pixels * 4});
+    }
+
+    void run_strip(const Run& run, const Strip& to) override {
+        if (to.samples == 0) return;
+        if (plane_kernel_.compute) return run_planes(run, to);
+        const int64_t quads = (g_.out_channels + 3) / 4, strips = strips_of(to), places = g_.out[0] * strips;
         // Channels follow each other: the padding around a strip is the same for all.
-        run.pool.parallel(g_.batch * places * quads, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+        run.pool.parallel(to.samples * places * quads, 1, [&](int64_t begin, int64_t end, int32_t thread) {
             uint8_t* scratch = run.scratch + thread * scratch_bytes_;
             int64_t copies = 0, padded = -1;
             for (int64_t item = begin; item < end; ++item) {
-                const int64_t place = item / quads % places, first = place % strips_ * strip_rows_;
-                const Part part{item / quads / places, item % quads, place / strips_, first,
-                                std::min(strip_rows_, g_.out[1] - first)};
+                const int64_t place = item / quads % places;
+                const Part part = part_of(to, item / quads / places, item % quads, place / strips, place % strips);
                 if (place != padded) copies = lay_padding(part, scratch);
                 padded = place;
-                compute(run, part, copies, scratch);
+                compute(run, to, part, copies, scratch);
             }
         });
     }
@@ -80,37 +90,45 @@ private:
         int64_t sample, quad, slice, first_row, rows;
     };
 
-    ConvStretch stretch_of(const Run& run, const Part& part) const {
+    int64_t strips_of(const Strip& to) const { return strip_rows_ > 0 ? (to.rows + strip_rows_ - 1) / strip_rows_ : 0; }
+
+    Part part_of(const Strip& to, int64_t sample, int64_t quad, int64_t slice, int64_t strip) const {
+        const int64_t row = strip * strip_rows_;
+        return {to.sample + sample, quad, slice, to.first_row + row, std::min(strip_rows_, to.rows - row)};
+    }
+
+    ConvStretch stretch_of(const Run& run, const Strip& to, const Part& part) const {
         const Tensor& y = *run.outputs[0];
-        const int64_t plane = g_.out_pixels * 4, at = ((part.slice * g_.out[1] + part.first_row) * g_.out[2]) * 4;
+        const int64_t at = ((part.slice * g_.out[1] + part.first_row - to.first_row) * g_.out[2]) * 4;
         ConvStretch stretch{};
         stretch.outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
         stretch.scale = scales_.scale.data() + part.quad * 4, stretch.bias = scales_.bias.data() + part.quad * 4;
-        stretch.y = y.data + (part.sample * planes_of(y) + first_plane(finish_.y, part.quad)) * plane + at;
-        stretch.y_plane = stretch.residual_plane = plane;
-        if (residual_) {
+        stretch.y = to.data + ((part.sample - to.sample) * planes_of(y) + first_plane(finish_.y, part.quad)) * to.plane_bytes + at;
+        stretch.y_plane = to.plane_bytes;
+        if (residual_) {  // of a whole run
             const Tensor& from = *run.inputs[4];
+            const int64_t plane = stretch.residual_plane = g_.out_pixels * 4;
             stretch.residual =
                 from.data + (part.sample * planes_of(from) + first_plane(finish_.residual, part.quad)) * plane + at;
         }
         return stretch;
     }
 
-    DepthwisePlaneFunction find_plane_function() const {
+    DepthwisePlanes find_plane_kernel() const {
         const bool flat = g_.in[0] == 1 && g_.kernel[0] == 1 && g_.pad[0] == 0;
         const bool square = g_.stride[1] == g_.stride[2] && g_.dilation[1] == 1 && g_.dilation[2] == 1;
         const bool bytes = !integer_ || (finish_.direct && finish_.y != EW_F32 && !residual_);
-        if (!kernel_->plane || !flat || !square || !bytes || g_.kernel[2] > kMostDepthwiseColumns) return nullptr;
-        return kernel_->plane(g_.kernel[1], g_.stride[2], g_.out[2]);
+        if (!kernel_->planes || !flat || !square || !bytes || g_.kernel[2] > kMostDepthwiseColumns) return {};
+        return kernel_->planes(g_.kernel[1], g_.stride[2], g_.out[2]);
     }
 
     // float32 y that wants more than a clamp is made from sums in scratch memory, of as many rows as stay in the first cache.
     Status lay_planes(Setup& setup) {
         const int64_t row_bytes = 16 * std::max<int64_t>(g_.out[2], 1);
         through_sums_ = !integer_ && (!finish_.direct || residual_);
+        sums_alone_.direct = true;
         const int64_t steps = through_sums_ ? kStripBytes / row_bytes / kDepthwiseRows : 4;
         strip_rows_ = std::clamp<int64_t>(steps, 1, 4) * kDepthwiseRows;
-        strips_ = (g_.out[1] + strip_rows_ - 1) / strip_rows_;
         sums_row_ = (strip_rows_ * g_.out[2] + 15) / 16 * 16;
         int64_t all = 0;
         scratch_bytes_ = through_sums_ ? sums_row_ * 16 : 0;
@@ -119,7 +137,29 @@ private:
         row_taps_ = integer_ ? (g_.kernel[2] + 3) / 4 : g_.kernel[2];
         packed_.clear();
         if (integer_) pack_planes(*setup.input(1));
+        lay_loads();
         return {};
+    }
+
+    void lay_loads() {
+        loads_.clear();
+        if (g_.out[2] > kMostLaid) return;
+        const int64_t blocks = (g_.out[2] + plane_kernel_.block - 1) / plane_kernel_.block;
+        loads_.resize(static_cast<size_t>(blocks * row_taps_ * plane_kernel_.tap_loads));
+        plane_kernel_.lay(plane_of_x(), loads_.data());
+    }
+
+    // What is the same for all planes.
+    DepthwisePlane plane_of_x() const {
+        DepthwisePlane plane{};
+        plane.in_rows = g_.in[1], plane.in_columns = g_.in[2];
+        plane.pad_row = g_.pad[1], plane.pad_column = g_.pad[2];
+        plane.taps = row_taps_;
+        plane.fill = fill_;
+        plane.columns = g_.out[2];
+        plane.loads = loads_.empty() ? nullptr : loads_.data();
+        plane.finish = through_sums_ ? &sums_alone_ : &finish_;
+        return plane;
     }
 
     // [quads][rows of the kernel][taps][4 outputs][4 positions]
@@ -134,44 +174,36 @@ private:
         }
     }
 
-    void run_planes(const Run& run) const {
-        const int64_t quads = (g_.out_channels + 3) / 4;
-        run.pool.parallel(g_.batch * quads * strips_, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+    void run_planes(const Run& run, const Strip& to) const {
+        const int64_t quads = (g_.out_channels + 3) / 4, strips = strips_of(to);
+        run.pool.parallel(to.samples * quads * strips, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+            DepthwisePlane plane = plane_of_x();
             for (int64_t item = begin; item < end; ++item) {
-                const int64_t first = item % strips_ * strip_rows_;
-                const Part part{item / strips_ / quads, item / strips_ % quads, 0, first,
-                                std::min(strip_rows_, g_.out[1] - first)};
-                compute_plane(run, part, run.scratch + thread * scratch_bytes_);
+                const Part part = part_of(to, item / strips / quads, item / strips % quads, 0, item % strips);
+                compute_planes(run, to, part, run.scratch + thread * scratch_bytes_, &plane);
             }
         });
     }
 
-    void compute_plane(const Run& run, const Part& part, uint8_t* scratch) const {
-        static constexpr float kOne = 1, kZero = 0;
+    // One of 4 channels, or up to four of one.
+    void compute_planes(const Run& run, const Strip& to, const Part& part, uint8_t* sums, DepthwisePlane* plane) const {
         const Tensor& x = *run.inputs[0];
-        ConvStretch stretch = stretch_of(run, part);
+        ConvStretch stretch = stretch_of(run, to, part);
         stretch.pixels = part.rows * g_.out[2];
-        ConvFinish plain;
-        plain.direct = true;
+        plane->first_row = part.first_row, plane->rows = part.rows;
+        plane->channels = channels_ + (part.quad % multiplier_) * 4;
+        const uint8_t* from = x.data + part.sample * planes_of(x) * g_.in_pixels * 4;
         for (int64_t i = 0; i < (integer_ ? 1 : stretch.outputs); ++i) {
-            const int64_t channel = part.quad * 4 + i, from = (integer_ ? part.quad : channel) / multiplier_;
-            DepthwisePlane plane{};
-            plane.x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
-            plane.in_rows = g_.in[1], plane.in_columns = g_.in[2];
-            plane.pad_row = g_.pad[1], plane.pad_column = g_.pad[2];
-            plane.weights = integer_ ? packed_.data() + part.quad * g_.kernel[1] * row_taps_ * 16
-                                     : run.inputs[1]->data + channel * g_.positions * 4;
-            plane.taps = row_taps_;
-            plane.channels = channels_ + (part.quad % multiplier_) * 4;
-            plane.fill = fill_;
-            plane.first_row = part.first_row, plane.rows = part.rows, plane.columns = g_.out[2];
-            plane.finish = through_sums_ ? &plain : &finish_;
-            plane.scale = through_sums_ ? &kOne : stretch.scale + i;
-            plane.bias = through_sums_ ? &kZero : stretch.bias + i;
-            plane.y = through_sums_ ? scratch + i * sums_row_ * 4 : stretch.y + i * stretch.y_plane;
-            plane_function_(plane);
+            const int64_t channel = part.quad * 4 + i;
+            plane->x = from + (integer_ ? part.quad : channel) / multiplier_ * g_.in_pixels * 4;
+            plane->weights = integer_ ? packed_.data() + part.quad * g_.kernel[1] * row_taps_ * 16
+                                      : run.inputs[1]->data + channel * g_.positions * 4;
+            plane->scale = through_sums_ ? &kOne : stretch.scale + i;
+            plane->bias = through_sums_ ? &kZero : stretch.bias + i;
+            plane->y = through_sums_ ? sums + i * sums_row_ * 4 : stretch.y + i * stretch.y_plane;
+            plane_kernel_.compute(*plane);
         }
-        if (through_sums_) finish_block_(finish_, scratch, sums_row_, stretch);
+        if (through_sums_) finish_block_(finish_, sums, sums_row_, stretch);
     }
 
     // Columns of a padded row, then where each tap lies, then how many rows fit a strip.
@@ -186,7 +218,6 @@ private:
         if (__builtin_mul_overflow(row_bytes_, g_.kernel[0] * x_planes_, &line)) return setup.refuse("needs too much memory");
         const int64_t fit = (kStripBytes / std::max<int64_t>(line, 1) - overlap - 1) / g_.stride[1] + 1;
         strip_rows_ = std::clamp<int64_t>(fit, std::min<int64_t>(4, g_.out[1]), std::max<int64_t>(g_.out[1], 1));
-        strips_ = strip_rows_ > 0 ? (g_.out[1] + strip_rows_ - 1) / strip_rows_ : 0;
         in_rows_ = (strip_rows_ - 1) * g_.stride[1] + overlap + 1;
         int64_t bytes = 0, all = 0;
         if (__builtin_mul_overflow(row_bytes_, in_rows_, &bytes) || __builtin_mul_overflow(bytes, g_.kernel[0], &bytes) ||
@@ -245,9 +276,9 @@ private:
         }
     }
 
-    void compute(const Run& run, const Part& part, int64_t copies, uint8_t* scratch) const {
+    void compute(const Run& run, const Strip& to, const Part& part, int64_t copies, uint8_t* scratch) const {
         const Tensor& x = *run.inputs[0];
-        ConvStretch stretch = stretch_of(run, part);
+        ConvStretch stretch = stretch_of(run, to, part);
         const int64_t planes = integer_ ? 1 : stretch.outputs;
         for (int64_t i = 0; i < planes; ++i) {
             const int64_t from = integer_ ? part.quad / multiplier_ : (part.quad * 4 + i) / multiplier_;
@@ -355,27 +386,30 @@ private:
     }
 
     static constexpr int64_t kSumsBytes = 4 * kMostRow * 4;
+    static constexpr float kOne = 1, kZero = 0;
 
     ConvGeometry g_;
-    ConvFinish finish_;
+    ConvFinish finish_, sums_alone_;
     ConvScales scales_;
     const DepthwiseKernel* kernel_ = nullptr;
     void (*finish_block_)(const ConvFinish&, const void*, int64_t, const ConvStretch&) = nullptr;
     void (*pack_)(const ConvPack&) = nullptr;
-    DepthwisePlaneFunction plane_function_ = nullptr;
+    DepthwisePlanes plane_kernel_;
+    std::vector<DepthwiseLoad> loads_;  // with plane_kernel_
     std::vector<int64_t> offsets_;   // of the taps
     std::vector<uint8_t> packed_;    // 8-bit: [quads][taps][4 outputs][4], or as pack_planes() says
     uint8_t channels_[16] = {};      // 8-bit: the bytes that each of 4 outputs reads, for each quad of one plane
     int64_t multiplier_ = 1;
-    int64_t phase_pixels_ = 0, row_bytes_ = 0, in_rows_ = 0, strip_rows_ = 0, strips_ = 0;
+    int64_t phase_pixels_ = 0, row_bytes_ = 0, in_rows_ = 0, strip_rows_ = 0;
     int64_t x_planes_ = 1, x_bytes_ = 0, flat_plane_ = 0, runs_bytes_ = 0, scratch_bytes_ = 0;
-    int64_t row_taps_ = 0, sums_row_ = 0;  // with plane_function_
+    int64_t row_taps_ = 0, sums_row_ = 0;  // with plane_kernel_
     uint32_t fill_ = 0;
     bool integer_ = false, residual_ = false, flat_ = false, through_sums_ = false;
 };
 
 }  // namespace
 
-Operator* make_depthwise() { return new (std::nothrow) Depthwise; }
+Operator* make_depthwise() { return make_depthwise_by_strips(); }
+StripOperator* make_depthwise_by_strips() { return new (std::nothrow) Depthwise; }
 
 }  // namespace ew
