@@ -107,5 +107,5 @@ def test_refused(run_op: Any, native: Any, inputs: list[Any], attributes: dict[s
 
 @pytest.mark.parametrize("shapes", [[(2, 3, 5)], [(2, 3, 6), (3, 5)], [(2, 3, 5), (2, 5)]])
 def test_outputs_that_do_not_fit(run_op: Any, native: Any, shapes: list[tuple[int, ...]]) -> None:
-    with pytest.raises(native.NativeError, match="gives y and the last|other dims"):
+    with pytest.raises(native.NativeError, match=r"gives y and the last|other dims"):
         run_op("recurrent", [X, R], [("float32", shape) for shape in shapes], GRU)
