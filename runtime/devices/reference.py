@@ -13,7 +13,10 @@ from edgewise.runtime.storage import whole_file
 
 _MAGIC = b"EWREF\0\0\1"
 # As ew_dtype numbers them (runtime/native/include/edgewise.h).
-_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3, "int8": 4, "int32": 5, "int64": 6, "bool": 7}
+_DTYPES = {
+    "float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3, "int8": 4, "int32": 5, "int64": 6, "bool": 7, "float64": 8, "int16": 9,
+    "uint16": 10,
+}  # fmt: skip
 
 Arrays = Mapping[str, np.ndarray]
 

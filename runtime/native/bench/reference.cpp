@@ -50,7 +50,7 @@ Failure read_array(Reader* reader, Array* array) {
     if (!reader->number(&length) || length > kLongestName) return cut();
     array->name.resize(length);
     if (!reader->bytes(array->name.data(), length) || !reader->number(&dtype) || !reader->number(&rank)) return cut();
-    if (dtype > EW_BOOL || rank > EW_MAX_RANK) return bad_reference("an unknown dtype or too many dims");
+    if (dtype > EW_U16 || rank > EW_MAX_RANK) return bad_reference("an unknown dtype or too many dims");
     array->dtype = static_cast<ew_dtype>(dtype);
     array->dims.resize(rank);
     if (!reader->bytes(array->dims.data(), rank * sizeof(int64_t))) return cut();
@@ -94,12 +94,15 @@ double value_at(const uint8_t* data, ew_dtype dtype, size_t index) {
         case EW_BF16: return brain(load<uint16_t>(data, index));
         case EW_S8: return load<int8_t>(data, index);
         case EW_S32: return load<int32_t>(data, index);
+        case EW_F64: return load<double>(data, index);
+        case EW_S16: return load<int16_t>(data, index);
+        case EW_U16: return load<uint16_t>(data, index);
         case EW_S64: return static_cast<double>(load<int64_t>(data, index));
         default: return data[index];
     }
 }
 
-bool floating(ew_dtype dtype) { return dtype == EW_F32 || dtype == EW_F16 || dtype == EW_BF16; }
+bool floating(ew_dtype dtype) { return dtype == EW_F32 || dtype == EW_F16 || dtype == EW_BF16 || dtype == EW_F64; }
 
 void add(double ref, double got, bool differs, bool integer, Sums* sums) {
     if (!std::isfinite(ref) || !std::isfinite(got)) {

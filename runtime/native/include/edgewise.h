@@ -39,7 +39,10 @@ typedef enum ew_dtype {
     EW_S8 = 4,
     EW_S32 = 5,
     EW_S64 = 6,
-    EW_BOOL = 7
+    EW_BOOL = 7,
+    EW_F64 = 8,
+    EW_S16 = 9,
+    EW_U16 = 10
 } ew_dtype;
 
 typedef struct ew_engine ew_engine;

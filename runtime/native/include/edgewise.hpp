@@ -53,6 +53,9 @@ private:
 template <typename T>
 struct DTypeOf;
 template <> struct DTypeOf<float> { static constexpr ew_dtype value = EW_F32; };
+template <> struct DTypeOf<double> { static constexpr ew_dtype value = EW_F64; };
+template <> struct DTypeOf<int16_t> { static constexpr ew_dtype value = EW_S16; };
+template <> struct DTypeOf<uint16_t> { static constexpr ew_dtype value = EW_U16; };
 template <> struct DTypeOf<uint8_t> { static constexpr ew_dtype value = EW_U8; };
 template <> struct DTypeOf<int8_t> { static constexpr ew_dtype value = EW_S8; };
 template <> struct DTypeOf<int32_t> { static constexpr ew_dtype value = EW_S32; };

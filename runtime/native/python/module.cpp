@@ -45,6 +45,9 @@ DTypeName dtype_of(ew_dtype dtype) {
         case EW_S32: return {"int32", nb::dtype<int32_t>()};
         case EW_S64: return {"int64", nb::dtype<int64_t>()};
         case EW_BOOL: return {"bool", nb::dtype<bool>()};
+        case EW_F64: return {"float64", nb::dtype<double>()};
+        case EW_S16: return {"int16", nb::dtype<int16_t>()};
+        case EW_U16: return {"uint16", nb::dtype<uint16_t>()};
     }
     return {"unknown", nb::dtype<uint8_t>()};
 }

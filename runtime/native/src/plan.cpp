@@ -76,7 +76,7 @@ Status read_tensor(Reader& reader, const Plan& plan, PlanTensor* tensor) {
     const auto layout = reader.number<uint8_t>();
     const auto constant = reader.number<uint8_t>();
     const uint32_t rank = reader.count(4);
-    if (dtype > EW_BOOL || layout > 1 || constant > 1 || rank > EW_MAX_RANK) return bad("a tensor of unknown kind");
+    if (dtype > EW_U16 || layout > 1 || constant > 1 || rank > EW_MAX_RANK) return bad("a tensor of unknown kind");
     for (uint32_t i = 0; i < rank; ++i) tensor->dims.push_back(reader.number<uint32_t>());
     tensor->offset = reader.number<uint64_t>();
     tensor->bytes = reader.number<uint64_t>();

@@ -23,7 +23,10 @@ inline size_t size_of(DType dtype) {
         case EW_F32:
         case EW_S32: return 4;
         case EW_F16:
-        case EW_BF16: return 2;
+        case EW_BF16:
+        case EW_S16:
+        case EW_U16: return 2;
+        case EW_F64:
         case EW_S64: return 8;
         case EW_U8:
         case EW_S8:

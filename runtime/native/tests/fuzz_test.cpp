@@ -55,7 +55,16 @@ void mutate(std::vector<uint8_t>* file) {
 }
 
 size_t size_of_element(ew_dtype dtype) {
-    return dtype == EW_S64 ? 8 : dtype == EW_F32 || dtype == EW_S32 ? 4 : dtype == EW_F16 || dtype == EW_BF16 ? 2 : 1;
+    switch (dtype) {
+        case EW_S64:
+        case EW_F64: return 8;
+        case EW_F32:
+        case EW_S32: return 4;
+        case EW_U8:
+        case EW_S8:
+        case EW_BOOL: return 1;
+        default: return 2;
+    }
 }
 
 void set_shapes(const ew_engine* engine, ew_context* context, std::vector<size_t>* sizes) {

@@ -23,11 +23,17 @@ class DType(IntEnum):
     S32 = 5
     S64 = 6
     BOOL = 7
+    F64 = 8
+    S16 = 9
+    U16 = 10
 
     @property
     def size_bytes(self) -> int:
         """Of one element."""
-        return {DType.F32: 4, DType.S32: 4, DType.F16: 2, DType.BF16: 2, DType.S64: 8}.get(self, 1)
+        return 1 if self in (DType.U8, DType.S8, DType.BOOL) else _SIZES.get(self, 2)
+
+
+_SIZES = {DType.F32: 4, DType.S32: 4, DType.S64: 8, DType.F64: 8}
 
 
 class Layout(IntEnum):

@@ -276,6 +276,9 @@ _DTYPES = {
     "int32": DType.S32,
     "int64": DType.S64,
     "bool": DType.BOOL,
+    "float64": DType.F64,
+    "int16": DType.S16,
+    "uint16": DType.U16,
 }
 
 

@@ -192,6 +192,16 @@ def test_cast(run_op: Any, source: str, target: str) -> None:
         )
 
 
+@pytest.mark.parametrize(("edge", "inside"), [("float64", "float32"), ("int16", "int32"), ("uint16", "int32")])
+def test_cast_at_the_ends(run_op: Any, native: Any, edge: str, inside: str) -> None:
+    x = np.array([0, 1, -1, 32767, -32768, 65535, 70000], inside)
+    narrow = x.astype(edge)  # integers wrap around
+    check(run_op, "cast", [x], narrow)
+    check(run_op, "cast", [narrow], narrow.astype(inside))
+    with pytest.raises(native.NativeError, match="cannot cast between these dtypes"):
+        run_op("cast", [narrow], [("int64", x.shape)])
+
+
 def test_cast_of_what_does_not_fit(run_op: Any) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 1e30], np.float32)
     got = run_op("cast", [x], [("int64", (4,))])[0]

@@ -19,6 +19,9 @@ _C_TYPES = {
     "int32": "int32_t",
     "int64": "int64_t",
     "bool": "uint8_t",
+    "float64": "double",
+    "int16": "int16_t",
+    "uint16": "uint16_t",
 }
 # C's own words, and those that the program uses.
 _WORDS = re.compile(

@@ -1,4 +1,4 @@
-// cast: y = x in y's dtype, as numpy does; float16 from and to float32 alone. shape_value: the attribute `values` as s64.
+// cast: y = x in y's dtype, as numpy does; float16 and float64 from and to float32 alone, integers of 16 bits from and to s32. shape_value: the attribute `values` as s64.
 #include <cmath>
 #include <cstring>
 
@@ -10,7 +10,7 @@ namespace {
 // C's conversion, but for floats that do not fit the integer: those are C++'s only undefined ones.
 template <typename To, typename From>
 To convert(From x) {
-    if constexpr (std::is_same_v<From, float> && !std::is_same_v<To, float> && !std::is_same_v<To, bool>) {
+    if constexpr (std::is_same_v<From, float> && std::is_integral_v<To> && !std::is_same_v<To, bool>) {
         constexpr float kLimit = 9223372036854775808.0f;
         if (!(x >= -kLimit && x < kLimit)) return static_cast<To>(x < 0 ? INT64_MIN : x > 0 ? INT64_MAX : 0);
         return static_cast<To>(static_cast<int64_t>(x));
@@ -89,7 +89,19 @@ Caster caster_from(DType to) {
     }
 }
 
+// What a network has at its ends alone, beside what is computed in its place; any other pair has none.
+Caster edge_caster(DType from, DType to) {
+    if (to == EW_F32) return from == EW_F64 ? cast_all<double, float> : nullptr;
+    if (from == EW_F32) return to == EW_F64 ? cast_all<float, double> : nullptr;
+    if (to == EW_S32) return from == EW_S16 ? cast_all<int16_t, int32_t> : from == EW_U16 ? cast_all<uint16_t, int32_t> : nullptr;
+    if (from == EW_S32) return to == EW_S16 ? cast_all<int32_t, int16_t> : to == EW_U16 ? cast_all<int32_t, uint16_t> : nullptr;
+    return nullptr;
+}
+
+bool only_at_edges(DType dtype) { return dtype == EW_F64 || dtype == EW_S16 || dtype == EW_U16; }
+
 Caster find_caster(DType from, DType to) {
+    if (only_at_edges(from) || only_at_edges(to)) return edge_caster(from, to);
     if (from == EW_F16 || to == EW_F16) return from == EW_F32 ? narrow : to == EW_F32 ? widen : nullptr;
     switch (from) {
         case EW_F32: return caster_from<float>(to);

@@ -14,7 +14,7 @@ from edgewise.targets.cpu.native.context import Context, attribute_int, only_rea
 from edgewise.targets.cpu.native.form import Form, same_size
 from edgewise.targets.cpu.native.ops.movement import sizes_value
 from edgewise.targets.cpu.native.plan import Dim, DType, Layout, Tensor, dim, product
-from edgewise.targets.cpu.native.value import Quant, Refusal, Value, constant_value, dtype_named, numpy_name
+from edgewise.targets.cpu.native.value import EDGES, Quant, Refusal, Value, constant_value, dtype_named, numpy_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -265,6 +265,8 @@ def cast(node: ir.Node, ctx: Context) -> None:
 
     wanted = dtype_named(str(ir.DataType(attribute_int(node, "to", 1)).numpy().name))
     value = ctx.input(node, 0)
+    if wanted in EDGES and not node.outputs[0].is_graph_output():
+        raise Refusal(f"dtype {numpy_name(wanted)} inside of the network")
     if value.sizes is not None and wanted in (DType.S64, DType.S32):
         ctx.give(node, value)
         return

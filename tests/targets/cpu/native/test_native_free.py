@@ -91,7 +91,7 @@ def test_fewer_than_no_elements_are_refused(check: Check, libedgewise: Any) -> N
         ("g (float[3] x, int64[2] p) => (float[n] y) { y = Pad(x, p) }", "make them constants, or compute them from shapes"),
         ("g (float[h] x) => (float[n] y) { n = Shape(x)\n p = Concat<axis = 0>(n, n)\n y = Pad<mode = \"reflect\">(x, p) }", "fix them with --input"),
         ("g (bfloat16[3] x) => (bfloat16[3] y) { y = Relu(x) }", "cast it before the network"),
-        ("g (float[3] x) => (double[3] y) { y = Cast<to = 11>(x) }", "dtype float64"),
+        ("g (int32[3] x) => (int16[3] y) { a = Cast<to = 5>(x)\n y = Abs(a) }", "int16 of another dtype inside"),
         ("g (int64[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = Sqrt(a)\n y = Cast<to = 1>(b) }", "dtype float64"),
         ("g (float[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = CumSum(a, zero)\n y = Cast<to = 1>(b) }", "dtype float64"),
         ("g (float[h,4] x) => (float[h,4] y) { y = Scan<num_scan_inputs = 1, body = b (float[4] r) => (float[4] s) { s = Relu(r) }>(x) }",
@@ -199,6 +199,39 @@ def test_float64_between_float32(check: Check) -> None:
         y = Cast<to = 1>(sum)
     }""", factor=np.array(1 / 3))  # fmt: skip
     check(model, [{"x": random(4, 6)}])
+
+
+def test_wide_and_short_ends(libedgewise: Any, tmp_path: Path) -> None:
+    """float64 is computed in float32, integers of 16 bits in int32; these wrap around where they leave the network.
+
+    numpy says what is wanted: ONNX Runtime has no such kernels.
+    """
+    model = model_of(
+        """g (double[N] x, int16[4] i, uint16[4] u) => (double[N] y, int16[4] j, uint16[4] v, bool[4] b, int16[4] i) {
+            s = Constant <value = double {0.125}> ()
+            e = Exp(x)
+            y = Mul(e, s)
+            j = Sub(i, one)
+            v = Cast<to = 4>(i)
+            m = Cast<to = 6>(u)
+            n = Cast<to = 6>(i)
+            b = Less(n, m)
+        }""",
+        one=np.ones((), np.int16),
+    )
+    path = tmp_path / "n.engine"
+    path.write_bytes(encode(compile_model(model, Isa.GENERIC).plan))
+    engine = libedgewise.Engine(str(path))
+    assert [dtype for _, dtype, _ in engine.inputs] == ["float64", "int16", "uint16"]
+    x, i = np.linspace(-3, 3, 5), np.array([-32768, -1, 7, 32767], np.int16)
+    u = i.view(np.uint16)
+    made = libedgewise.Context(engine, threads=1).run([x, i, u])
+    wanted = [np.exp(x) / 8, i - np.int16(1), u, i.astype(np.int32) < u, i]
+    for found, want in zip(made, wanted, strict=True):
+        assert found.dtype == want.dtype
+        np.testing.assert_allclose(found, want, rtol=1e-6)
+    with pytest.raises(libedgewise.NativeError, match="input x must be float64"):
+        libedgewise.Context(engine, threads=1).run([x.astype(np.float32), i, u])
 
 
 def test_bfloat16_inside(libedgewise: Any, tmp_path: Path) -> None:
