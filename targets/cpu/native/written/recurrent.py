@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -104,7 +105,7 @@ class _Layer:
             x, self.panels(index), after, None if peepholes is None else self.padded(peepholes, 3), given(node, 4),
             self.state(5, index), self.state(6, index) if lstm else None,
         ]  # fmt: skip
-        attributes = {
+        attributes: dict[str, Any] = {
             "kind": self.kind.lower(), "reverse": int(reverse), "after_reset": int(after_reset),
             "input_forget": attribute_int(node, "input_forget", 0), "clip": attribute_float(node, "clip", 0.0),
             **dict(zip("fgh", map(str.lower, functions), strict=False)),
