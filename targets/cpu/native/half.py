@@ -93,7 +93,7 @@ def _widen_values(
 ) -> None:
     kept = {id(value) for value in keep}
     for value in values:
-        if value.dtype not in wider or id(value) in kept:
+        if value.dtype is None or value.dtype not in wider or id(value) in kept:
             continue
         wide = wider[value.dtype]
         if value.const_value is not None:
