@@ -1,8 +1,10 @@
 // attention: softmax(scale * q^T k + mask) v for each head, without the whole matrix of scores in memory. Attributes heads, scale,
-// mask_transposed; operands in attention.h.
+// mask_transposed, and p_… of a softmax that is rounded; operands in attention.h.
 #include "attention.h"
 
 #include <algorithm>
+
+#include "quantization.h"
 
 namespace ew {
 namespace {
@@ -20,6 +22,7 @@ public:
         if (!is_plain(*setup.outputs[0], EW_F32)) return setup.refuse("gives plain float32");
         masked_ = setup.input(3) != nullptr;
         EW_TRY(shape_.read(setup));
+        EW_TRY(shape_.read_steps(setup));
         kernels_ = &vector_kernels(setup.isa);
         setup.kernel = kernels_->name;
         shape_.tile(kernels_->lanes, kernels_->lanes == 16 ? 4 : 2);
@@ -92,6 +95,17 @@ Status AttentionShape::read(const Setup& setup) {
         mask_dims_[i] = dim;
         mask_strides_[i] = dim == 1 ? 0 : mask->count(order[i] + 1, 4);
     }
+    return {};
+}
+
+Status AttentionShape::read_steps(const Setup& setup) {
+    if (!setup.attributes.find("p_scale", AttributeKind::kFloat)) return {};
+    Tensor like;
+    like.dtype = setup.attributes.integer("p_signed", 0) != 0 ? EW_S8 : EW_U8;
+    Quantization p;
+    EW_TRY(read_quantization(setup, "p_", like, &p));
+    head.p_scale = p.scale;
+    head.p_top = static_cast<float>(p.highest() - p.zero);
     return {};
 }
 

@@ -12,6 +12,8 @@ namespace ew {
 class AttentionShape {
 public:
     Status read(const Setup& setup);
+    // The softmax as counts of steps above its zero point, where it is of 8 bits: p_scale, p_zero_point (p_signed=1: of s8).
+    Status read_steps(const Setup& setup);
     // Tiles of queries whose widths differ by at most a vector: `most` vectors of `lanes` at a time.
     void tile(int lanes, int most);
 

@@ -25,7 +25,7 @@ public:
         if (!is_plain(y, EW_F32) && (!is_8_bit(y) || is_plain(y))) return setup.refuse("gives 8 bits in C4 or plain float32");
         EW_TRY(read_quantization(setup, "y_", y, &out_));
         EW_TRY(shape_.read(setup));
-        EW_TRY(read_steps(setup));
+        EW_TRY(shape_.read_steps(setup));
         masked_ = setup.input(3) != nullptr;
         y_bytes_ = is_8_bit(y);
         kernels_ = &vector_kernels(setup.isa);
@@ -33,7 +33,7 @@ public:
         const bool quads = h.depth % 4 == 0 && h.value_depth % 4 == 0;
         // Sums of products of bytes fit 32 bits.
         const bool fits = h.depth < 16384 && h.keys < 32768;
-        bytes_ = quads && fits && steps_ ? byte_attention(setup.isa) : nullptr;
+        bytes_ = quads && fits && h.p_scale > 0 ? byte_attention(setup.isa) : nullptr;
         setup.kernel = bytes_ ? bytes_->name : kernels_->name;
         bytes_ ? plan_bytes() : plan_floats();
         setup.scratch_bytes = uint64_t{thread_bytes_} * static_cast<uint64_t>(setup.threads);
@@ -56,19 +56,6 @@ public:
     }
 
 private:
-    // The softmax as counts of steps above its zero point.
-    Status read_steps(const Setup& setup) {
-        steps_ = setup.attributes.find("p_scale", AttributeKind::kFloat) != nullptr;
-        if (!steps_) return {};
-        Tensor like;
-        like.dtype = setup.attributes.integer("p_signed", 0) != 0 ? EW_S8 : EW_U8;
-        Quantization p;
-        EW_TRY(read_quantization(setup, "p_", like, &p));
-        shape_.head.p_scale = p.scale;
-        shape_.head.p_top = static_cast<float>(p.highest() - p.zero);
-        return {};
-    }
-
     const Tensor* mask(const Run& run) const { return masked_ ? run.inputs[3] : nullptr; }
 
     // ---- in bytes
@@ -178,7 +165,7 @@ private:
     ByteHeads heads_;
     const ByteAttention* bytes_ = nullptr;
     const VectorKernels* kernels_ = nullptr;
-    bool masked_ = false, steps_ = false, y_bytes_ = true;
+    bool masked_ = false, y_bytes_ = true;
     size_t sizes_[6] = {}, thread_bytes_ = 0;  // of the parts of a thread's scratch
 };
 

@@ -53,8 +53,12 @@ def attention(node: ir.Node, ctx: Context, match: Attention) -> None:
     made = ctx.builder.new(quant.dtype if quant else DType.F32, dims, Layout.C4 if quant else Layout.PLAIN)
     if quant is not None:
         attributes |= {"y_scale": quant.scale, "y_zero_point": quant.zero_point}
-    if integer and match.weights_quant is not None:
-        attributes |= {"p_scale": match.weights_quant.scale, "p_zero_point": match.weights_quant.zero_point}
+    if (steps := match.weights_quant) is not None:
+        attributes |= {
+            "p_scale": steps.scale,
+            "p_zero_point": steps.zero_point,
+            "p_signed": int(steps.dtype is DType.S8),
+        }
     ctx.builder.emit("attention", [*tensors, mask], [made], heads=heads.constant, scale=match.scale, **attributes)
     ctx.give(node, _result(made, rank, dims, heads, width, turned=turned, quant=quant))
     pairs = [query.dims[0], heads, query.dims[rank - 2], key.dims[rank - 1]]

@@ -107,6 +107,27 @@ def test_heads_of_a_width_that_is_no_multiple_of_four(
     assert script.share(found["alone"]) == script.share(found["outputs"]) == 1
 
 
+def test_attention_over_channels_rounds_its_probabilities(
+    graph_maker: Any, script: Any, sample: Callable[..., Any]
+) -> None:
+    """DaViT's: 49 tokens are no whole words, so that scores and products are computed in float."""
+    g = graph_maker(7)
+    g.constant("heads", np.int64([1, 49, 2, 32]))
+    parts = [g.add("MatMul", ["x", g.weights(f"w{name}", 64, 64)], name) for name in "qkv"]
+    q, k, v = (g.add("Reshape", [part, "heads"], f"{part}h") for part in parts)
+    q = g.add("Transpose", [g.add("Mul", [q, g.constant("scale", np.float32(0.3))], "qs")], "qt", perm=[0, 2, 3, 1])
+    k = g.add("Transpose", [k], "kt", perm=[0, 2, 1, 3])
+    v = g.add("Transpose", [v], "vt", perm=[0, 2, 3, 1])
+    weights = g.add("Softmax", [g.add("MatMul", [q, k], "s")], "p", axis=-1)
+    mixed = g.add("Transpose", [g.add("MatMul", [weights, v], "m")], "mt", perm=[0, 3, 1, 2])
+    g.constant("flat", np.int64([1, 49, 64]))
+    g.add("MatMul", [g.add("Reshape", [mixed, "flat"], "f"), g.weights("u", 64, 64)], "y")
+    model = int8(g.model({"x": [1, 49, 64]}, {"y": [1, 49, 64]}))
+    assert any(node.op_type == "QuantizeLinear" and node.inputs[0].name == "p" for node in model.graph)
+    found = script.agreement(model, sample(model))["alone"]
+    assert min(row.equal for row in found) > 0.99
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_digits_networks_agree_tensor_by_tensor(name: str, script: Any, sample: Callable[..., Any]) -> None:
