@@ -193,7 +193,7 @@ private:
             if (inputs) gates.x = step.run.inputs[kX]->as<float>() + step.at * rows_ * row + panel * kWidth;
             gates.h = h, gates.weights = step.run.inputs[kWeights]->as<float>() + panel * hidden_ * kWidth;
             gates.y = step.sums + panel * kWidth;
-            gates.x_row = gates.y_row = row, gates.h_row = units_;
+            gates.x_row = gates.y_row = row, gates.h_row = h ? units_ : 0;  // no offset is added to no state
             kernels_->gates(gates, whole ? count * panels_ : end - begin);
         }
     }
