@@ -198,7 +198,15 @@ Where = Annotated[
         help="local, ssh://user@host[:port][?key=FILE], adb:SERIAL, or a name in devices.toml.",
     ),
 ]
-Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads of the engine; 0 is all cores.")]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=0,
+        help="Threads of the engine; 0 is all cores, or for an ONNX file what OMP_NUM_THREADS says.",
+    ),
+]
 
 Scheme = Annotated[
     str | None,
