@@ -1,15 +1,14 @@
-# Every target is a script of the same name.
-.PHONY: setup check test demo bench clean
+# Every target is a script of the same name; `test` is the scripts check and test, side by side.
+.PHONY: setup check test tests demo bench clean
 
-demo setup bench:
+check demo setup bench:
 	scripts/$@
 
-test:
-	scripts/check
-	scripts/test
+test: setup
+	+@$(MAKE) --no-print-directory --jobs=2 check tests
 
-check:
-	scripts/check
+tests:
+	scripts/test
 
 clean:
 	rm -rf .venv .cache demo-out

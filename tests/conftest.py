@@ -37,16 +37,27 @@ _DEAR = ("slow", "conformance", "e2e", "shared")
 
 @pytest.hookimpl(trylast=True)  # what -m leaves
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast tests first: at the head of each part that pytest-xdist hands to a process, which imports and collects once for both kinds."""
+    """The dear tests first in each part that pytest-xdist hands to a process: the short ones, last, keep all cores at work to the end.
+
+    Files of few dear tests come before those of many, since they train, build or compile something whole, and the processes get
+    them in turn.
+    """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    dear = [any(item.get_closest_marker(mark) for mark in _DEAR) for item in items]
-    kinds = [[item for item, is_dear in zip(items, dear, strict=True) if is_dear is kind] for kind in (False, True)]
-    items[:] = [
-        item
-        for part in range(processes)
-        for kind in kinds
-        for item in kind[len(kind) * part // processes : len(kind) * (part + 1) // processes]
-    ]
+    files: dict[Path, list[pytest.Item]] = {}
+    short = []
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in _DEAR):
+            files.setdefault(item.path, []).append(item)
+        else:
+            short.append(item)
+    dear = sorted(files.values(), key=len)
+    ordered: list[pytest.Item] = []
+    for part in range(processes):
+        ordered += [item for file in dear[part::processes] for item in file]
+        room = max(len(items) * (part + 1) // processes - len(ordered), 0)
+        ordered += short[:room]
+        del short[:room]
+    items[:] = ordered
 
 
 def pytest_collection_finish() -> None:
