@@ -45,6 +45,7 @@ class Epilogue:
         scale: of each output channel; float64 [channels].
         shift: added to each output channel; float64 [channels].
         activation: after these.
+        factor: of each output channel behind the activation; float64 [channels].
         residual: added, in the layer's own order in memory.
         residual_first: before the activation.
         gated: the residual is a factor instead.
@@ -61,6 +62,7 @@ class Epilogue:
     shift: np.ndarray
     before: Dim
     activation: Activation | None = None
+    factor: np.ndarray | None = None
     residual: Value | None = None
     residual_first: bool = False
     gated: bool = False
@@ -108,6 +110,7 @@ def follow(
     steps = [
         _affine,
         _activation,
+        _factor,
         _residual,
         *([_gate, _rounded_residual] if integer else []),
         *([_view] if views else []),
@@ -199,6 +202,22 @@ def _activation(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
     if found.activation is not None or found.gated or (found.residual is not None and found.residual.quant is not None):
         return False
     found.activation, found.residual_first = activation, found.residual is not None
+    return _take(found, node)
+
+
+def _factor(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
+    """A constant per channel behind the activation, as balanced channels have it. Bounds are left alone: they are done on bytes."""
+    if not is_op(node, "Mul", "Div") or found.activation is None or found.activation.clip is not None:
+        return False
+    if found.residual is not None and not (found.residual_first or found.gated):
+        return False
+    index = 0 if node.inputs[0] is found.last else 1
+    other = node.inputs[1 - index]
+    array = None if other is None else _per_channel(ctx, other, found)
+    if array is None or (index == 1 and is_op(node, "Div")):
+        return False
+    factor = array if is_op(node, "Mul") else 1 / array
+    found.factor = factor if found.factor is None else found.factor * factor
     return _take(found, node)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isclose, sqrt
 
+import numpy as np
 import onnx_ir as ir
 
 from edgewise.targets.cpu.native.activations import PRIVATE
@@ -26,7 +27,7 @@ def rewrite(graph: ir.Graph) -> int:
 
 
 def _gelu(graph: ir.Graph, erf: ir.Node) -> bool:
-    """X · 0.5 · (1 + erf(x / √2)), the factors in any order."""
+    """X · h · (1 + erf(x / √2)), the factors in any order: GELU, times 2h where that is not 1 (balanced channels)."""
     inner = erf.inputs[0].producer() if erf.inputs[0] is not None else None
     if inner is None or not is_op(inner, "Div", "Mul"):
         return False
@@ -37,42 +38,49 @@ def _gelu(graph: ir.Graph, erf: ir.Node) -> bool:
     addition = only_reader(erf.outputs[0])
     if addition is None or not is_op(addition, "Add") or _with_number(addition)[1] != 1.0:
         return False
-    last = _product(addition.outputs[0], argument)
-    if last is None:
+    product = _product(addition.outputs[0], argument)
+    if product is None:
         return False
-    _replace(graph, last, ir.node("Gelu", [argument]))
+    last, half = product
+    gelu = ir.node("Gelu", [argument])
+    if half.size == 1 and isclose(float(half.reshape(-1)[0]), 0.5, rel_tol=_TOLERANCE):
+        _replace(graph, last, gelu)
+        return True
+    gelu.name, gelu.outputs[0].name = f"{last.name}/gelu", f"{last.outputs[0].name}_gelu"
+    gelu.outputs[0].shape, gelu.outputs[0].type = argument.shape, argument.type
+    graph.insert_before(last, gelu)
+    factor = ir.Value(name=f"{gelu.outputs[0].name}_factor", const_value=ir.tensor((2 * half).astype(np.float32)))
+    graph.register_initializer(factor)
+    _replace(graph, last, ir.node("Mul", [gelu.outputs[0], factor]))
     return True
 
 
-def _product(start: ir.Value, argument: ir.Value) -> ir.Node | None:
-    """The last of the multiplications that make start · argument · 0.5, or None."""
-    current, factor, seen = start, 1.0, False
-    for _ in range(3):
-        node = only_reader(current)
-        if node is None or not is_op(node, "Mul"):
-            return None
+def _product(start: ir.Value, argument: ir.Value) -> tuple[ir.Node, np.ndarray] | None:
+    """The last of the multiplications that make start · argument · h, and h; None where there are none."""
+    current, factor, found = start, np.float64(1.0), None
+    while (node := only_reader(current)) is not None and is_op(node, "Mul"):
         other = node.inputs[1] if node.inputs[0] is current else node.inputs[0]
-        number, inside = _factor(other, argument)
-        if number is None or (inside and seen):
-            return None
-        factor, seen, current = factor * number, seen or inside, node.outputs[0]
-        if seen and isclose(factor, 0.5, rel_tol=_TOLERANCE):
-            return node
-    return None
+        constant, inside = _factor(other, argument)
+        if constant is None or (inside and found):
+            break
+        current, factor = node.outputs[0], factor * constant
+        if inside or found:
+            found = node
+    return None if found is None else (found, np.asarray(factor))
 
 
-def _factor(value: ir.Value | None, argument: ir.Value) -> tuple[float | None, bool]:
-    """A number, the argument, or the argument times a number: as (number, whether the argument is in it)."""
+def _factor(value: ir.Value | None, argument: ir.Value) -> tuple[np.ndarray | None, bool]:
+    """A constant, the argument, or the argument times a constant: as (constant, whether the argument is in it)."""
     if value is argument:
-        return 1.0, True
+        return np.float64(1.0), True
     if value is None:
         return None, False
-    if (number := _number(value)) is not None:
-        return number, False
+    if (constant := _floats(value)) is not None:
+        return constant, False
     node = value.producer()
-    if node is not None and is_op(node, "Mul"):
-        inner, number = _with_number(node)
-        return (number, True) if inner is argument else (None, False)
+    if node is not None and is_op(node, "Mul") and argument in node.inputs:
+        other = node.inputs[1] if node.inputs[0] is argument else node.inputs[0]
+        return (None, False) if other is None else (_floats(other), True)
     return None, False
 
 
@@ -102,8 +110,13 @@ def _with_number(node: ir.Node) -> tuple[ir.Value | None, float | None]:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    array = None if value is None else constant_array(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind == "f" else None
+    array = None if value is None else _floats(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+
+def _floats(value: ir.Value) -> np.ndarray | None:
+    array = constant_array(value)
+    return array.astype(np.float64) if array is not None and array.dtype.kind == "f" else None
 
 
 def _replace(graph: ir.Graph, last: ir.Node, new: ir.Node) -> None:

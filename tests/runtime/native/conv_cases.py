@@ -31,6 +31,7 @@ class Case:
     dilations: Sequence[int] = ()
     pads: Sequence[int] = ()
     scale: np.ndarray | None = None
+    factor: np.ndarray | None = None
     bias: np.ndarray | None = None
     residual: np.ndarray | None = None
     y: np.dtype = field(default_factory=lambda: np.dtype("float32"))
@@ -91,6 +92,12 @@ def expected(case: Case, activation=lambda v: v) -> np.ndarray:
         v = v * along_channels(case.scale, v)
     if case.bias is not None:
         v = v + along_channels(case.bias, v)
+    if case.factor is not None:
+        function = activation
+
+        def activation(v):
+            return function(v) * along_channels(case.factor, v)
+
     residual = 0.0
     if case.residual is not None:
         residual = case.residual.astype(np.float64)
@@ -179,6 +186,14 @@ def check(run_plan, case: Case, isa: str = "generic", threads: int = 1, **more) 
         assert (steps > 0).mean() <= 0.001 + 2 / max(steps.size, 1)
 
 
+def scales_of(case: Case) -> np.ndarray | None:
+    """Scales alone, or with factors: [2, M]."""
+    if case.factor is None:
+        return case.scale
+    scale = np.ones_like(case.factor) if case.scale is None else case.scale
+    return np.stack([scale, case.factor])
+
+
 def packed_of(case: Case) -> Packed:
     if case.op == "depthwise":
         return pack_depthwise(case.weights)
@@ -199,7 +214,7 @@ def plan_of(case: Case, isa: str = "generic", packed: Packed | None = None) -> t
     constants = {name: constant(name, array) for name, array in packed.constants.items()}
     geometry = {key: list(value) for key in ("strides", "dilations", "pads") if (value := getattr(case, key))}
     operands = [
-        *(x, constants["weights"], optional("scale", case.scale), optional("bias", case.bias), residual),
+        *(x, constants["weights"], optional("scale", scales_of(case)), optional("bias", case.bias), residual),
         *(constants.get("index"), constants.get("start")),
     ]
     op = Op(case.op, "layer", operands, [y], {**packed.attributes, **geometry, **case.attributes})

@@ -195,6 +195,41 @@ def test_gelu_before_eight_bits(run_plan, isa, y_scale, block):
         check(run_plan, case, isa, activation=lambda v: v * 0.5 * (1 + erf(v / 2**0.5)))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("op", ["conv", "depthwise"])
+@pytest.mark.parametrize("residual", [None, "first", "last"])
+def test_a_factor_behind_the_activation(run_plan, isa, op, residual):
+    """Per output, before a residual that comes last; of wide factors GELU in coarse steps must be as exact as in fine ones."""
+    rng = np.random.default_rng(3)
+    for make, outputs, side in ((int_case, 22, 7), (int_case, 64, 4), (float_case, 37, 5), (float_case, 6, 1)):
+        width = 1 if op == "depthwise" else 5
+        case = make((2, outputs if width == 1 else width, side, side), (outputs, width, 3, 3), pads=[1] * 4, op=op)
+        case.weights = case.weights[:, 0] if width == 1 else case.weights
+        case.factor = (rng.choice([0.02, 1.0, 30.0], outputs) * rng.choice([-1, 1], outputs)).astype(np.float32)
+        case.bias = rng.standard_normal(outputs).astype(np.float32)
+        case.attributes = {"activation": "gelu"}
+        if make is int_case:
+            case.scale = rng.uniform(1e-4, 1e-3, outputs).astype(np.float32)
+            case.y = np.dtype("uint8")
+            case.attributes |= {"y_scale": 0.01, "y_zero_point": 99}
+        if residual:
+            case.residual = rng.standard_normal((2, outputs, side, side)).astype(np.float32)
+            case.attributes["residual_first"] = int(residual == "first")
+        check(run_plan, case, isa, activation=lambda v: v * 0.5 * (1 + erf(v / 2**0.5)))
+
+
+@pytest.mark.parametrize("activation", ["", "relu", "clip", "gelu"])
+def test_factors_that_nothing_takes_are_refused(run_plan, native, activation):
+    """Behind a clamp or nothing, and in rows of another length."""
+    case = int_case((1, 8, 9, 9), (8, 8, 3, 3), factor=np.ones(8, np.float32), attributes={"activation": activation})
+    plan, arrays = cases.plan_of(case)
+    if activation == "gelu":
+        run_plan(plan, arrays)
+        plan.ops[0].inputs[2] = cases.constant("scale", np.ones((3, 8), np.float32))
+    with pytest.raises(native.NativeError, match="factors that nothing takes"):
+        run_plan(plan, arrays)
+
+
 def check_rounded(run_plan, case, isa, activation):
     """Floats equal but for the few that a rounding tips to the next step of inner_scale."""
     if case.y == np.uint8:

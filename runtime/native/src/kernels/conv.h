@@ -58,6 +58,7 @@ struct ConvStretch {
     int64_t outputs;
     const float* scale;  // of these outputs; readable up to a whole line
     const float* bias;
+    const float* factor = nullptr;  // as scale: what comes behind the activation, if anything does
     uint8_t* y;          // of the first output's plane, at the first pixel
     int64_t y_plane;     // bytes
     const uint8_t* residual = nullptr;  // as y
@@ -67,6 +68,7 @@ struct ConvStretch {
     void advance(const ConvFinish& finish, int64_t count) {
         outputs -= count;
         scale += count, bias += count;
+        if (factor) factor += count;
         y += (finish.y == EW_F32 ? count : count / 4) * y_plane;
         if (residual) residual += (finish.residual == EW_F32 ? count : count / 4) * residual_plane;
     }

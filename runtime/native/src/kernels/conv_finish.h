@@ -153,7 +153,7 @@ EW_ONCE void finish_plain(const ConvFinish& given, const uint8_t* sums, int64_t 
     }
 }
 
-// Scale, bias, a residual that comes first, and the activation: values [4][kMostPixels] of at most as many pixels.
+// Scale, bias, a residual that comes first, the activation and the factor: values [4][kMostPixels] of at most as many pixels.
 template <typename Op>
 EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given,
                             float* values) {
@@ -174,9 +174,10 @@ EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_
         for (int o = 0; o < 4; ++o) {
             const uint8_t* from = sums + o * row * 4;
             float* to = values + o * kMostPixels;
+            const V factor = V::all(stretch.factor ? stretch.factor[o] : 1.0f);
             for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
                 const V x = first ? V::load(to + at) : quad.at(o, from + at * 4);
-                activation(x).store(to + at);
+                (activation(x) * factor).store(to + at);
             }
         }
     });

@@ -406,7 +406,7 @@ private:
         const int64_t plane = geometry_.out_pixels * 4, at = (first + tile.first) * 4;
         ConvStretch stretch{};
         stretch.pixels = tile.pixels;
-        stretch.scale = scales_.scale.data() + output, stretch.bias = scales_.bias.data() + output;
+        scales_.at(output, &stretch);
         stretch.y = y.data + (sample * planes_of(y) + (finish_.y == EW_F32 ? output : output / 4)) * plane + at;
         stretch.y_plane = stretch.residual_plane = plane;
         if (has_residual_) {

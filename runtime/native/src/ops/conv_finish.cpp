@@ -14,6 +14,11 @@ constexpr float kCoarseStep = 1.0f / 512;  // of y, from which on GELU need not 
 
 bool is_byte(DType dtype) { return dtype == EW_U8 || dtype == EW_S8; }
 
+// A clamp has no factor: it could not be done on the bytes of y.
+bool takes_factor(Function activation) {
+    return activation != Function::kNone && activation != Function::kRelu && activation != Function::kClip;
+}
+
 // float32 as it is, 8 bits in fours.
 bool fits(const Tensor& tensor) { return tensor.layout == (tensor.dtype == EW_F32 ? Layout::kPlain : Layout::kC4); }
 
@@ -28,6 +33,22 @@ Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, i
         return setup.refuse("wants %s as constant float32 per output", what);
     }
     std::copy_n(tensor->as<float>(), count, to->begin());
+    return {};
+}
+
+// One row, or two: see read_finish().
+Status read_scales(const Setup& setup, int64_t outputs, Function activation, ConvScales* scales) {
+    const Tensor* given = setup.input(2);
+    scales->factor.clear();
+    if (!given || given->rank != 2) return read_vector(setup, "scale", given, outputs, 1.0f, &scales->scale);
+    if (given->dims[0] != 2 || given->dims[1] != outputs || !takes_factor(activation))
+        return setup.refuse("has factors that nothing takes");
+    std::vector<float> both;
+    EW_TRY(read_vector(setup, "scale", given, 2 * outputs, 1.0f, &both));
+    scales->factor.assign(both.begin() + outputs, both.end());
+    both.resize(static_cast<size_t>(outputs));
+    both.resize(static_cast<size_t>(outputs + kLine), 0.0f);
+    scales->scale = std::move(both);
     return {};
 }
 
@@ -176,8 +197,9 @@ Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinis
     if (const Tensor* residual = setup.input(4)) EW_TRY(read_residual(setup, *residual, y, finish));
     EW_TRY(read_inner(setup, finish));
     if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
-    EW_TRY(read_vector(setup, "scale", setup.input(2), y.dims[1], 1.0f, &scales->scale));
+    EW_TRY(read_scales(setup, y.dims[1], finish->activation, scales));
     EW_TRY(read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias));
+    for (const float factor : scales->factor) finish->coarse &= std::fabs(factor) * kCoarseStep < 1 / finish->y_inverse_scale;
     choose_direct(setup.input(4) != nullptr, products, finish, scales);
     return {};
 }

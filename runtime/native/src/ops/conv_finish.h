@@ -9,10 +9,17 @@
 namespace ew {
 
 struct ConvScales {
-    std::vector<float> scale, bias;  // per output, with a line of spare ones
+    std::vector<float> scale, bias, factor;  // per output, with a line of spare ones; no factor: 1
+
+    // Those from an output on.
+    void at(int64_t output, ConvStretch* stretch) const {
+        stretch->scale = scale.data() + output, stretch->bias = bias.data() + output;
+        stretch->factor = factor.empty() ? nullptr : factor.data() + output;
+    }
 };
 
-// Inputs 2, 3 and 4 are scale, bias and residual; output 0 is y. `products` are added up for each of y's values.
+// Inputs 2, 3 and 4 are scale, bias and residual; output 0 is y. Scales of two rows are followed by a factor for each output, which
+// comes behind the activation. `products` are added up for each of y's values.
 Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinish* finish, ConvScales* scales);
 
 // Bytes of a pixel's plane: one channel (float32), or four (8-bit).

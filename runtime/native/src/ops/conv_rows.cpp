@@ -62,7 +62,7 @@ void ConvRows::compute_row(const Run& run, const ConvFinish& finish, const ConvS
     row.windows = windows;
     ConvStretch stretch{};
     stretch.pixels = g.out[2], stretch.outputs = g.out_channels;
-    stretch.scale = scales.scale.data(), stretch.bias = scales.bias.data();
+    scales.at(0, &stretch);
     stretch.y_plane = g.out_pixels * 4;
     stretch.y = run.outputs[0]->data + sample * g.out_channels * stretch.y_plane + y * g.out[2] * 4;
     function_(finish, row, stretch);

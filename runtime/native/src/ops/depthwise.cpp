@@ -102,7 +102,7 @@ private:
         const int64_t at = ((part.slice * g_.out[1] + part.first_row - to.first_row) * g_.out[2]) * 4;
         ConvStretch stretch{};
         stretch.outputs = std::min<int64_t>(4, g_.out_channels - part.quad * 4);
-        stretch.scale = scales_.scale.data() + part.quad * 4, stretch.bias = scales_.bias.data() + part.quad * 4;
+        scales_.at(part.quad * 4, &stretch);
         stretch.y = to.data + ((part.sample - to.sample) * planes_of(y) + first_plane(finish_.y, part.quad)) * to.plane_bytes + at;
         stretch.y_plane = to.plane_bytes;
         if (residual_) {  // of a whole run

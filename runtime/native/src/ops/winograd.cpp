@@ -214,7 +214,7 @@ private:
         };
         ConvStretch stretch{};
         stretch.outputs = outputs_ - output;
-        stretch.scale = scales_.scale.data() + output, stretch.bias = scales_.bias.data() + output;
+        scales_.at(output, &stretch);
         stretch.y = at(y);
         stretch.y_plane = stretch.residual_plane = plane;
         if (has_residual_) stretch.residual = at(*run.inputs[4]);

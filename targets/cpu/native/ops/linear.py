@@ -405,13 +405,16 @@ def _constants(
         sums = matrix.reshape(weights.outputs, -1).sum(1, dtype=np.int64)
         bias = bias - scale * quant.zero_point * sums
         attributes["x_zero_point"] = quant.zero_point
-        tensors["scale"] = builder.constant(scale.astype(np.float32))
     else:
-        matrix = _scaled(weights.real, found.scale)
+        matrix, scale = _scaled(weights.real, found.scale), np.ones(weights.outputs)
     packed = _packed(ctx, layer, found, matrix, sizes)
     # Nothing else has 16 bits.
     kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
     tensors |= {key: builder.constant(array, dtype=kinds[key]) for key, array in packed.constants.items()}
+    if found.factor is not None:
+        scale = np.stack([np.broadcast_to(scale, found.factor.shape), found.factor])
+    if layer.integer or found.factor is not None:
+        tensors["scale"] = builder.constant(scale.astype(np.float32))
     if np.any(bias):
         tensors["bias"] = builder.constant(bias.astype(np.float32))
     return packed.op, tensors, attributes | dict(packed.attributes)
