@@ -22,19 +22,21 @@ from edgewise.exporter.finish import (
     remove_outputs,
     strip,
 )
+from edgewise.exporter.in_float32 import FACT
 from edgewise.exporter.locations import location_of
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.samples import choose_samples, trace_example
 from edgewise.exporter.source import Arrays, Source
-from edgewise.exporter.torch_source import TorchSource
+from edgewise.exporter.torch_source import TorchSource, compute_traced
 from edgewise.exporter.trace import trace
 from edgewise.exporter.upgrade import upgrade
 from edgewise.exporter.verify import Trail
 from edgewise.exporter.verify import verify as verify_model
 from edgewise.runtime.compare import TensorParity, empty_promises
 from edgewise.runtime.data import Dataset
+from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
 
@@ -136,7 +138,7 @@ def export(
     report = {
         "versions": _versions(),
         "passes": passes,
-        "warnings": [*draft.warnings, *empty_promises(references)],
+        "warnings": [*_widened(source), *draft.warnings, *empty_promises(references)],
     } | draft.facts
     report["nodes"] = sum(1 for _ in draft.model.graph)
     outputs = output_specs(draft.model)
@@ -154,10 +156,15 @@ class _Draft:
 
 
 def _draft(
-    source: Source, samples: Sequence[Arrays], references: Sequence[Arrays], opset: int, min_sqnr_db: float, seed: int
+    source: Source, samples: Sequence[Arrays], references: list[Arrays], opset: int, min_sqnr_db: float, seed: int
 ) -> _Draft:
+    """``references`` are computed anew where the network turns out to compute in bfloat16 inside."""
     if isinstance(source, TorchSource):
         model, program, warnings = trace(source, trace_example(source, samples, seed), opset)
+        if widen_bfloat16(model):
+            compute_traced(source, program)
+            references[:] = [source.run(sample) for sample in samples]
+            return _Draft(model, _no_intermediates, warnings, {})
         order = [str(value.name) for value in model.graph.inputs]
         return _Draft(model, of_program(program, order), warnings, {})
     if isinstance(source, OnnxSource):
@@ -169,6 +176,15 @@ def _draft(
             warnings.append(f"kept at opset {facts['from']}: {facts['reason']}")
         return _Draft(model, of_onnx(source.model()), warnings, {"opset": facts})
     raise TypeError(f"no such source: {type(source).__name__}")
+
+
+def _no_intermediates(names: Sequence[str], inputs: Arrays) -> Arrays:
+    """Of a program whose roundings are left out."""
+    return {}
+
+
+def _widened(source: Source) -> list[str]:
+    return [f"bfloat16 is {source.facts[FACT]}"] if FACT in source.facts else []
 
 
 def _versions() -> dict[str, str]:

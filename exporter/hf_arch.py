@@ -77,9 +77,10 @@ def as_source(module: torch.nn.Module, sha256: str, inputs: Sequence[TensorSpec]
         "token_type_ids": getattr(config, "type_vocab_size", 0) or 1,
     }
     source = TorchSource("state_dict", sha256, list(inputs), facts, module, bounds=bounds)
+    computed: Any = source.module
     if _plain_mask_holds(source):
         facts["mask"] = "expanded before the first layer"
-        source.tracing = lambda _: _plain_mask(module)
+        source.tracing = lambda _: _plain_mask(computed)
     return source
 
 

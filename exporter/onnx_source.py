@@ -14,11 +14,13 @@ from edgewise.exporter.clean.pipeline import clean
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.finish import infer_shapes
 from edgewise.exporter.free_batch import FreeBatch
+from edgewise.exporter.in_float32 import FACT, TOLD, widen_specs
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays, Source
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.storage import sha256_of
 from edgewise.runtime.tensors import TensorSpec
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class OnnxSource(Source):
-    """An ONNX file. ``path`` is read afresh by :meth:`model`; ``run`` uses the untouched file, not optimised.
+    """An ONNX file. ``path`` is read afresh by :meth:`model`; ``run`` uses the untouched file (in float32 if in bfloat16), not optimised.
 
     Attributes:
         freed: the inputs whose first dim the file fixes at 1 and ``inputs`` names.
@@ -45,7 +47,7 @@ class OnnxSource(Source):
         Raises:
             ExportError: a node of it mixes the samples of a batch.
         """
-        model = _read(self.path)
+        model, _ = _read(self.path)
         if self.freed:
             with quiet():
                 clean(model)  # sizes that the file computes are constants for one sample
@@ -96,15 +98,16 @@ def open_onnx(path: Path, inputs: Sequence[TensorSpec] = ()) -> OnnxSource:
         RunError: missing, cut or not ONNX; external data outside the folder.
         ExportError: ``inputs`` do not fit the file, or a node mixes the samples of a batch.
     """
-    model = _read(path)
+    model, widened = _read(path)
     own = [_spec(value) for value in model.graph.inputs]
     facts = {
         "opset": model.opset_imports.get("", 0),
         "ir_version": model.ir_version,
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
         "nodes": sum(1 for _ in model.graph),
+        **({FACT: TOLD} if widened else {}),
     }
-    specs = _merged(own, inputs, path) if inputs else own
+    specs = _merged(own, widen_specs(inputs), path) if inputs else own
     freed = [spec.name for spec, have in zip(specs, own, strict=True) if _frees(have, spec)]
     source = OnnxSource("onnx", sha256_of(path), specs, facts, path=path, freed=freed)
     if freed:
@@ -125,14 +128,15 @@ def _spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(str(value.name), value.dtype.numpy().name, dims)
 
 
-def _read(path: Path) -> ir.Model:
-    """The file's model, each dynamic dim of an input with a name of its own where it has none."""
+def _read(path: Path) -> tuple[ir.Model, bool]:
+    """The file's model, each dynamic dim of an input with a name of its own where it has none; whether bfloat16 became float32 in it."""
     model = read_onnx(path)
+    widened = widen_bfloat16(model)
     for value in model.graph.inputs:
         _name_dims(value, f"{value.name}_")
     for value in [*model.graph.outputs, *(out for node in model.graph for out in node.outputs)]:
         _name_dims(value, None)
-    return model
+    return model, widened
 
 
 def _name_dims(value: ir.Value, prefix: str | None) -> None:

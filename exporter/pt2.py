@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.in_float32 import FACT, widen_specs
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.torch_source import TorchSource, first_line
 from edgewise.runtime.storage import sha256_of
@@ -52,7 +53,7 @@ def open_pt2(path: Path, inputs: Sequence[TensorSpec], *, trust_pickle: bool) ->
                 fix="Save it again with torch.export.save, by the version of torch that is installed here",
             ) from error
         module = program.module(check_guards=False)
-    specs = _named(_specs(program), inputs, path)
+    specs = _named(widen_specs(_specs(program)), widen_specs(inputs), path)
     positional, by_name = program.call_spec.in_spec.children()
     keywords: list[str | None] = [None] * positional.num_children + list(by_name.context)
     if len(keywords) != len(specs):
@@ -64,7 +65,7 @@ def open_pt2(path: Path, inputs: Sequence[TensorSpec], *, trust_pickle: bool) ->
             fix="Export a wrapper whose forward takes the tensors one by one",
         )
     source = TorchSource("pt2", sha256_of(path), specs, {"program": "torch.export"}, module, keywords)
-    if [_pattern(spec) for spec in specs] == [_pattern(spec) for spec in _specs(program)]:
+    if FACT not in source.facts and [_pattern(spec) for spec in specs] == [_pattern(spec) for spec in _specs(program)]:
         source.tracing = lambda _: nullcontext(program)  # as it is: traced again, it would lose its source lines
     return source
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgewise.exporter.errors import ExportError
+from edgewise.exporter.in_float32 import FACT, TOLD, widen_module, widen_specs
 from edgewise.exporter.quiet import quiet, silent_loggers
 from edgewise.exporter.source import Arrays, Source
 
@@ -23,7 +24,7 @@ Tracing = Callable[[tuple[torch.Tensor, ...]], AbstractContextManager[Any]]
 
 @dataclass
 class TorchSource(Source):
-    """A network that PyTorch computes.
+    """A network that PyTorch computes; one in bfloat16 is a copy in float32 (``in_float32.py``).
 
     Attributes:
         module: called with the inputs; for ``pt2`` and ``torchscript`` the loaded program.
@@ -38,6 +39,10 @@ class TorchSource(Source):
     tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
+        wide = widen_module(self.module)
+        if wide is not None:
+            self.module, self.facts[FACT] = wide, TOLD
+        self.inputs = widen_specs(self.inputs)
         names = [spec.name for spec in self.inputs]
         if not self.keywords:
             self.keywords = list(names) if takes_by_name(self.module, names) else [None] * len(names)
@@ -69,6 +74,13 @@ class TorchSource(Source):
                 told = f"{type(error).__name__}: {first_line(error)}"
                 raise self.refused(inputs, f"{self.kind}, running it in PyTorch", told) from error
         return {name: _numpy(leaf) for name, leaf in named_leaves(result)}
+
+
+def compute_traced(source: TorchSource, program: torch.export.ExportedProgram) -> None:
+    """Let a source compute what was traced of it, in float32 where its code casts to bfloat16."""
+    traced = program.module(check_guards=False)
+    source.module = widen_module(traced) or traced
+    source.facts[FACT] = TOLD
 
 
 def takes_by_name(module: Callable[..., Any], names: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import read_onnx, to_bytes
+from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.ort_session import (
     open_session,
     run_session,
@@ -28,7 +29,8 @@ class OnnxRunner:
     """An ONNX model on the CPU, run by ONNX Runtime.
 
     Args:
-        model: the model, or the path of an ONNX file. It is not changed.
+        model: the model, or the path of an ONNX file, where what is bfloat16 is computed in float32, inputs and outputs too. It is
+            not changed.
         outputs: names of the tensors to compute, intermediate ones and initializers too (not those inside the bodies of
             control flow). None: the graph's own outputs.
         threads: threads within an operator; 0 means all cores, or as many as ``OMP_NUM_THREADS`` says.
@@ -74,7 +76,9 @@ class OnnxRunner:
 
 def _load(model: ir.Model | Path) -> tuple[ir.Model, str]:
     if isinstance(model, str | Path):
-        return read_onnx(model), str(model)
+        read = read_onnx(model)
+        widen_bfloat16(read)
+        return read, str(model)
     return model, f"model {model.graph.name!r}"
 
 

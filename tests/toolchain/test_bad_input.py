@@ -107,6 +107,15 @@ def test_a_cut_onnx_file(refused: Any, folder: Folder, tiny: Path) -> None:
     assert "expected an ONNX file" in text
 
 
+def test_a_graph_in_bfloat16_is_exported_first(refused: Any, folder: Folder) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (bfloat16[3] x) => (bfloat16[3] y) { y = Relu(x) }'
+    )
+    onnx.save(model, folder / "short.onnx")
+    text = refused("build", "short.onnx", "-o", "x.edge", "--target", "cpu")
+    assert "short.onnx, 'x'" in text and "edgewise export" in text
+
+
 @pytest.mark.slow
 def test_a_cut_checkpoint(refused: Any, folder: Folder) -> None:
     whole = state_dict(folder / "whole.pth").read_bytes()

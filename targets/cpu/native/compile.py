@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-_OTHER = "libedgewise takes float32, float16, float64, int64, int32, int16, uint16, int8, uint8 and bool: cast it before the network, and give that to it"
+_OTHER = "libedgewise takes float32, float16, bfloat16, float64, int64, int32, int16, uint16, int8, uint8 and bool: cast it before the network, and give that to it"
 
 
 class NotTakenError(Exception):

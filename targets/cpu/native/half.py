@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
+from edgewise.runtime.onnx_widen import widen_graph
 from edgewise.targets.cpu.native.context import is_op
 from edgewise.targets.cpu.native.value import Refusal
 
@@ -18,7 +18,6 @@ _WIDER = {
     ir.DataType.UINT16: ir.DataType.INT32,
 }
 _ALWAYS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # the others where an input or output has them
-_NOT_AT_ENDS = (ir.DataType.BFLOAT16,)  # numpy has none
 _EXACT = (ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.UINT8)
 
 
@@ -34,19 +33,11 @@ def widen(model: ir.Model) -> None:
     graph = model.graph
     ends = {value.dtype for value in (*graph.inputs, *graph.outputs)}
     wider = {narrow: wide for narrow, wide in _WIDER.items() if narrow in _ALWAYS or narrow in ends}
-    moved = {narrow for narrow in wider if narrow not in _NOT_AT_ENDS}
-    inputs = [(value, value.dtype) for value in graph.inputs if value.dtype is not None and value.dtype in moved]
-    outputs = [(at, one.dtype) for at, one in enumerate(graph.outputs) if one.dtype is not None and one.dtype in moved]
-    kept = [value for value in (*graph.inputs, *graph.outputs) if value.dtype in _NOT_AT_ENDS]
-    inside = list(ir.traversal.RecursiveGraphIterator(graph))
-    for node in inside:
+    inputs = [(value, value.dtype) for value in graph.inputs if value.dtype is not None and value.dtype in wider]
+    outputs = [(at, one.dtype) for at, one in enumerate(graph.outputs) if one.dtype is not None and one.dtype in wider]
+    for node in ir.traversal.RecursiveGraphIterator(graph):
         _check_cut(node, wider)
-    for one in {id(node.graph): node.graph for node in inside if node.graph is not None}.values():
-        _widen_values([*one.inputs, *one.initializers.values()], wider, keep=[*(value for value, _ in inputs), *kept])
-    _widen_values(graph.initializers.values(), wider, keep=())
-    for node in inside:
-        _widen_attributes(node, wider)
-        _widen_values(node.outputs, wider, keep=kept)
+    widen_graph(model, wider, keep=graph.inputs)
     for value, dtype in inputs:
         wide = _WIDER[dtype]
         cast = ir.node("Cast", [value], {"to": int(wide)})
@@ -86,32 +77,3 @@ def _named(cast: ir.Node, name: str, like: ir.Value, dtype: ir.DataType) -> ir.V
     made = cast.outputs[0]
     made.name, made.shape, made.type = name, like.shape, ir.TensorType(dtype)
     return made
-
-
-def _widen_values(
-    values: Iterable[ir.Value], wider: Mapping[ir.DataType, ir.DataType], keep: Iterable[ir.Value]
-) -> None:
-    kept = {id(value) for value in keep}
-    for value in values:
-        if value.dtype is None or value.dtype not in wider or id(value) in kept:
-            continue
-        wide = wider[value.dtype]
-        if value.const_value is not None:
-            value.const_value = ir.tensor(_as(value.const_value.numpy(), wide), name=value.name)
-        value.type = ir.TensorType(wide)  # not its dtype: copies of a graph share types
-
-
-def _as(array: np.ndarray, dtype: ir.DataType) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite there
-        return np.asarray(array).astype(dtype.numpy())
-
-
-def _widen_attributes(node: ir.Node, wider: Mapping[ir.DataType, ir.DataType]) -> None:
-    for name, attribute in list(node.attributes.items()):
-        if attribute.type is ir.AttributeType.TENSOR and attribute.as_tensor().dtype in wider:
-            tensor = attribute.as_tensor()
-            node.attributes[name] = ir.AttrTensor(name, ir.tensor(_as(tensor.numpy(), wider[tensor.dtype])))
-        elif (
-            name in ("to", "dtype") and attribute.type is ir.AttributeType.INT and attribute.as_int() in map(int, wider)
-        ):
-            node.attributes[name] = ir.AttrInt64(name, int(wider[ir.DataType(attribute.as_int())]))

@@ -152,6 +152,7 @@ class Value:
 _DTYPES = {
     "float32": DType.F32,
     "float16": DType.F16,
+    "bfloat16": DType.BF16,
     "uint8": DType.U8,
     "int8": DType.S8,
     "int32": DType.S32,
@@ -161,7 +162,7 @@ _DTYPES = {
     "int16": DType.S16,
     "uint16": DType.U16,
 }
-EDGES = (DType.F64, DType.S16, DType.U16)  # at inputs and outputs alone (``half.py``)
+EDGES = (DType.BF16, DType.F64, DType.S16, DType.U16)  # at inputs and outputs alone (``half.py``)
 _NUMPY = {number: name for name, number in _DTYPES.items()}
 
 

@@ -271,6 +271,7 @@ def _dtype(array: np.ndarray) -> DType:
 _DTYPES = {
     "float32": DType.F32,
     "float16": DType.F16,
+    "bfloat16": DType.BF16,
     "uint8": DType.U8,
     "int8": DType.S8,
     "int32": DType.S32,
@@ -292,7 +293,7 @@ def _operand(one: Any, name: str, arrays: list[np.ndarray], ports: list[Tensor])
     if kind.startswith("const"):
         return Tensor(name, _dtype(array), dims, layout, data=stored)
     tensor = Tensor(name, _dtype(array), dims, layout)
-    arrays.append(stored)
+    arrays.append(stored.view(np.uint16) if stored.dtype.name == "bfloat16" else stored)
     ports.append(tensor)
     return tensor
 

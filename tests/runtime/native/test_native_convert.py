@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,6 +116,19 @@ def test_hostile_files_are_refused(
 ) -> None:
     with pytest.raises(native.NativeError):
         run_op(op, inputs, [output], attributes)
+
+
+def test_every_bfloat16_and_back(run_op: Any) -> None:
+    """numpy has none: its bits go in and out."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    brain = bits.view(ml_dtypes.bfloat16)
+    wide = run_op("cast", [brain], [("float32", bits.shape)])[0]
+    np.testing.assert_array_equal(wide, brain.astype(np.float32))
+    with np.errstate(over="ignore"):
+        between = wide.view(np.uint32)[:, None] + np.array([1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    x = np.concatenate([wide, between.reshape(-1).view(np.float32)])
+    made = run_op("cast", [x], [("bfloat16", x.shape)])[0].view(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(made.astype(np.float32), x.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 @pytest.mark.parametrize("isa", ["generic", "neon"])

@@ -87,6 +87,22 @@ def read_network(path: Path | str) -> Network:
     return Network(read_onnx(path))
 
 
+def read_runnable(path: Path | str) -> Network:
+    """As :func:`read_network`, for whoever goes on to run the graph.
+
+    Raises:
+        ToolchainError: an input or output in bfloat16, which arrays cannot hold.
+    """
+    network = read_network(path)
+    for spec in (*network.inputs, *network.outputs):
+        if spec.dtype == "bfloat16":
+            raise ToolchainError(
+                "cannot run the model", where=f"{path}, {spec.name!r}", found="bfloat16", expected="a dtype of numpy",
+                fix="Give the file that `edgewise export` makes of it: it computes in float32 what is bfloat16",
+            )  # fmt: skip
+    return network
+
+
 def write_network(network: Network, path: Path) -> None:
     """Write the ONNX file with its provenance, whole or not at all."""
     write_onnx(network.model, path)

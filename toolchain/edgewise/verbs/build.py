@@ -16,7 +16,7 @@ from edgewise.stages.bundle import Order, make_bundle
 from edgewise.stages.choices import choose
 from edgewise.stages.export import source_entry
 from edgewise.stages.gates import bundle_gates
-from edgewise.stages.network import read_network
+from edgewise.stages.network import read_runnable
 from edgewise.stages.reference import with_reference
 from edgewise.verbs.result import SCHEMA_VERSION, require
 
@@ -69,7 +69,7 @@ def build(
     )
     path = Path(output)
     chosen = choose(recipe, path.stem)[0]
-    network = read_network(model)
+    network = read_runnable(model)
     if "source" not in network.provenance:
         network = network.after(network.model, **source_entry(Path(model)))
     network = with_reference(network, data, preprocess, progress=progress)

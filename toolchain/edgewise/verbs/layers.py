@@ -15,6 +15,7 @@ from edgewise.runtime.errors import MissingExtraError, RunError
 from edgewise.runtime.model import Model, load
 from edgewise.runtime.onnx_file import read_onnx
 from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.progress import Progress, silent
 from edgewise.stages.inputs import find_source
 from edgewise.stages.network import Arrays
@@ -198,7 +199,9 @@ def _source_graph(bundle: Bundle, against: str | Path, options: SourceOptions) -
     if is_bundle(against):
         return _engine_graph(open_bundle(against))
     if Path(against).suffix == ".onnx":
-        return read_onnx(against)
+        graph = read_onnx(against)
+        widen_bfloat16(graph)  # as the exporter takes it
+        return graph
     from edgewise.exporter import export
 
     source = find_source(options.recipe(against), trust_pickle=options.trust_pickle)

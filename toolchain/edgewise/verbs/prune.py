@@ -11,7 +11,7 @@ from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.storage import sha256_of
 from edgewise.settings import PruneSettings
-from edgewise.stages.network import Network, read_network, write_network
+from edgewise.stages.network import Network, read_runnable, write_network
 from edgewise.stages.prune import prune_stage
 from edgewise.stages.reference import with_reference
 from edgewise.stages.verify import run_all
@@ -63,7 +63,7 @@ def prune(
             that needs it.
         RunError: the model or DATA cannot be read.
     """
-    network = read_network(model)
+    network = read_runnable(model)
     if calib:
         network = with_reference(network, calib, preprocess, progress=progress)
     settings = PruneSettings(

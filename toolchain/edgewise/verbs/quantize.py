@@ -9,7 +9,7 @@ from typing import Any
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.storage import sha256_of
 from edgewise.settings import QuantizeSettings
-from edgewise.stages.network import read_network, write_network
+from edgewise.stages.network import read_runnable, write_network
 from edgewise.stages.quantize import quantize_stage
 from edgewise.verbs.result import SCHEMA_VERSION
 
@@ -96,7 +96,7 @@ def quantize(
         floor=floor,
         float_share=float_share,
     )
-    network = quantize_stage(read_network(model), settings, spec, preprocess=preprocess, progress=progress)
+    network = quantize_stage(read_runnable(model), settings, spec, preprocess=preprocess, progress=progress)
     output = Path(output)
     write_network(network, output)
     return {

@@ -1,4 +1,4 @@
-// cast: y = x in y's dtype, as numpy does; float16 and float64 from and to float32 alone, integers of 16 bits from and to s32. shape_value: the attribute `values` as s64.
+// cast: y = x in y's dtype, as numpy does; float16, bfloat16 and float64 from and to float32 alone, integers of 16 bits from and to s32. shape_value: the attribute `values` as s64.
 #include <cmath>
 #include <cstring>
 
@@ -74,6 +74,24 @@ void narrow(const uint8_t* x, uint8_t* y, int64_t count) {
     }
 }
 
+// bfloat16 is the upper half of a float32.
+void widen_brain(const uint8_t* x, uint8_t* y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        const uint32_t bits = uint32_t{reinterpret_cast<const uint16_t*>(x)[i]} << 16;
+        std::memcpy(y + i * 4, &bits, 4);
+    }
+}
+
+// To the nearest, halves to even; what is no number stays none.
+void narrow_brain(const uint8_t* x, uint8_t* y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, x + i * 4, 4);
+        const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+        reinterpret_cast<uint16_t*>(y)[i] = static_cast<uint16_t>(number ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40u);
+    }
+}
+
 using Caster = void (*)(const uint8_t*, uint8_t*, int64_t);
 
 template <typename From>
@@ -91,14 +109,14 @@ Caster caster_from(DType to) {
 
 // What a network has at its ends alone, beside what is computed in its place; any other pair has none.
 Caster edge_caster(DType from, DType to) {
-    if (to == EW_F32) return from == EW_F64 ? cast_all<double, float> : nullptr;
-    if (from == EW_F32) return to == EW_F64 ? cast_all<float, double> : nullptr;
+    if (to == EW_F32) return from == EW_F64 ? cast_all<double, float> : from == EW_BF16 ? widen_brain : nullptr;
+    if (from == EW_F32) return to == EW_F64 ? cast_all<float, double> : to == EW_BF16 ? narrow_brain : nullptr;
     if (to == EW_S32) return from == EW_S16 ? cast_all<int16_t, int32_t> : from == EW_U16 ? cast_all<uint16_t, int32_t> : nullptr;
     if (from == EW_S32) return to == EW_S16 ? cast_all<int32_t, int16_t> : to == EW_U16 ? cast_all<int32_t, uint16_t> : nullptr;
     return nullptr;
 }
 
-bool only_at_edges(DType dtype) { return dtype == EW_F64 || dtype == EW_S16 || dtype == EW_U16; }
+bool only_at_edges(DType dtype) { return dtype == EW_F64 || dtype == EW_BF16 || dtype == EW_S16 || dtype == EW_U16; }
 
 Caster find_caster(DType from, DType to) {
     if (only_at_edges(from) || only_at_edges(to)) return edge_caster(from, to);

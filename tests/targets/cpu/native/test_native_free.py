@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -90,7 +91,7 @@ def test_fewer_than_no_elements_are_refused(check: Check, libedgewise: Any) -> N
     [
         ("g (float[3] x, int64[2] p) => (float[n] y) { y = Pad(x, p) }", "make them constants, or compute them from shapes"),
         ("g (float[h] x) => (float[n] y) { n = Shape(x)\n p = Concat<axis = 0>(n, n)\n y = Pad<mode = \"reflect\">(x, p) }", "fix them with --input"),
-        ("g (bfloat16[3] x) => (bfloat16[3] y) { y = Relu(x) }", "cast it before the network"),
+        ("g (uint32[3] x) => (uint32[3] y) { y = Identity(x) }", "cast it before the network"),
         ("g (int32[3] x) => (int16[3] y) { a = Cast<to = 5>(x)\n y = Abs(a) }", "int16 of another dtype inside"),
         ("g (int64[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = Sqrt(a)\n y = Cast<to = 1>(b) }", "dtype float64"),
         ("g (float[3] x) => (float[3] y) { a = Cast<to = 11>(x)\n b = CumSum(a, zero)\n y = Cast<to = 1>(b) }", "dtype float64"),
@@ -202,12 +203,12 @@ def test_float64_between_float32(check: Check) -> None:
 
 
 def test_wide_and_short_ends(libedgewise: Any, tmp_path: Path) -> None:
-    """float64 is computed in float32, integers of 16 bits in int32; these wrap around where they leave the network.
+    """float64 and bfloat16 are computed in float32, integers of 16 bits in int32; these wrap around where they leave the network.
 
     numpy says what is wanted: ONNX Runtime has no such kernels.
     """
     model = model_of(
-        """g (double[N] x, int16[4] i, uint16[4] u) => (double[N] y, int16[4] j, uint16[4] v, bool[4] b, int16[4] i) {
+        """g (double[N] x, int16[4] i, uint16[4] u, bfloat16[4] z) => (double[N] y, int16[4] j, uint16[4] v, bool[4] b, int16[4] i, bfloat16[4] k) {
             s = Constant <value = double {0.125}> ()
             e = Exp(x)
             y = Mul(e, s)
@@ -216,22 +217,25 @@ def test_wide_and_short_ends(libedgewise: Any, tmp_path: Path) -> None:
             m = Cast<to = 6>(u)
             n = Cast<to = 6>(i)
             b = Less(n, m)
+            t = Add(z, z)
+            k = Sqrt(t)
         }""",
         one=np.ones((), np.int16),
     )
     path = tmp_path / "n.engine"
     path.write_bytes(encode(compile_model(model, Isa.GENERIC).plan))
     engine = libedgewise.Engine(str(path))
-    assert [dtype for _, dtype, _ in engine.inputs] == ["float64", "int16", "uint16"]
+    assert [dtype for _, dtype, _ in engine.inputs] == ["float64", "int16", "uint16", "bfloat16"]
     x, i = np.linspace(-3, 3, 5), np.array([-32768, -1, 7, 32767], np.int16)
-    u = i.view(np.uint16)
-    made = libedgewise.Context(engine, threads=1).run([x, i, u])
-    wanted = [np.exp(x) / 8, i - np.int16(1), u, i.astype(np.int32) < u, i]
+    u, z = i.view(np.uint16), np.array([0.5, 2, 1.5, 0.3], ml_dtypes.bfloat16)
+    made = libedgewise.Context(engine, threads=1).run([x, i, u, z.view(np.uint16)])
+    root = np.sqrt(2 * z.astype(np.float32)).astype(ml_dtypes.bfloat16).view(np.uint16)
+    wanted = [np.exp(x) / 8, i - np.int16(1), u, i.astype(np.int32) < u, i, root]
     for found, want in zip(made, wanted, strict=True):
         assert found.dtype == want.dtype
         np.testing.assert_allclose(found, want, rtol=1e-6)
     with pytest.raises(libedgewise.NativeError, match="input x must be float64"):
-        libedgewise.Context(engine, threads=1).run([x.astype(np.float32), i, u])
+        libedgewise.Context(engine, threads=1).run([x.astype(np.float32), i, u, root])
 
 
 def test_bfloat16_inside(libedgewise: Any, tmp_path: Path) -> None:
