@@ -11,6 +11,7 @@ from edgewise.runtime.extras import lazy_exports
 
 if TYPE_CHECKING:
     from edgewise.quantize.budget import quantize_to_budget
+    from edgewise.quantize.observations import Observations
     from edgewise.quantize.observers import OBSERVERS
     from edgewise.quantize.pipeline import quantize
     from edgewise.quantize.pruning.density import sparsity_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OBSERVERS",
+    "Observations",
     "QuantSpec",
     "QuantizeError",
     "Rewritten",
@@ -34,6 +36,7 @@ __all__ = [
 __getattr__ = lazy_exports(
     {
         "OBSERVERS": "edgewise.quantize.observers",
+        "Observations": "edgewise.quantize.observations",
         "prune": "edgewise.quantize.pruning.prune",
         "quantize": "edgewise.quantize.pipeline",
         "quantize_above": "edgewise.quantize.sparing",

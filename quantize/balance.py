@@ -31,6 +31,11 @@ class ChannelStatistics:
         self._squares: Vector = np.zeros(())
         self._filled: Vector = np.zeros(())
 
+    @property
+    def kind(self) -> str:
+        """What two of which end up the same for the same values."""
+        return f"channels along {self._axis}"
+
     def update(self, values: NDArray[np.float32]) -> None:
         """See one more piece; finite."""
         rows = np.moveaxis(values, self._axis, 0).reshape(values.shape[self._axis], -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgewise.quantize.movement import moved_inputs, moves
+from edgewise.quantize.observations import Observations
 from edgewise.quantize.observers import Observer, find_observer
 from edgewise.quantize.plan import Plan
-from edgewise.quantize.streaming import BUDGET, watch
+from edgewise.quantize.streaming import BUDGET
 from edgewise.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,11 +23,19 @@ FEW = 8  # samples
 
 
 def calibrate(
-    model: ir.Model, plan: Plan, data: Dataset, *, method: str, progress: Progress, budget: int = BUDGET
+    model: ir.Model,
+    plan: Plan,
+    data: Dataset,
+    *,
+    method: str,
+    progress: Progress,
+    budget: int = BUDGET,
+    observations: Observations | None = None,
 ) -> int:
     """Find the scale of every group of the plan; returns how many samples were used.
 
-    Each tensor is reduced to an observer as soon as it is computed, so memory does not grow with the number of samples.
+    Each tensor is reduced to an observer as soon as it is computed, so memory does not grow with the number of samples. What
+    ``observations`` has of the same tensors is not computed again.
 
     Raises:
         QuantizeError: NaN or infinity in the data or in a tensor computed from it.
@@ -34,21 +43,23 @@ def calibrate(
     """
     groups = _taps(model.graph, plan)
     observers = {group: _observer(values, method) for group, values in groups.items()}
-    changes = {value: _Changes(observers[group].update) for group, values in groups.items() for value in values}
-    watchers = {value: each.update for value, each in changes.items()}
-    used = watch(model, watchers, data, task="calibrate", progress=progress, budget=budget)
-    for group, observer in observers.items():
+    watched = {value: _Changes(observers[group], group) for group, values in groups.items() for value in values}
+    observations = observations or Observations(remember=False)
+    found = observations.watch(model, watched, data, task="calibrate", progress=progress, budget=budget)
+    changes = dict(zip(watched, found.seen, strict=True))
+    for group, values in groups.items():
         grid = plan.grid(group)
-        plan.scales[group] = grid.fit(*observer.range(grid))
-    plan.notes.extend(_doubts(changes, used))
-    return used
+        plan.scales[group] = grid.fit(*changes[values[0]].observer.range(grid))
+    plan.notes.extend(_doubts(changes, found.samples))
+    return found.samples
 
 
 class _Changes:
     """Hands a tensor on, and watches whether it ever has two different values."""
 
-    def __init__(self, update: Callable[[NDArray[np.float32]], None]) -> None:
-        self._update = update
+    def __init__(self, observer: Observer, group: ir.Value) -> None:
+        self.observer = observer
+        self.kind = f"{type(observer).__name__} of {group.name}"
         self._first: np.float32 | None = None
         self.found = False
 
@@ -57,7 +68,7 @@ class _Changes:
         if not self.found and values.size:
             self._first = values.flat[0] if self._first is None else self._first
             self.found = bool(np.any(values != self._first))
-        self._update(values)
+        self.observer.update(values)
 
 
 def _doubts(changes: Mapping[ir.Value, _Changes], used: int) -> list[str]:

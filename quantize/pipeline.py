@@ -11,6 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgewise.quantize.calibrate import calibrate
 from edgewise.quantize.casting import cast
 from edgewise.quantize.errors import QuantizeError
+from edgewise.quantize.observations import Observations
 from edgewise.quantize.observers import find_observer
 from edgewise.quantize.partition import check_partition
 from edgewise.quantize.passes.balance_channels import BalanceChannels
@@ -71,6 +72,7 @@ def quantize(
     analyze: bool = False,
     sensitivity: str = "sqnr",
     floor: float | None = None,
+    observations: Observations | None = None,
     progress: Progress = silent,
 ) -> Rewritten:
     """Quantize a float network after training, to int8 weights and 8-bit activations with QDQ as the target wants it.
@@ -96,6 +98,7 @@ def quantize(
         sensitivity: how that is found, one of ``MEASURES``: measured, or foretold by the Fisher information of the outputs.
         floor: in dB: also measure the signal-to-noise ratio of the outputs on calibration samples (the report's ``sqnr_db``),
             and where it is lower also what each layer costs, on a few samples.
+        observations: what was seen of networks before: where the same is asked again it is not computed again.
         progress: told how far the work is.
 
     Returns:
@@ -117,7 +120,7 @@ def quantize(
     model = prepare(model, spec.opset)
     chosen = data.take(samples)
     relu = ReluMlps(spec, chosen, method=method, keep_float=keep_float, wide=wide, progress=progress)
-    balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress)
+    balance = BalanceChannels(spec, chosen, keep_float=keep_float, progress=progress, observations=observations)
     search = SearchScales(spec, chosen, keep_float=keep_float, progress=progress)
     split = SplitChannels(spec, chosen, keep_float=keep_float, progress=progress)
     rewrites: list[tuple[ir.passes.InPlacePass, bool]] = [
@@ -136,7 +139,7 @@ def quantize(
         return _nothing_to_do(model, plan, method)
     if spec.palette_bits:
         return palettized(model, plan, chosen, progress)
-    used = calibrate(model, plan, chosen, method=method, progress=progress)
+    used = calibrate(model, plan, chosen, method=method, progress=progress, observations=observations)
     if asked is not None and used < asked and not spec.weights_only:
         plan.notes.append(f"{asked} calibration samples were asked for, {data.source} has {used}")
     if data.random:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from edgewise.quantize.balance import ChannelStatistics, Reader, best_factors
 from edgewise.quantize.grid import Grid
 from edgewise.quantize.layers import Layer, attribute, constant_of
+from edgewise.quantize.observations import Observations
 from edgewise.quantize.passes.select_layers import SelectLayers
 from edgewise.quantize.passes.sites import Site, scale, sites_of
 from edgewise.quantize.passes.writing import Writer
 from edgewise.quantize.plan import Plan
 from edgewise.quantize.pruning.matrices import as_matrices
-from edgewise.quantize.streaming import watch
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -45,9 +45,16 @@ class BalanceChannels(ir.passes.InPlacePass):
     """
 
     def __init__(
-        self, spec: QuantSpec, data: Dataset, *, keep_float: Sequence[str] = (), progress: Progress = silent
+        self,
+        spec: QuantSpec,
+        data: Dataset,
+        *,
+        keep_float: Sequence[str] = (),
+        progress: Progress = silent,
+        observations: Observations | None = None,
     ) -> None:
         self._spec, self._data, self._keep_float, self._progress = spec, data, keep_float, progress
+        self._observations = observations or Observations(remember=False)
         self.balanced: list[dict[str, str | float]] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -56,12 +63,11 @@ class BalanceChannels(ir.passes.InPlacePass):
         SelectLayers(plan, self._keep_float)(model)
         balances = self._spec.balance and self._spec.per_channel and not self._spec.weights_only
         sites = sites_of(plan) if balances else []
-        seen = {site.value: ChannelStatistics(-1 if site.last else 1) for site in sites}
-        watchers = {value: statistics.update for value, statistics in seen.items()}
-        watch(model, watchers, self._data, task="balance", progress=self._progress)
+        watched = {site.value: ChannelStatistics(-1 if site.last else 1) for site in sites}
+        found = self._observations.watch(model, watched, self._data, task="balance", progress=self._progress)
         writer = Writer(model.graph)
-        for site in sites:
-            self._balance(writer, site, seen[site.value])
+        for site, seen in zip(sites, found.seen, strict=True):
+            self._balance(writer, site, seen)
         return ir.passes.PassResult(model, modified=bool(self.balanced))
 
     def _balance(self, writer: Writer, site: Site, seen: ChannelStatistics) -> None:

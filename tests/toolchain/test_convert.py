@@ -87,6 +87,29 @@ def test_the_manifest_says_what_was_done(converted: dict[str, Any], tiny: Path) 
     assert manifest["versions"]["edgewise"] == edgewise.__version__
 
 
+def test_devices_whose_weights_differ_share_what_is_seen_of_activations(
+    tiny: Path, calib: Path, tmp_path: Path
+) -> None:
+    devices, tasks = ["x86-64-v3", "x86-64-v4-vnni"], set()
+    recipe = Recipe(export=None, build=None, profile=None).with_options({"quantize.calib": str(calib)})
+
+    def models(out: str, *chosen: str) -> list[bytes]:
+        result = edgewise.convert(
+            tiny,
+            tmp_path / out,
+            target="cpu",
+            device=list(chosen),
+            recipe=recipe,
+            progress=lambda task, *_: tasks.add(task),
+        )
+        return [Path(target["model"]).read_bytes() for target in result["targets"]]
+
+    together = models("together", *devices)
+    assert [f"tiny-cpu-{device}: balance" in tasks for device in devices] == [True, False]
+    assert together == [models(device, device)[0] for device in devices]
+    assert together[0] != together[1]
+
+
 def test_unlabelled_data(cli: Any, tiny: Path, calib: Path, tmp_path: Path) -> None:
     code = f"import numpy as np\ndef test():\n    for x in np.load({str(calib)!r})['x']:\n        yield {{'x': x}}\n"
     (tmp_path / "plain.py").write_text(code)

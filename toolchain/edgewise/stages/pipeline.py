@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewise.places import split_place
 from edgewise.recipe import Recipe
@@ -18,6 +19,9 @@ from edgewise.stages.export import choose_opset, export_parts, export_stage
 from edgewise.stages.inputs import source_of
 from edgewise.stages.network import write_network
 from edgewise.stages.target_run import Step, TargetRun, say
+
+if TYPE_CHECKING:
+    from edgewise.quantize import Observations
 
 SCHEMA_VERSION = 1
 CACHE = ".cache"
@@ -48,7 +52,8 @@ class Conversion:
         start = self._export(opset)
         model = self.output / f"{name}.onnx"
         write_network(start.network, model)
-        outcomes = [self._target_run(one, start).run() for one in chosen]
+        observations = _shared(chosen)
+        outcomes = [self._target_run(one, start, observations).run() for one in chosen]
         exit_code = max(outcome["exit_code"] for outcome in outcomes)
         result = {
             "schema_version": SCHEMA_VERSION,
@@ -71,11 +76,20 @@ class Conversion:
         say(self.progress, record)
         return Step(network, sha256_of(self.cache.model_of(record)), [record])
 
-    def _target_run(self, chosen: Chosen, start: Step) -> TargetRun:
+    def _target_run(self, chosen: Chosen, start: Step, observations: Observations | None) -> TargetRun:
         def progress(task: str, done: int, total: int | None) -> None:
             self.progress(f"{chosen.name}: {task}", done, total)
 
-        return TargetRun(chosen, start, self.output, self.cache, self.trust_pickle, progress)
+        return TargetRun(chosen, start, self.output, self.cache, self.trust_pickle, progress, observations)
+
+
+def _shared(chosen: Sequence[Chosen]) -> Observations | None:
+    """What several targets' quantizations see in common; None where there is nothing to share."""
+    if sum(one.recipe.quantize is not None for one in chosen) < 2:
+        return None
+    from edgewise.quantize import Observations
+
+    return Observations()
 
 
 def default_name(source: str) -> str:

@@ -18,7 +18,7 @@ from edgewise.stages.network import Network
 if TYPE_CHECKING:
     from onnx_ir import Model
 
-    from edgewise.quantize import QuantSpec, Rewritten
+    from edgewise.quantize import Observations, QuantSpec, Rewritten
     from edgewise.runtime.data import Dataset
 
 
@@ -38,9 +38,10 @@ def quantize_stage(
     spec: QuantSpec,
     *,
     preprocess: str | None = None,
+    observations: Observations | None = None,
     progress: Progress = silent,
 ) -> Network:
-    """Quantize after training.
+    """Quantize after training; ``observations`` are what other targets share with this one.
 
     Raises:
         ToolchainError: no calibration data, and random data not allowed; ``max_drop`` without data of its own to judge by.
@@ -65,6 +66,7 @@ def quantize_stage(
         shift_biases=settings.shift_biases,
         split_channels=settings.split_channels,
         allow_random=settings.allow_random_calibration,
+        observations=observations,
         progress=progress,
     )
     told = {

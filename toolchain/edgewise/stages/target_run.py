@@ -25,7 +25,7 @@ from edgewise.stages.prune import prune_parts, prune_settings, prune_stage
 from edgewise.stages.quantize import quantize_parts, quantize_stage
 
 if TYPE_CHECKING:
-    from edgewise.quantize import QuantSpec
+    from edgewise.quantize import Observations, QuantSpec
 
 _PROFILED = ("load_ms", "first_run_ms", "latency_ms", "peak_memory_bytes", "threads", "warnings", "reached", "parity")
 
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TargetRun:
-    """What is done for one target, starting from the exported network."""
+    """What is done for one target, starting from the exported network; ``observations`` are what the targets share."""
 
     chosen: Chosen
     start: Step
@@ -49,6 +49,7 @@ class TargetRun:
     cache: Cache
     trust_pickle: bool
     progress: Progress
+    observations: Observations | None = None
 
     @property
     def path(self) -> Path:
@@ -120,8 +121,9 @@ class TargetRun:
         spec: QuantSpec = self.chosen.target.quantization(recipe.quantize.scheme, self.chosen.device)
         parts = {"network": step.digest, **quantize_parts(recipe.quantize, spec, recipe.preprocess)}
         make = partial(
-            quantize_stage, step.network, recipe.quantize, spec, preprocess=recipe.preprocess, progress=self.progress
-        )
+            quantize_stage, step.network, recipe.quantize, spec,
+            preprocess=recipe.preprocess, observations=self.observations, progress=self.progress,
+        )  # fmt: skip
         return self._step("quantize", parts, make, step)
 
     def _step(self, stage: str, parts: dict[str, Any], make: Callable[[], Network], before: Step) -> Step:
