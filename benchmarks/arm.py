@@ -2,11 +2,12 @@
 
     python benchmarks/arm.py                     every level of aarch64, layer and form; a table
     python benchmarks/arm.py --isa neon_i8mm --json
+    python benchmarks/arm.py --only separable --only recurrent
     python benchmarks/arm.py --isa armv7 --isa armv7-generic --isa riscv64 --isa riscv64-generic
 
 There is no such hardware here, so nothing is timed. The agent (``edgewise-bench --serve``, built with Zig) runs a layer in qemu one instruction at
 a time (``-singlestep -d exec``, a line each); two samples less one are a layer's own instructions: packing, products, the end to bytes, and
-what is copied in and out. Each output is compared with numpy first. The floor is what the multiplying instructions alone would be.
+what is copied in and out (of ``recurrent`` two steps less one). Each output is compared with numpy first. The floor is what the multiplying instructions alone would be.
 """
 
 from __future__ import annotations
@@ -85,10 +86,40 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """The operator ``separable``: depthwise 3x3 and the pointwise layer that reads it."""
+
+    channels: int
+    outputs: int
+    size: int
+
+    @property
+    def layers(self) -> tuple[Layer, Layer]:
+        """Each alone."""
+        return Layer(self.channels, self.channels, self.size, 3, self.channels), Layer(
+            self.channels, self.outputs, self.size
+        )
+
+    def __str__(self) -> str:
+        return f"separable {self.channels}->{self.outputs} 3x3 on {self.size}x{self.size}"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The operator ``recurrent``: the state's part of an LSTM, for so many rows; its samples are steps."""
+
+    hidden: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"recurrent LSTM of {self.hidden}, batch {self.rows}"
+
+
+@dataclass(frozen=True)
 class Job:
     """A layer in a dtype on a level; dense, or with a quarter of its blocks."""
 
-    layer: Layer
+    layer: Layer | Pair | Steps
     dtype: str
     isa: str
     block: tuple[int, int] | None = None
@@ -97,22 +128,104 @@ class Job:
 # Layers of ResNet-50 and MobileNetV4, their channels and planes cut so that qemu takes seconds.
 DENSE = (Layer(256, 128, 14), Layer(64, 64, 14, 3), Layer(512, 64, 7))
 DEPTHWISE = Layer(32, 32, 28, 3, 32)
+PAIR = Pair(64, 128, 14)
+STEPS = (Steps(64, 1), Steps(64, 4))
 DENSITY = 0.25
+PANEL = 16  # units of the recurrent operator's weights
 
 
 def jobs(isas: list[str]) -> Iterator[Job]:
     for isa in isas:
-        for layer in (*DENSE, DEPTHWISE):
+        for layer in (*DENSE, DEPTHWISE, PAIR):
             yield Job(layer, "s8", isa)
         for outputs in (4, 2, 1):
             yield Job(DENSE[0], "s8", isa, (4, outputs))
     for isa in isas:
         if isa in AARCH64 and isa != "neon":
             continue
-        for layer in (*DENSE, DEPTHWISE):
+        for layer in (*DENSE, DEPTHWISE, PAIR, *STEPS):
             yield Job(layer, "f32", isa)
         for outputs in (4, 2, 1):
             yield Job(DENSE[0], "f32", isa, (1, outputs))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan for some samples, what goes in and the first output that should come out, and multiply-accumulates of one sample."""
+
+    plan: Plan
+    x: np.ndarray
+    wanted: np.ndarray
+    macs: int
+
+
+def case_of(job: Job, samples: int) -> Case:
+    """Of any job."""
+    if isinstance(job.layer, Pair):
+        return _pair_case(job, job.layer, samples)
+    if isinstance(job.layer, Steps):
+        return _steps_case(job.layer, samples)
+    weights, x = drawn(job), inputs_of(job, samples)
+    # Of sparse layers those of the weights that are kept.
+    kept = np.count_nonzero(weights) if job.dtype == "f32" and job.block else _kept(job, weights)
+    want, fours = expected(job, x, weights), job.dtype == "s8"
+    return Case(
+        plan_of(job, weights, samples),
+        in_fours(x) if fours else x,
+        in_fours(want) if fours else want,
+        int(kept) * job.layer.size**2,
+    )
+
+
+def _pair_case(job: Job, pair: Pair, samples: int) -> Case:
+    """The plans of both layers joined; the second reads what the first gives, rounded in 8 bits."""
+    first, second = (Job(layer, job.dtype, job.isa) for layer in pair.layers)
+    weights, x = [drawn(one) for one in (first, second)], inputs_of(first, samples)
+    plans = [plan_of(one, array, samples) for one, array in zip((first, second), weights, strict=True)]
+    ops = [plan.ops[0] for plan in plans]
+    joined = {f"first_{key}": value for key, value in ops[0].attributes.items()} | ops[1].attributes
+    operands = [*ops[0].inputs[:4], *ops[1].inputs[1:]]
+    plan = Plan(
+        Isa.GENERIC, plans[0].inputs, plans[1].outputs, [Op("separable", "layer", operands, ops[1].outputs, joined)]
+    )
+    between = expected(first, x, weights[0])
+    want, macs = expected(second, between, weights[1]), (weights[0].size + weights[1].size) * pair.size**2
+    return Case(plan, *(in_fours(array) if job.dtype == "s8" else array for array in (x, want)), macs)
+
+
+def _steps_case(layer: Steps, steps: int) -> Case:
+    """An LSTM's recurrence by numpy: gates i, o, f and c of what the inputs add up to and the state's product."""
+    rng, (hidden, rows) = np.random.default_rng(0), (layer.hidden, layer.rows)
+    panels = hidden // PANEL
+    weights = rng.uniform(-0.2, 0.2, (4, hidden, hidden)).astype(np.float32)  # [gate, unit, state]
+    x = rng.standard_normal((steps, rows, 4 * hidden)).astype(np.float32)
+    packed = weights.reshape(4 * panels, PANEL, hidden).transpose(0, 2, 1)
+    shapes = [(steps, rows, hidden), (rows, hidden), (rows, hidden)]
+    made = [
+        Tensor(name, DType.F32, tuple(map(dim, shape))) for name, shape in zip(("y", "h", "c"), shapes, strict=True)
+    ]
+    given = Tensor("x", DType.F32, tuple(map(dim, x.shape)))
+    functions = {"f": "sigmoid", "g": "tanh", "h": "tanh"}
+    op = Op(
+        "recurrent",
+        "layer",
+        [given, _constant("weights", np.ascontiguousarray(packed))],
+        made,
+        {"kind": "lstm", **functions},
+    )
+    h = c = np.zeros((rows, hidden))
+    states = []
+    for step in x.astype(np.float64).reshape(steps, rows, 4, hidden):
+        i, o, f, new = np.moveaxis(step + np.einsum("gus,bs->bgu", weights, h), 1, 0)
+        c = c / (1 + np.exp(-f)) + np.tanh(new) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        states.append(h)
+    return Case(Plan(Isa.GENERIC, [given], made, [op]), x, np.stack(states), 4 * hidden * hidden * rows)
+
+
+def _constant(name: str, array: np.ndarray) -> Tensor:
+    dtype = {"float32": DType.F32, "int8": DType.S8, "int32": DType.S32}[array.dtype.name]
+    return Tensor(name, dtype, tuple(map(dim, array.shape)), data=array)
 
 
 def drawn(job: Job) -> np.ndarray:
@@ -143,17 +256,13 @@ def plan_of(job: Job, weights: np.ndarray, samples: int) -> Plan:
         outer = Tensor(name, DType.U8, (dim(samples), dim(channels // 4), *map(dim, pixels), dim(4)))
         return outer, Tensor(name, DType.U8, dims, layout, storage=outer.storage)
 
-    def constant(name: str, array: np.ndarray) -> Tensor:
-        dtype = {"float32": DType.F32, "int8": DType.S8, "int32": DType.S32}[array.dtype.name]
-        return Tensor(name, dtype, tuple(map(dim, array.shape)), data=array)
-
     (x, operands[0]), (y, inner) = port("x", layer.channels), port("y", layer.outputs)
     for at, name in ((1, "weights"), (5, "index"), (6, "start")):
         if name in packed.constants:
-            operands[at] = constant(name, packed.constants[name])
+            operands[at] = _constant(name, packed.constants[name])
     attributes: dict[str, Any] = {**packed.attributes, "pads": [layer.kernel // 2] * 4, "activation": "relu"}
     if job.dtype == "s8":
-        operands[2] = constant("scale", np.full(layer.outputs, _scale(job), np.float32))
+        operands[2] = _constant("scale", np.full(layer.outputs, _scale(job), np.float32))
         attributes |= {"x_zero_point": 100, "y_scale": 1.0, "y_zero_point": 3}
     op = Op("depthwise" if depthwise else "conv", "layer", operands, [inner], attributes)
     return Plan(Isa.GENERIC, [x], [y], [op])
@@ -249,21 +358,15 @@ def _answer(data: bytes) -> tuple[str, bytes]:
 
 def measure(job: Job, agent: Path) -> dict[str, Any]:
     """Check a job's output, then count: two samples less one."""
-    weights = drawn(job)
-    counts, kernel = [], ""
+    counts, kernel, macs = [], "", 0
     for samples in (1, 2):
-        x = inputs_of(job, samples)
-        array = in_fours(x) if job.dtype == "s8" else x
-        count, kernel, made = emulate(agent, job.isa, plan_of(job, weights, samples), array)
+        case = case_of(job, samples)
+        count, kernel, made = emulate(agent, job.isa, case.plan, case.x)
         counts.append(count)
-        want = expected(job, x, weights)
-        have = np.frombuffer(made, np.uint8 if job.dtype == "s8" else np.float32)
-        off = np.abs(have - (in_fours(want) if job.dtype == "s8" else want).reshape(-1))
+        have = np.frombuffer(made, np.uint8 if job.dtype == "s8" else np.float32)[: case.wanted.size]
+        off, macs = np.abs(have - case.wanted.reshape(-1)), case.macs
         if off.max() > (1 if job.dtype == "s8" else 1e-3):
             raise SystemExit(f"{job}: off by {off.max()}")
-    # Of sparse layers those of the weights that are kept.
-    kept = np.count_nonzero(weights) if job.dtype == "f32" and job.block else _kept(job, weights)
-    macs = int(kept) * job.layer.size**2
     lanes = PROCESSORS[job.isa].floor
     floor = 1 / (min(FLOAT_FLOOR, lanes) if job.dtype == "f32" else lanes)
     each = (counts[1] - counts[0]) / macs
@@ -286,6 +389,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--isa", action="append", choices=list(PROCESSORS), help="levels; those of aarch64 by default")
     parser.add_argument("--agent", type=Path, help="edgewise-bench for the levels' processor; built by default")
+    parser.add_argument(
+        "--only", action="append", metavar="WORD", help="layers whose name has this word, such as separable"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     asked = parser.parse_args()
     isas = asked.isa or list(AARCH64)
@@ -296,6 +402,8 @@ def main() -> None:
     if not asked.json:
         print("| kernel | layer | weights | instructions a MAC | floor | times the floor |\n|---|---|---|---|---|---|")
     for job in jobs(isas):
+        if asked.only and not any(word in str(job.layer) for word in asked.only):
+            continue
         row = measure(job, asked.agent or agent_for(PROCESSORS[job.isa].triple))
         rows.append(row)
         if not asked.json:

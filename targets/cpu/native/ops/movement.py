@@ -31,7 +31,11 @@ def view_of(node: ir.Node, value: Value, ctx: Context) -> Value | None:
 def reshape(node: ir.Node, ctx: Context) -> None:
     """Reshape, with 0 and -1 in the new shape."""
     value = ctx.input(node, 0)
-    ctx.give(node, as_shape(value, _shape(node, value, ctx), ctx))
+    dims = _shape(node, value, ctx)
+    if value.tensor is None and value.array is None:  # known sizes, which nothing has written yet
+        ctx.give(node, replace(value, form=Form.plain(dims)))
+        return
+    ctx.give(node, replace(as_shape(value, dims, ctx), sizes=value.sizes))
 
 
 def _shape(node: ir.Node, value: Value, ctx: Context) -> list[Dim]:

@@ -8,7 +8,7 @@ from math import pi
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.targets.cpu.native.context import attribute_float, attribute_int, attribute_ints
+from edgewise.targets.cpu.native.context import attribute_float, attribute_int, attribute_ints, constant_array
 from edgewise.targets.cpu.native.value import Refusal
 from edgewise.targets.cpu.native.written.writer import Writer, constant, need, numpy_dtype, rank_of, shape_of
 
@@ -101,6 +101,45 @@ def mean(node: ir.Node, write: Writer) -> list[ir.Value]:
     """Of several values."""
     count = len(node.inputs)
     return [write("Mul", write("Sum", *node.inputs), 1.0 / count)]
+
+
+def negated(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """Of integers: what 0 is more."""
+    return None if not _whole(node) else [write("Sub", _zero(node), need(node, 0))]
+
+
+def magnitude(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """Of integers: the greater of each and what it is negated."""
+    x = need(node, 0)
+    return None if not _whole(node) else [write("Max", x, write("Sub", _zero(node), x))]
+
+
+def clipped(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """Of integers, and between limits that are computed: the greater of one and the lesser of the other."""
+    limits = [node.inputs[index] if index < len(node.inputs) else None for index in (1, 2)]
+    if not _whole(node) and all(limit is None or constant_array(limit) is not None for limit in limits):
+        return None
+    made = need(node, 0)
+    for op, limit in zip(("Max", "Min"), limits, strict=True):
+        if limit is not None:
+            made = write(op, made, limit)
+    return [made]
+
+
+def sign(node: ir.Node, write: Writer) -> list[ir.Value] | None:
+    """Of integers: between -1 and 1."""
+    if not _whole(node):
+        return None
+    one = np.asarray(1, numpy_dtype(need(node, 0)))
+    return [write("Max", write("Min", need(node, 0), one), -one)]
+
+
+def _whole(node: ir.Node) -> bool:
+    return need(node, 0).dtype in (ir.DataType.INT32, ir.DataType.INT64)
+
+
+def _zero(node: ir.Node) -> np.ndarray:
+    return np.asarray(0, numpy_dtype(need(node, 0)))
 
 
 def hardmax(node: ir.Node, write: Writer) -> list[ir.Value]:
@@ -264,6 +303,7 @@ def shrink(node: ir.Node, write: Writer) -> list[ir.Value]:
 
 
 RULES = {
+    "Abs": magnitude, "Clip": clipped, "Neg": negated, "Sign": sign,
     "Acos": _of_one(_acos), "Acosh": _of_one(_acosh), "Asin": _of_one(_asin), "Asinh": _of_one(_asinh), "Atan": _of_one(_atan),
     "Atanh": _of_one(_atanh), "Cosh": _of_one(_cosh), "CumProd": cum_prod, "EyeLike": eye_like, "GlobalLpPool": global_lp_pool,
     "Hardmax": hardmax, "IsInf": is_inf, "IsNaN": _of_one(_is_nan), "LRN": lrn, "LogSoftmax": softmax_of_one, "LpNormalization": lp_normalization, "LpPool": lp_pool,

@@ -36,6 +36,8 @@ def _places_of(indices: ir.Value) -> list[int]:
 def gather_nd(node: ir.Node, write: Writer) -> list[ir.Value]:
     """Rows named by tuples of indices."""
     x, indices, batch = need(node, 0), need(node, 1), attribute_int(node, "batch_dims", 0)
+    if batch == 0 and x.shape is not None and not x.shape.is_static():
+        return [_gather_open(write, x, indices)]
     sizes, wanted = shape_of(x), _places_of(indices)
     length = wanted[-1]
     used, rest = sizes[batch : batch + length], sizes[batch + length :]
@@ -46,6 +48,22 @@ def gather_nd(node: ir.Node, write: Writer) -> list[ir.Value]:
         rows = write("Add", write.reshape(rows, [images, -1]), offsets.reshape(-1, 1))
     flat = write.reshape(x, [int(np.prod(sizes[: batch + length])), int(np.prod(rest))])
     return [write.reshape(write("Gather", flat, write.reshape(rows, [-1]), axis=0), [*wanted[:-1], *rest])]
+
+
+def _gather_open(write: Writer, x: ir.Value, indices: ir.Value) -> ir.Value:
+    """GatherND from axes of open length, by which the rows' numbers are computed: masks of transformers are picked so."""
+    length = indices.shape[-1] if indices.shape is not None and len(indices.shape) else None
+    if not isinstance(length, int) or not 0 < length <= rank_of(x):
+        raise Refusal(f"the sizes of {indices.name!r} are not known")
+    sizes = write("Shape", x)
+    rows: ir.Value | None = None
+    for axis in range(length):
+        size = write.cut(sizes, 0, axis, axis + 1)
+        index = write("Cast", write.pick(indices, rank_of(indices) - 1, axis), to=ir.DataType.INT64)
+        index = write("Where", write("Less", index, 0), write("Add", index, size), index)
+        rows = index if rows is None else write("Add", write("Mul", rows, size), index)
+    rest = write.cut(sizes, 0, length, rank_of(x))
+    return write("Gather", write("Reshape", x, write("Concat", [-1], rest, axis=0)), rows, axis=0)
 
 
 def one_hot(node: ir.Node, write: Writer) -> list[ir.Value]:

@@ -74,6 +74,53 @@ def test_pads_up_to_a_multiple(check: Check, mode: str, fill: str) -> None:
     check(model, IMAGES)
 
 
+def test_positions_of_tokens(check: Check) -> None:
+    """What transformers compute of open lengths: buckets of distances in integers, masks picked by GatherND, heads in a computed Reshape."""
+    model = model_of("""g (int64[n,t] mask, float[n,t,6] x) => (int64[t,t] d, float[n,1,t,t] m, float[p,t,3] h, float[n,t,6] l) {
+        nt = Shape(mask)
+        n0 = Gather(nt, zero)
+        t0 = Gather(nt, one)
+        p = Range(zero, t0, one)
+        row = Unsqueeze(p, axis0)
+        column = Unsqueeze(p, axis1)
+        far = Sub(row, column)
+        less = Neg(far)
+        size = Abs(less)
+        side = Sign(far)
+        near = Clip(size, zero, two)
+        d = Mul(near, side)
+        batch = Range(zero, n0, one)
+        b4 = Unsqueeze(batch, axes_b)
+        k4 = Unsqueeze(p, axes_k)
+        q4 = Unsqueeze(p, axes_q)
+        k0 = Mul(q4, zero)
+        key = Add(k4, k0)
+        whole = Max(b4, key)
+        sizes = Shape(whole)
+        b = Expand(b4, sizes)
+        k = Expand(key, sizes)
+        back = Sub(k, t0)
+        bu = Unsqueeze(b, last)
+        ku = Unsqueeze(back, last)
+        places = Concat<axis = -1>(bu, ku)
+        shown = Cast<to = 9>(mask)
+        picked = GatherND(shown, places)
+        m = Cast<to = 1>(picked)
+        double = Mul(n0, two)
+        heads = Reshape(double, axis_any)
+        t1 = Reshape(t0, axis_any)
+        wanted = Concat<axis = 0>(heads, t1, three)
+        h = Reshape(x, wanted)
+        low = ReduceMin<keepdims = 0>(x)
+        high = Add(low, step)
+        l = Clip(x, low, high)
+    }""", zero=np.array(0), one=np.array(1), two=np.array(2), three=np.array([3]), axis0=np.array([0]), axis1=np.array([1]), last=np.array([-1]),
+        axes_b=np.array([1, 2, 3]), axes_k=np.array([0, 1, 2]), axes_q=np.array([0, 1, 3]), axis_any=np.array([-1]),
+        step=np.array(1.5, np.float32))  # fmt: skip
+    masks = [np.array([[1, 1, 0, 1, 1]]), np.array([[1, 0], [1, 1], [0, 1]]), np.array([[1]])]
+    check(model, [{"mask": mask, "x": random(*mask.shape, 6)} for mask in masks])
+
+
 def test_fewer_than_no_elements_are_refused(check: Check, libedgewise: Any) -> None:
     model = model_of("""g (float[1,3,h,w] x) => (float[1,3,a,b] y) {
         n = Shape<start = 2>(x)
