@@ -74,6 +74,14 @@ def test_reduce_nothing(run_op: Any) -> None:
     assert run_op("reduce", [x], [("float32", (0, 2))], {"function": "sum", "axes": [0]})[0].size == 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_reduce_nothing_along_long_axes(run_op: Any, dtype: str) -> None:
+    """A dim of 0 leaves the others free: 2^40 rows of nothing must not be counted one by one."""
+    x = np.zeros((1 << 40, 2, 0), dtype)
+    got = run_op("reduce", [x], [(dtype, (1, 2, 1))], {"function": "l1", "axes": [0, 2]})[0]
+    np.testing.assert_array_equal(got, np.zeros((1, 2, 1)))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("op", ["softmax", "log_softmax"])
 @QUICK
@@ -205,6 +213,22 @@ def test_pool(run_op: Any, isa: str, dtype: str, function: str, data: Any) -> No
 
 F, U = np.zeros((1, 4, 6), np.float32), np.zeros((1, 4, 6), np.uint8)
 POOL = {"function": "max", "kernel": [2], "strides": [2]}
+
+
+@pytest.mark.parametrize("function", ["max", "average"])
+def test_windows_that_are_nearly_all_padding(run_op: Any, function: str) -> None:
+    """2^28 taps, of which four lie inside: only those are looked at."""
+    x = normal((1, 3, 2, 2, 1))
+    attributes = {
+        "function": function,
+        "kernel": [1 << 14, 1 << 14, 1],
+        "pads": [1 << 13, 1 << 13, 0, (1 << 13) - 2, (1 << 13) - 2, 0],
+    }
+    got = run_op("pool", [x], [("float32", (1, 3, 1, 1, 1))], attributes)[0]
+    want = x.max((2, 3, 4), keepdims=True) if function == "max" else x.mean((2, 3, 4), keepdims=True)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("reduce", [F], ("float32", (1, 4)), {"function": "sum", "axes": [3]}),
     ("reduce", [F], ("float32", (1, 4)), {"function": "sum", "axes": [-1]}),
@@ -230,6 +254,7 @@ HOSTILE: list[tuple[str, list[Any], tuple[Any, ...], dict[str, Any]]] = [
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "kernel": [0]}),
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "kernel": [2**40]}),
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "kernel": [2**30]}),
+    ("pool", [np.zeros((1, 1, 1, 1), np.float32)], ("float32", (1, 1, 1, 1)), {"function": "average", "kernel": [2**29] * 2, "pads": [2**28] * 4}),
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "strides": [0]}),
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "strides": [-(2**62)]}),
     ("pool", [F], ("float32", (1, 4, 3)), {**POOL, "pads": [-1, 0]}),

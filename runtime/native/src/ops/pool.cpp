@@ -64,10 +64,10 @@ private:
             std::memset(row, signed_ ? 0x80 : 0, static_cast<size_t>(span) * 4);
         }
         bool first = true;
-        for (int64_t i = 0; i < depth.kernel; ++i) {
-            for (int64_t k = 0; k < height.kernel; ++k) {
+        // Only taps that lie inside: padding may be far larger than the input, and windows with it.
+        for (int64_t i = depth.below(-d); i < depth.below(depth.in - d); ++i) {
+            for (int64_t k = height.below(-h); k < height.below(height.in - h); ++k) {
                 const int64_t z = d + i * depth.dilation, at = h + k * height.dilation;
-                if (z < 0 || z >= depth.in || at < 0 || at >= height.in) continue;
                 const float* from = plane + (z * height.in + at) * width.in;
                 if (first) {
                     std::memcpy(row + inside, from, static_cast<size_t>(some) * 4);
@@ -119,7 +119,7 @@ private:
 }  // namespace
 
 Status PoolShape::read(const Setup& setup, const Tensor& x, const Tensor& y) {
-    constexpr int64_t kLargest = int64_t{1} << 30;
+    constexpr int64_t kLargest = int64_t{1} << 30, kMostTaps = int64_t{1} << 28;
     const int spatial = x.rank - 2;
     if (spatial < 1 || spatial > 3 || y.rank != x.rank || x.dims[0] != y.dims[0] || x.dims[1] != y.dims[1]) {
         return setup.refuse("wants one to three spatial axes, and equal N and C");
@@ -131,6 +131,7 @@ Status PoolShape::read(const Setup& setup, const Tensor& x, const Tensor& y) {
         (!pads.empty() && pads.size() != 2 * axes)) {
         return setup.refuse("wants a kernel, stride, dilation and two pads for each axis");
     }
+    int64_t taps = 1;
     for (size_t i = 0; i < axes; ++i) {
         Window& window = windows[3 - axes + i];
         window = {x.dims[2 + i], y.dims[2 + i], kernel[i], strides.empty() ? 1 : strides[i], dilations.empty() ? 1 : dilations[i],
@@ -142,6 +143,8 @@ Status PoolShape::read(const Setup& setup, const Tensor& x, const Tensor& y) {
         if (!fits || (window.out > 0 && window.span() > window.in + window.begin + window.end + window.stride)) {
             return setup.refuse("has windows that lie outside of its input");
         }
+        if (window.kernel > kMostTaps / taps) return setup.refuse("has windows that are too large");
+        taps *= window.kernel;
     }
     planes_in = x.count(2, x.rank);
     planes_out = y.count(2, y.rank);

@@ -75,10 +75,10 @@ private:
             outs[c] = scratch + channels_ * row_floats_ + c * out_floats_;
             std::fill(rows[c], rows[c] + span, 0.0f);
         }
-        for (int64_t i = 0; i < depth.kernel; ++i) {
-            for (int64_t k = 0; k < height.kernel; ++k) {
-                const int64_t z = depth.start(d) + i * depth.dilation, y = height.start(h) + k * height.dilation;
-                if (z < 0 || z >= depth.in || y < 0 || y >= height.in) continue;
+        const int64_t first = depth.start(d), top = height.start(h);
+        for (int64_t i = depth.below(-first); i < depth.below(depth.in - first); ++i) {  // only taps that lie inside
+            for (int64_t k = height.below(-top); k < height.below(height.in - top); ++k) {
+                const int64_t z = first + i * depth.dilation, y = top + k * height.dilation;
                 const int64_t from = plane * shape_.planes_in + (z * height.in + y) * width.in;
                 if (packed_) kernels_->dequantize_c4(from_, run.inputs[0]->data + from * 4, reads, some);
                 for (int64_t c = 0; c < channels_; ++c) {

@@ -77,6 +77,7 @@ public:
         if (!is_plain(x) || !is_plain(y) || x.dtype != y.dtype) return setup.refuse("wants plain tensors of one dtype");
         if (x.dtype != EW_F32 && x.dtype != EW_S64 && x.dtype != EW_S32) return setup.refuse("has no such dtype");
         EW_TRY(split_axes(setup, x));
+        folds_ = x.count() == 0 ? 0 : folded_.count();  // beside an axis of 0 the others may be of any length
         if (y.count() != kept_.count() * inner_) return setup.refuse("has a y of another size");
         kernels_ = &vector_kernels(setup.isa);
         setup.kernel = x.dtype == EW_F32 ? kernels_->name : "generic";
@@ -127,12 +128,12 @@ private:
 
     template <typename T>
     void whole(ThreadPool& pool, const T* x, T* y) const {
-        const int64_t folds = folded_.count(), count = folds * row_;
+        const int64_t count = folds_ * row_;
         pool.parallel(kept_.count() * inner_, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, count)), [&](int64_t begin, int64_t end, int32_t) {
             for (int64_t i = begin; i < end; ++i) {
                 T total = start_of<T>(function_.fold);
                 const T* from = x + kept_.offset(i / inner_) + i % inner_;
-                for (int64_t f = 0; f < folds; ++f) {
+                for (int64_t f = 0; f < folds_; ++f) {
                     const T* row = from + folded_.offset(f);
                     for (int64_t k = 0; k < row_; ++k) total = fold_whole(function_.fold, total, row[k]);
                 }
@@ -146,22 +147,22 @@ private:
 
     void floats(ThreadPool& pool, const float* x, float* y) const {
         constexpr int64_t kPart = 1024;  // results at a time, where they lie side by side
-        const int64_t folds = folded_.count(), parts = (inner_ + kPart - 1) / kPart;
-        const int64_t work = std::max<int64_t>(1, folds * row_ * std::min(inner_, kPart));
+        const int64_t parts = (inner_ + kPart - 1) / kPart;
+        const int64_t work = std::max<int64_t>(1, folds_ * row_ * std::min(inner_, kPart));
         pool.parallel(kept_.count() * parts, std::max<int64_t>(1, kGrain / work), [&](int64_t begin, int64_t end, int32_t) {
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t first = i % parts * kPart, some = std::min(kPart, inner_ - first);
                 const float* from = x + kept_.offset(i / parts) + first;
                 float* to = y + i / parts * inner_ + first;
                 std::fill(to, to + some, start_of<float>(function_.fold));
-                for (int64_t f = 0; f < folds; ++f) {
+                for (int64_t f = 0; f < folds_; ++f) {
                     if (inner_ == 1) {
                         *to = kernels_->fold_row(function_.fold, from + folded_.offset(f), row_, *to);
                     } else {
                         kernels_->fold_into(function_.fold, from + folded_.offset(f), to, some);
                     }
                 }
-                finish(to, some, folds * row_);
+                finish(to, some, folds_ * row_);
             }
         });
     }
@@ -175,7 +176,7 @@ private:
 
     Named function_{};
     Axes kept_, folded_;
-    int64_t row_ = 1, inner_ = 1;
+    int64_t row_ = 1, inner_ = 1, folds_ = 1;
     const VectorKernels* kernels_ = nullptr;
 };
 

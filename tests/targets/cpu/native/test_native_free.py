@@ -121,6 +121,15 @@ def test_positions_of_tokens(check: Check) -> None:
     check(model, [{"mask": mask, "x": random(*mask.shape, 6)} for mask in masks])
 
 
+def test_all_of_an_axis_of_one(check: Check) -> None:
+    """A slice that takes it, forwards or backwards."""
+    model = model_of("""g (float[n,1,3] x) => (float[n,1,3] y, float[n,1,3] z) {
+        y = Slice(x, zero, one, one, two)
+        z = Slice(x, zero, least, one, back)
+    }""", zero=np.array([0]), one=np.array([1]), two=np.array([2]), least=np.array([-5]), back=np.array([-1]))  # fmt: skip
+    check(model, [{"x": random(4, 1, 3)}])
+
+
 def test_fewer_than_no_elements_are_refused(check: Check, libedgewise: Any) -> None:
     model = model_of("""g (float[1,3,h,w] x) => (float[1,3,a,b] y) {
         n = Shape<start = 2>(x)
