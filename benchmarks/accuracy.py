@@ -107,7 +107,7 @@ ALLOWED = {
     ("minilm", "w4g32"): 1.0,
 }  # fmt: skip
 # The least share of sentences whose nearest other sentence stays the same, in percent.
-RETRIEVAL = {"int8": 98.0, "w8a8": 98.0, "w4g32": 96.0}
+RETRIEVAL = {"int8": 98.0, "w8a8": 98.0, "w8d8g16": 98.0, "w8d8g32": 98.0, "w4g32": 96.0}
 
 
 def absent(network: Network) -> str:
@@ -129,6 +129,7 @@ def measure(
     devices: list[str] | None = None,
     floor: float | None = None,
     held_out: bool = False,
+    no_calib: bool = False,
     **more: Any,
 ) -> Iterator[dict[str, Any]]:
     """Export a network once, then one row per form of quantization; targets that ask for the same share a row."""
@@ -152,7 +153,9 @@ def measure(
     for form, spec in _forms(targets, scheme, devices).items():
         started = time.perf_counter()
         work = partial(quantize_to_budget, max_bytes=max_bytes) if max_bytes else partial(quantize_above, floor=floor)
-        made = work(exported.model, spec, calib, method=method, samples=samples, rounding=rounding, **more)
+        made = work(
+            exported.model, spec, None if no_calib else calib, method=method, samples=samples, rounding=rounding, **more
+        )
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             if engine == "native":
@@ -338,6 +341,9 @@ def main() -> int:
     parser.add_argument(
         "--peer", action="store_true", help="also ONNX Runtime's own tool and neural-compressor's defaults"
     )
+    parser.add_argument(
+        "--no-calib", action="store_true", help="no calibration data: for schemes that ask for none (w8d8g32)"
+    )
     parser.add_argument("--engine", default="onnxruntime", choices=["onnxruntime", "native"])
     parser.add_argument("--nncf", metavar="PYTHON", help="also NNCF's defaults, run by this Python")
     parser.add_argument("--json", action="store_true")
@@ -369,6 +375,7 @@ def main() -> int:
             options.device,
             options.floor,
             options.held_out,
+            options.no_calib,
             wide=options.wide,
             correct_biases=options.correct_biases,
             split_channels=options.split_channels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -25,6 +25,7 @@ from edgewise.quantize.passes.note_float import NoteFloat
 from edgewise.quantize.passes.palettize import palettized
 from edgewise.quantize.passes.prepare import prepare
 from edgewise.quantize.passes.quantize_activations import QuantizeActivations
+from edgewise.quantize.passes.quantize_at_run import QuantizeAtRun
 from edgewise.quantize.passes.quantize_biases import QuantizeBiases
 from edgewise.quantize.passes.quantize_tables import QuantizeTables
 from edgewise.quantize.passes.quantize_weights import QuantizeWeights
@@ -43,6 +44,7 @@ from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.sensitivity import JUDGED, MEASURES, sensitivities, worst_sqnr
 from edgewise.quantize.spec import FLOAT, QuantSpec, check_spec
 from edgewise.quantize.walking import MOST_SAMPLES, Arrays, kept_samples
+from edgewise.quantize.without_data import quantize_without_data
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ ROUNDINGS = ("auto", "squant", "gptq", "adaround", "blocks")
 def quantize(
     model: ir.Model,
     spec: QuantSpec,
-    data: Dataset,
+    data: Dataset | None,
     *,
     method: str = "mse",
     samples: int | None = None,
@@ -80,7 +82,8 @@ def quantize(
     Args:
         model: a float32 network; not changed.
         spec: the QDQ form; targets give theirs by ``target.quantization(scheme, device)``.
-        data: calibration samples that look like what the network will see.
+        data: calibration samples that look like what the network will see. None: there are none, for a scheme whose ranges are
+            found at run time (``w8d8g32``); weights are then rounded to the nearest.
         method: how a tensor's range is found: ``minmax``, ``average``, ``percentile``, ``entropy`` or ``mse``.
         samples: how many samples to use, spread evenly over ``data``; None: ``usual_samples``.
         keep_float: names of layers to leave in float.
@@ -113,6 +116,12 @@ def quantize(
     rounding = find_rounding(rounding, spec)
     check_partition(partition, rounding)
     _check_measure(sensitivity)
+    if data is None:
+        options = {
+            "rounding": rounding, "relu_mlps": relu_mlps, "search_scales": search_scales, "correct_biases": correct_biases,
+            "shift_biases": shift_biases, "split_channels": split_channels, "analyze": analyze, "floor": floor,
+        }  # fmt: skip
+        return _without_data(model, spec, keep_float, wide, options)
     asked, samples = samples, samples if samples is not None else usual_samples(rounding, spec)
     _check_data(data, samples, allow_random)
     if spec.float_dtype != FLOAT:
@@ -140,16 +149,14 @@ def quantize(
     if spec.palette_bits:
         return palettized(model, plan, chosen, progress)
     used = calibrate(model, plan, chosen, method=method, progress=progress, observations=observations)
-    if asked is not None and used < asked and not spec.weights_only:
-        plan.notes.append(f"{asked} calibration samples were asked for, {data.source} has {used}")
-    if data.random:
-        plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
+    _note_data(plan, data, asked, used)
     reference = model.clone()
     for write in (
         QuantizeWeights(plan),
         QuantizeTables(plan),
         QuantizeBiases(plan),
         QuantizeActivations(plan),
+        QuantizeAtRun(plan),
         RemoveUnusedNodesPass(),
     ):
         model = write(model).model
@@ -250,6 +257,21 @@ def _check_data(data: Dataset, samples: int, allow_random: bool) -> None:
             expected="at least 1",
             fix="A few dozen real samples are enough",
         )
+
+
+def _without_data(
+    model: ir.Model, spec: QuantSpec, keep_float: Sequence[str], wide: Sequence[str], options: dict[str, Any]
+) -> Rewritten:
+    made, plan = quantize_without_data(model, spec, keep_float=keep_float, wide=wide, **options)
+    return made if plan.layers else _nothing_to_do(made.model, plan, "none")
+
+
+def _note_data(plan: Plan, data: Dataset, asked: int | None, used: int) -> None:
+    """What the user may not expect of the samples."""
+    if asked is not None and used < asked and not plan.spec.weights_only:
+        plan.notes.append(f"{asked} calibration samples were asked for, {data.source} has {used}")
+    if data.random:
+        plan.notes.append("calibrated on random data, as asked for: the ranges mean nothing for real inputs")
 
 
 def _nothing_to_do(model: ir.Model, plan: Plan, method: str) -> Rewritten:

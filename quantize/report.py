@@ -44,8 +44,10 @@ def _row(node: ir.Node, plan: Plan) -> dict[str, Any]:
 
 
 def _precision(node: ir.Node, plan: Plan) -> str:
-    """``int8`` where both factors have 8 bits (or 7), else as the schemes are named: w4a8, w8a16, w4."""
+    """``int8`` where both factors have 8 bits (or 7), else as the schemes are named: w4a8, w8a16, w8d8, w4."""
     bits = plan.stored[node].coding.bits if node in plan.stored else 8
+    if plan.spec.dynamic:
+        return f"w{bits}d8"
     if plan.spec.weights_only:
         return f"w{bits}"
     value = node.inputs[plan.layers[node].activations[0]]

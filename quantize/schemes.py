@@ -1,4 +1,4 @@
-"""Names of schemes: ``w8a8`` (``int8``), ``w4a8``, ``w8a16``, ``w8``, ``w4g32``, ``palette4``, … and the specs they stand for."""
+"""Names of schemes: ``w8a8`` (``int8``), ``w4a8``, ``w8a16``, ``w8``, ``w4g32``, ``w8d8g32``, ``palette4``, … and the specs they stand for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.spec import FLOAT, FP8, QuantSpec
 
-_NAME = re.compile(r"w(?P<weights>\d)(a(?P<activations>\d+))?(g(?P<group>\d+))?")
+_NAME = re.compile(r"w(?P<weights>\d)((?P<kind>[ad])(?P<activations>\d+))?(g(?P<group>\d+))?")
 _PALETTE = re.compile(r"palette(?P<bits>[1-8])(g(?P<group>[1-9]\d*))?(v(?P<vector>[248]))?")
 SHORT_FLOATS = {"fp16": "float16", "bf16": "bfloat16", "fp8": FP8}
 
@@ -16,8 +16,8 @@ SHORT_FLOATS = {"fp16": "float16", "bf16": "bfloat16", "fp8": FP8}
 def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> QuantSpec:
     """What a target wants for a scheme, from what it wants for ``int8``.
 
-    The name says how many bits weights (``w``) and activations (``a``; none: they stay in float) have, and of how many
-    inputs each group shares a scale (``g``). Layers whose inputs the group does not divide get a scale per channel.
+    The name says how many bits weights (``w``) and activations have (``a``: of ranges learned from data; ``d``: of ranges found
+    at run time; none: they stay in float), and of how many inputs each group shares a scale (``g``). Layers whose inputs the group does not divide get a scale per channel.
     ``palette`` and a number of bits: tables of values in place of scales, each shared by ``g`` output channels, of
     vectors over ``v`` of them.
 
@@ -40,12 +40,12 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
     if name in SHORT_FLOATS:
         return replace(base, float_dtype=SHORT_FLOATS[name], floor_db=0.0)
     parts = _NAME.fullmatch("w8a8" if name == "int8" else name)
-    if parts is None or parts["activations"] not in (None, "4", "8", "16"):
+    if parts is None or parts["activations"] not in (None, *(("4", "8", "16") if parts["kind"] == "a" else ("8",))):
         raise QuantizeError(
             "unknown quantization scheme",
             where=f"--scheme {name}",
             found=repr(name),
-            expected="int8, fp16, bf16, fp8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8, w4g32; or palette4",
+            expected="int8, fp16, bf16, fp8, or w and a number of bits (2 to 8), such as w4a8, w8a16, w8d8g32, w8, w4g32; or palette4",
             fix="Choose one that the target has: `edgewise devices` lists them",
         )
     bits, group = int(parts["weights"]), int(parts["group"] or 0)
@@ -54,6 +54,8 @@ def with_scheme(base: QuantSpec, name: str, *, stores_int4: bool = False) -> Qua
     )
     if parts["activations"] is None:
         return _weights_alone(small)
+    if parts["kind"] == "d":
+        return replace(_weights_alone(small), dynamic=True, op_types=("Gemm", "MatMul"))
     wanted = int(parts["activations"])
     if wanted == 8:
         return small if bits == 8 else replace(small, floor_db=0.0)

@@ -25,7 +25,7 @@ _WORTH = 2.0  # times its share of the multiply-accumulates is what a layer's sh
 def quantize_above(
     model: ir.Model,
     spec: QuantSpec,
-    data: Dataset,
+    data: Dataset | None,
     *,
     floor: float | None = None,
     float_share: float = FLOAT_SHARE,
@@ -52,7 +52,7 @@ def quantize_above(
     Args:
         model: a float32 network; not changed.
         spec: the QDQ form.
-        data: calibration samples.
+        data: calibration samples; None as for ``quantize``.
         floor: least signal-to-noise ratio of every output, in dB; not an error where it is out of reach. None: the spec's; 0: none.
             Random samples say nothing of the noise that real ones meet, so there is none for them.
         float_share: the largest share of the quantizable layers' multiply-accumulates that may go back to float.
@@ -67,7 +67,7 @@ def quantize_above(
         QuantizeError: what ``quantize`` raises.
     """
     floor = spec.floor_db if floor is None else floor
-    if floor <= 0 or float_share <= 0 or data.random:
+    if floor <= 0 or float_share <= 0 or (data is not None and data.random):
         return quantize(model, spec, data, keep_float=keep_float, **options)
     made = quantize(model, spec, data, keep_float=keep_float, floor=floor, **options)
     before = made.report.get("sqnr_db")

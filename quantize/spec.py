@@ -30,6 +30,8 @@ class QuantSpec:
         weight_dtype: what weights are stored as, ``int8`` or ``int4`` (opset 21); always symmetric.
         weight_bits: the integers lie within ±(2^(bits−1) − 1), whatever they are stored as.
         weight_group: this many consecutive inputs share a scale (opset 21, ``block_size``); 0: no groups.
+        dynamic: linear layers round what they read at run time: uint8, a range for each row (a token) and each ``weight_group``
+            of its inputs (0: for the whole row), found from the row itself; ``activation_dtype`` is float32 then.
         wide_ends: layers that read the network's inputs or make its outputs get 8 bits, weights and activations.
         power_of_two: scales of activations are powers of two.
         per_channel: one weight scale per output channel.
@@ -59,6 +61,7 @@ class QuantSpec:
     weight_dtype: str = "int8"
     weight_bits: int = 8
     weight_group: int = 0
+    dynamic: bool = False
     wide_ends: bool = False
     power_of_two: bool = False
     per_channel: bool = True
@@ -88,7 +91,7 @@ class QuantSpec:
 
     @property
     def weights_only(self) -> bool:
-        """Whether activations stay in float."""
+        """Whether no activation has a range in the graph: it stays in float, or (``dynamic``) its range is found at run time."""
         return self.activation_dtype == FLOAT
 
     @property
@@ -98,10 +101,12 @@ class QuantSpec:
 
     @property
     def opset(self) -> int:
-        """The least opset that can say it: 13 for scales per channel, 19 for FP8, 21 for 4 bits, 16 bits and groups."""
+        """The least opset that can say it: 13 for scales per channel, 19 for FP8, 21 for 4 bits, 16 bits, groups and ranges of rows."""
         if self.float_dtype == FP8:
             return 19
-        later = self.weight_dtype == "int4" or self.weight_group or self.activation_dtype[-1:] in "46"  # …4, …16
+        later = (
+            self.weight_dtype == "int4" or self.weight_group or self.dynamic or self.activation_dtype[-1:] in "46"
+        )  # …4, …16
         return 21 if later else 13
 
 

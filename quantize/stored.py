@@ -25,12 +25,14 @@ class Coding:
         bits: the integers lie within ±(2^(bits−1) − 1).
         group: this many inputs along ``axis`` share a scale; 0: no groups.
         dtype: what they are stored as.
+        nearest: round each weight to the nearest integer, whatever the errors add up to.
     """
 
     axis: int | None
     bits: int
     group: int = 0
     dtype: ir.DataType = ir.DataType.INT8
+    nearest: bool = False
 
     @property
     def top(self) -> int:
@@ -62,7 +64,10 @@ class Coding:
         return np.asarray(self._unrows(weight_scales(rows, 0, self.bits)[:, None], weights.shape), dtype=np.float32)
 
     def round(self, weights: Floats, scales: Floats) -> NDArray[np.int8]:
-        """Integers whose errors cancel within a channel or a group."""
+        """Integers whose errors cancel within a channel or a group, or (``nearest``) each as near as it can be."""
+        if self.nearest:
+            integers = np.clip(np.rint(weights / self.steps(scales, weights.shape)), -self.top, self.top)
+            return np.asarray(integers, dtype=np.int8)
         if not self.group:
             return round_weights(weights, scales, self.axis, self.bits)
         flat = np.moveaxis(scales, self.axis or 0, -1).reshape(-1)
@@ -130,5 +135,5 @@ def coding_for(spec: QuantSpec, layer: Layer, shape: tuple[int, ...], wide: bool
     if spec.weight_group and not wide and matrix:
         inputs = 1 - (layer.channel_axis or 0)
         if shape[inputs] % spec.weight_group == 0:
-            return Coding(inputs, bits, spec.weight_group, dtype)
-    return Coding(layer.channel_axis if spec.per_channel else None, bits, 0, dtype)
+            return Coding(inputs, bits, spec.weight_group, dtype, spec.dynamic)
+    return Coding(layer.channel_axis if spec.per_channel else None, bits, 0, dtype, spec.dynamic)

@@ -18,6 +18,7 @@ from edgewise.runtime.ort_session import (
     session_inputs,
     session_outputs,
     threads_beside_others,
+    unwanted_merges,
 )
 from edgewise.runtime.tensors import TensorSpec
 
@@ -52,7 +53,11 @@ class OnnxRunner:
         source, self._where = _load(model)
         data = to_bytes(source, self._where) if outputs is None else _with_outputs(source, outputs, self._where)
         self._session = open_session(
-            data, where=self._where, threads=threads or threads_beside_others(), optimize=optimize
+            data,
+            where=self._where,
+            threads=threads or threads_beside_others(),
+            optimize=optimize,
+            left_out=unwanted_merges(source),
         )
 
     @property

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 CPU = "CPUExecutionProvider"
 _FATAL_ONLY = 4  # what ONNX Runtime would print comes back as an exception as well
@@ -31,6 +34,7 @@ def open_session(
     where: str,
     threads: int = 0,
     optimize: bool = True,
+    left_out: Sequence[str] = (),
     providers: Sequence[str] = (CPU,),
     profile_prefix: Path | None = None,
     config: Mapping[str, str] | None = None,
@@ -42,6 +46,7 @@ def open_session(
         where: what to name in an error.
         threads: threads within an operator; 0 means all cores.
         optimize: let ONNX Runtime rewrite the graph.
+        left_out: names of its optimizers that must not.
         providers: execution providers, the preferred one first.
         profile_prefix: record a profile, in a file whose path begins so.
         config: further entries of the session's configuration.
@@ -72,7 +77,7 @@ def open_session(
         options.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = ort.InferenceSession(source, options, providers=list(providers))
+        session = ort.InferenceSession(source, options, providers=list(providers), disabled_optimizers=list(left_out))
     except Exception as error:  # its exceptions have no base class of their own
         raise RunError(
             "ONNX Runtime refuses the model",
@@ -88,6 +93,20 @@ def open_session(
             expected="all that the bundle asks for", fix="Check its driver and libraries",
         )  # fmt: skip
     return session
+
+
+def unwanted_merges(model: ir.Model) -> list[str]:
+    """ONNX Runtime's optimizers that would change what a graph computes.
+
+    Where activations are rounded by scales that are computed (the schemes ``w8d8``), merging DequantizeLinear of the weights with a MatMul into
+    MatMulNBits rounds the activations once more, by other ranges.
+    """
+    computed = [
+        node.inputs[1]
+        for node in model.graph
+        if node.op_type == "QuantizeLinear" and node.inputs[1] is not None and node.inputs[1].producer() is not None
+    ]
+    return ["QDQSelectorActionTransformer"] if any(scale.const_value is None for scale in computed) else []
 
 
 def threads_beside_others() -> int:

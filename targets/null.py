@@ -34,7 +34,7 @@ class NullTarget:
     min_opset = 7
     schemes: tuple[str, ...] = (
         "int8", "w8a8", "w4a8", "w8a16", "w4a16", "w4a4", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
-        "fp16", "bf16", "fp8",
+        "w8d8", "w8d8g16", "w8d8g32", "fp16", "bf16", "fp8",
     )  # fmt: skip
 
     def support(self, model: ir.Model, device: DeviceProfile) -> list[NodeSupport]:

@@ -12,6 +12,7 @@ from edgewise.quantize.errors import QuantizeError
 from edgewise.quantize.layers import WEIGHTED, Layer, constant_of, describe
 from edgewise.quantize.movement import moves
 from edgewise.quantize.passes.deciding import DecidingPass
+from edgewise.quantize.passes.quantize_at_run import at_run_refusal
 from edgewise.quantize.plan import Plan
 
 ALREADY = "quantized in the model that came in; its scales are kept"
@@ -81,12 +82,15 @@ class SelectLayers(DecidingPass):
         if any(_dtype_of(node.inputs[index]) not in (None, ir.DataType.FLOAT) for index in layer.activations):
             return "it does not compute in float32"
         if layer.weight is not None:
-            return _weight_refusal(layer.node.inputs[layer.weight])
+            reason = _weight_refusal(layer.node.inputs[layer.weight])
+            return reason or (at_run_refusal(layer, spec.weight_group) if spec.dynamic else "")
         if node.op_type != "MatMul":
             return "its weights are computed in the graph, not constant"
         return self._attention_refusal(node)
 
     def _attention_refusal(self, node: ir.Node) -> str:
+        if self.plan.spec.dynamic:
+            return "it multiplies two activations, which stay in float where ranges are found at run time"
         if self.plan.spec.weights_only:
             return "it has no weights, and only weights are quantized"
         if not self.plan.spec.attention:

@@ -39,25 +39,38 @@ class Writer:
         self.graph.register_initializer(value)
         return value
 
-    def quantize(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Node:
-        """A QuantizeLinear of a whole tensor; not yet in the graph."""
-        return self._node("QuantizeLinear", [value, scale, zero_point], {}, zero_point.dtype, value)
+    def quantize(
+        self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int | None = None, group: int = 0
+    ) -> ir.Node:
+        """A QuantizeLinear, in groups along ``axis`` or of a whole tensor; not yet in the graph."""
+        attributes = _along(axis, group)
+        return self.node("QuantizeLinear", [value, scale, zero_point], attributes, zero_point.dtype, value.shape)
 
     def dequantize(
         self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, axis: int | None, group: int = 0
     ) -> ir.Node:
         """A DequantizeLinear, along ``axis`` (in groups along it) or of a whole tensor; not yet in the graph."""
-        attributes = {} if axis is None else {"axis": axis} | ({"block_size": group} if group else {})
-        return self._node("DequantizeLinear", [value, scale, zero_point], attributes, ir.DataType.FLOAT, value)
+        attributes = _along(axis, group)
+        return self.node("DequantizeLinear", [value, scale, zero_point], attributes, ir.DataType.FLOAT, value.shape)
 
-    def _node(
-        self, op: str, inputs: list[ir.Value], attributes: dict[str, int], dtype: ir.DataType | None, like: ir.Value
+    def node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        attributes: dict[str, int],
+        dtype: ir.DataType | None,
+        shape: ir.Shape | None,
     ) -> ir.Node:
+        """A node of one output, named after its first input; not yet in the graph."""
         name = self.free_name(f"{inputs[0].name}_{op}")
         output = ir.Value(
-            name=self.free_name(f"{name}_output"), shape=like.shape, type=ir.TensorType(dtype) if dtype else None
+            name=self.free_name(f"{name}_output"), shape=shape, type=ir.TensorType(dtype) if dtype else None
         )
         return ir.node(op, inputs, attributes, outputs=[output], name=name)
+
+
+def _along(axis: int | None, group: int) -> dict[str, int]:
+    return {} if axis is None else {"axis": axis} | ({"block_size": group} if group else {})
 
 
 def before_readers(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,29 @@ def open_engine(bundle: Bundle, options: RunOptions) -> OnnxRuntimeEngine:
     """Open the bundle's model.
 
     ``engine.settings``: ``model`` names the file; ``providers`` (optional) lists ONNX Runtime's execution providers, the
-    preferred one first; without it, the processor.
+    preferred one first; without it, the processor. ``left_out`` (optional) lists its optimizers that must not rewrite the graph.
 
     Raises:
         RunError: other settings, a provider that this machine lacks, or ONNX Runtime refuses the model.
         MissingExtraError: ONNX Runtime is not installed.
     """
     settings = bundle.manifest["engine"].get("settings", {})
-    providers = settings.get("providers", [CPU])
-    if not isinstance(providers, list) or not providers or not all(isinstance(name, str) for name in providers):
-        raise RunError(
-            "cannot run the bundle", where=f"{bundle.path}, engine.settings.providers", found=repr(providers),
-            expected="a list of execution providers", fix="Build it again",
-        )  # fmt: skip
-    return OnnxRuntimeEngine(model_file(bundle), providers, options)
+    providers, left_out = settings.get("providers", [CPU]), settings.get("left_out", [])
+    for key, names, what in (("providers", providers, "execution providers"), ("left_out", left_out, "optimizers")):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or names == providers == []:
+            raise RunError(
+                "cannot run the bundle", where=f"{bundle.path}, engine.settings.{key}", found=repr(names),
+                expected=f"a list of {what}", fix="Build it again",
+            )  # fmt: skip
+    return OnnxRuntimeEngine(model_file(bundle), providers, options, left_out)
 
 
 class OnnxRuntimeEngine:
     """A session on the model, and with ``per_layer`` a record of what its kernels took."""
 
-    def __init__(self, model: Path, providers: list[str], options: RunOptions) -> None:
+    def __init__(self, model: Path, providers: list[str], options: RunOptions, left_out: Sequence[str] = ()) -> None:
         self._model, self._providers, self._threads = model, providers, options.threads
+        self._left_out = left_out
         self._folder = tempfile.TemporaryDirectory(prefix="edgewise-") if options.per_layer else None
         self._session = self._open("times")
         self._last: dict[str, np.ndarray] = {}
@@ -76,6 +79,7 @@ class OnnxRuntimeEngine:
             self._model,
             where=str(self._model),
             threads=self._threads,
+            left_out=self._left_out,
             providers=self._providers,
             profile_prefix=Path(self._folder.name) / record if self._folder else None,
             config=config,

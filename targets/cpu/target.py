@@ -43,6 +43,7 @@ class CpuTarget:
     min_opset = 11
     schemes: tuple[str, ...] = (
         "int8", "w8a8", "w4a8", "w8", "w4", "w3", "w8g32", "w4g32", "w4g64", "w4g128", "w3g32",
+        "w8d8", "w8d8g16", "w8d8g32", "w8d8g64", "w8d8g128",
     )  # fmt: skip
 
     @property

@@ -57,6 +57,7 @@ def stored(model: ir.Model) -> dict[str, list[np.ndarray]]:
         ("int8", False, 24, 45), ("w8a8", False, 24, 45), ("w4a8", False, 14, 25), ("w4a8", True, 14, 25),
         ("w8a16", False, 31, 55), ("w8", False, 31, 55), ("w4", True, 14, 25), ("w3", True, 8, 18),
         ("w4g32", True, 15, 28), ("w8g32", False, 36, 55), ("w4a4", True, 12, 24),
+        ("w8d8", False, 28, 48), ("w8d8g32", False, 33, 50),
     ],
 )  # fmt: skip
 def test_numbers_follow_from_the_bits(
@@ -90,6 +91,82 @@ def test_weight_only_leaves_activations_alone(net: ir.Model, normal: Make) -> No
     assert {row["granularity"] for row in made.report["layers"]} == {"per-group-16"}
 
 
+OUTLIER = np.where(np.arange(64) == 5, 40.0, 1.0)  # of 64 inputs one is 40 times as wide
+
+
+@pytest.mark.parametrize(("name", "size"), [("w8d8", 64), ("w8d8g16", 16)])
+def test_ranges_found_at_run_time(net: ir.Model, normal: Make, name: str, size: int) -> None:
+    """No data; each row is on a grid of its own, and a wide channel costs its own group alone."""
+    made = quantize(net, with_scheme(QuantSpec(), name), None)
+    onnx.checker.check_model(onnx.load_from_string(to_bytes(made.model, "m")), full_check=True)
+    assert {row["precision"] for row in made.report["layers"]} == {"w8d8"}
+    assert made.report["samples"] == 0
+    first = next(node for node in made.model.graph if node.op_type in ("Gemm", "MatMul"))
+    made.model.graph.outputs.append(first.inputs[0])
+    sample = next(iter(normal(1, (2, 64), 5, OUTLIER))).inputs
+    name = str(first.inputs[0].name)
+    have = OnnxRunner(made.model, optimize=False).run(sample)[name].reshape(2, -1, size)
+    x = sample["x"].reshape(2, -1, size)
+    steps = (np.maximum(x.max(-1), 0) - np.minimum(x.min(-1), 0)) / 255
+    assert np.all(np.abs(have - x) <= 0.51 * steps[..., None])
+    assert np.abs(have - x).max(-1).min() > 0.3 * steps.min()
+    want = ReferenceEvaluator(onnx.load_from_string(to_bytes(made.model, "m"))).run([name], sample)[0]
+    np.testing.assert_array_equal(have.reshape(2, 64), want)
+
+
+def test_a_row_of_zeros_stays_zero(net: ir.Model) -> None:
+    made = quantize(net, with_scheme(QuantSpec(), "w8d8g32"), None).model
+    for runner in (OnnxRunner(net), OnnxRunner(made)):
+        (y,) = runner.run({"x": np.zeros((2, 64), np.float32)}).values()
+        assert np.all(np.isfinite(y))
+
+
+def test_layers_that_read_the_same_share_a_rounding(graph: Make) -> None:
+    rng = np.random.default_rng(0)
+    text = """(float[2,3,64] x, float[64,8] w, float[64,8] v) => (float[2,3,8] y)
+        { a = MatMul(x, w)  b = MatMul(x, v)  y = Add(a, b) }"""
+    model = graph(text, {name: rng.normal(size=(64, 8)).astype(np.float32) for name in "wv"})
+    ops = [node.op_type for node in quantize(model, with_scheme(QuantSpec(), "w8d8g32"), None).model.graph]
+    assert ops.count("QuantizeLinear") == 1 and ops.count("DequantizeLinear") == 3
+
+
+def test_what_ranges_at_run_time_are_not_for(graph: Make) -> None:
+    rng = np.random.default_rng(0)
+    text = """(float[2,40,64] x, float[64,8] w, float[5,40] v) => (float[2,40,8] y, float[2,5,8] z, float[2,40,40] s)
+        { y = MatMul(x, w)  z = MatMul(v, y)  t = Transpose<perm=[0,2,1]>(x)  s = MatMul(x, t) }"""
+    model = graph(text, {"w": rng.normal(size=(64, 8)).astype(np.float32), "v": np.ones((5, 40), np.float32)})
+    made = quantize(model, with_scheme(QuantSpec(), "w8d8g32"), None)
+    assert [row["precision"] for row in made.report["layers"]] == ["w8d8", "float32", "float32"]
+    reasons = [entry["reason"] for entry in made.report["kept_float"]]
+    assert "no matrix that rows are multiplied by" in reasons[0] and "two activations" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [("int8", {}), ("w8d8g32", {"rounding": "gptq"}), ("w8d8", {"analyze": True}), ("w8d8", {"floor": 20.0})],
+)
+def test_what_asks_for_data_is_refused_without(net: ir.Model, scheme: str, options: dict[str, Any]) -> None:
+    with pytest.raises(QuantizeError, match="needs calibration data"):
+        quantize(net, with_scheme(QuantSpec(), scheme), None, **options)
+
+
+def test_ranges_at_run_time_with_data_round_weights_for_it(net: ir.Model, normal: Make) -> None:
+    made = quantize(net, with_scheme(QuantSpec(), "w8d8g32"), normal(256, (2, 64)))
+    assert made.report["rounded"] and {row["precision"] for row in made.report["layers"]} == {"w8d8"}
+    assert sqnr_db(net, made.model, normal(4, (2, 64), 1)) > 33
+
+
+def test_inputs_that_the_group_does_not_divide_stay_float(graph: Make) -> None:
+    text = "(float[2,40] x, float[40,64] w, float[64,8] v) => (float[2,8] y) { h = MatMul(x, w) y = MatMul(h, v) }"
+    rng = np.random.default_rng(0)
+    model = graph(
+        text, {name: rng.normal(size=size).astype(np.float32) for name, size in (("w", (40, 64)), ("v", (64, 8)))}
+    )
+    made = quantize(model, with_scheme(QuantSpec(), "w8d8g32"), None)
+    assert [row["precision"] for row in made.report["layers"]] == ["float32", "w8d8"]
+    assert "its 40 inputs are no multiple of the 32" in made.report["kept_float"][0]["reason"]
+
+
 def test_groups_that_do_not_fit_become_channels(graph: Make, normal: Make) -> None:
     rng = np.random.default_rng(0)
     text = "(float[2,40] x, float[40,8] w) => (float[2,8] y) { y = MatMul(x, w) }"
@@ -107,7 +184,7 @@ def test_the_ends_and_what_is_asked_for_get_8_bits(net: ir.Model, normal: Make) 
     assert [row["precision"] for row in wide] == ["int8"] * 3
 
 
-@pytest.mark.parametrize("name", ["int9", "w9a8", "w4a5", "a8", "w1", "w4g33", "fp4"])
+@pytest.mark.parametrize("name", ["int9", "w8d4", "w8d", "w8d8a8", "w9a8", "w4a5", "a8", "w1", "w4g33", "fp4"])
 def test_unknown_schemes_are_refused(net: ir.Model, normal: Make, name: str) -> None:
     with pytest.raises(QuantizeError, match="expected"):
         quantize(net, with_scheme(QuantSpec(), name, stores_int4=True), normal(4, (2, 64)))

@@ -63,6 +63,17 @@ def test_the_same_stage_twice_gives_the_same_bytes(network: Network, calib: Path
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_ranges_found_at_run_time_need_no_samples(network: Network) -> None:
+    target = find_target("cpu")
+    spec = target.quantization("w8d8", find_device(target.default_device, "cpu"))
+    told = quantize_stage(network, QuantizeSettings(scheme="w8d8"), spec).provenance["quantize"]
+    assert told["data"] is None and told["samples"] == 0
+    assert "w8d8" in {layer["precision"] for layer in told["layers"]}
+    for asking in ({"rounding": "gptq"}, {"analyze": True}, {"max_drop": 0.01, "judge": "d.npz"}):
+        with pytest.raises(ToolchainError, match="needs calibration data"):
+            quantize_stage(network, QuantizeSettings(scheme="w8d8", **asking), spec)
+
+
 def test_reference_outputs_are_those_of_the_graph(tiny: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = with_reference(read_network(tiny), None, None)

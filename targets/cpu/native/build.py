@@ -20,7 +20,7 @@ from edgewise.targets.nodes import tensor_spec
 
 FILE = "model.engine"
 _EXTENSION = "edgewise.runtime._native"
-_ARITHMETIC = {"conv", "depthwise", "separable", "winograd", "matmul", "attention"}
+_ARITHMETIC = {"conv", "depthwise", "separable", "winograd", "matmul", "attention", "dynamic_linear"}
 _LEVELS = (
     (Isa.AVX512BF16, {"avx512_vnni", "avx512_vbmi", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}),
     (Isa.AVX512VNNI, {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"}),
@@ -69,7 +69,9 @@ def isa_of(device: DeviceProfile) -> Isa:
 
 
 def precision(op: Op) -> str:
-    """In what an operator computes: by what it reads."""
+    """In what an operator computes: by what it reads, or by what that is rounded to."""
+    if op.op == "dynamic_linear":
+        return "int8"
     if any(tensor is not None and tensor.dtype is DType.BF16 for tensor in op.inputs):
         return "bfloat16"
     operands = [tensor for tensor in [*op.inputs, *op.outputs] if tensor is not None]

@@ -52,6 +52,28 @@ class Rows:
         constants = {"weights": np.ascontiguousarray(codes), "terms": np.ascontiguousarray(terms, np.float32)}
         return Packed(constants, {"group": 1, "weight_bits": self.bits, "weight_block": self.block})
 
+    def at_run(self, factor: np.ndarray, group: int) -> Packed:
+        """The operands of ``dynamic_linear``, each output times a factor [M]; ``group``: entries of a row that share a range.
+
+        Raises:
+            Refusal: weights that are no int8 about zero, or whose scales' blocks are no whole number of groups.
+        """
+        outputs, entries = self.codes.shape
+        centre = 1 << (self.bits - 1)
+        if np.any(self.zero != centre) or entries % group or (self.block % group and group != entries):
+            raise Refusal("weights in other groups than what they multiply, or about another zero")
+        groups, lines = entries // group, -(-outputs // _LINE)
+        integers = (self.codes.astype(np.int16) - centre).astype(np.int8).reshape(outputs, groups, group)
+        scale = np.repeat(self.scale, max(self.block // group, 1), axis=1)[:, :groups] * factor[:, None]
+        terms = np.zeros((lines * _LINE, groups, 2))
+        terms[:outputs] = np.stack([scale, scale * integers.sum(2, dtype=np.int64)], axis=-1)
+        terms = terms.reshape(lines, _LINE, groups, 2).transpose(0, 2, 3, 1)
+        padded = np.zeros((lines * _LINE, groups, -(-group // 4) * 4), np.int8)
+        padded[:outputs, :, :group] = integers
+        packed = padded.reshape(lines, _LINE, -1, 4).swapaxes(1, 2)
+        constants = {"weights": np.ascontiguousarray(packed), "terms": np.ascontiguousarray(terms, np.float32)}
+        return Packed(constants, {"group": group}, "dynamic_linear")
+
 
 @dataclass(frozen=True)
 class Coded:

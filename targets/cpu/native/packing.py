@@ -33,7 +33,7 @@ class Packed:
     Attributes:
         constants: by the operand's name: ``weights``, and for block-sparse ones ``index`` and ``start`` (int32).
         attributes: ``kernel``, ``group``, ``outputs``, ``parts``, ``lines`` and ``safe_pairs``, as they apply.
-        op: ``conv``, ``depthwise`` or ``winograd``.
+        op: ``conv``, ``depthwise``, ``winograd`` or ``dynamic_linear``.
     """
 
     constants: dict[str, np.ndarray]

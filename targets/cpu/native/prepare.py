@@ -12,6 +12,7 @@ from edgewise.targets.cpu.native.half import widen
 from edgewise.targets.cpu.native.recurrence.chains import find_recurrences
 from edgewise.targets.cpu.native.recurrence.readout import read_out
 from edgewise.targets.cpu.native.rewrites import rewrite
+from edgewise.targets.cpu.native.rows_at_run import join_rounding
 from edgewise.targets.cpu.native.table import has_operator
 from edgewise.targets.cpu.native.value import Refusal
 from edgewise.targets.cpu.native.written.rules import write_rules_out
@@ -48,6 +49,7 @@ def prepare(model: ir.Model) -> ir.Model:
     narrow(ready.graph)
     _name(ready)
     rewrite(ready.graph)
+    join_rounding(ready.graph)
     passes.RemoveUnusedNodesPass()(ready)
     passes.TopologicalSortPass()(ready)
     return ready

@@ -138,6 +138,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Where": elementwise.where,
 }
 _PRIVATE: dict[str, Lowering] = {
+    "DynamicLinear": linear.dynamic_linear,
     "Recurrence": recurrence.recurrence,
     "Recurrent": recurrent.recurrent,
     "Scatter": movement.scatter,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import to_bytes
+from edgewise.runtime.ort_session import unwanted_merges
 from edgewise.targets.base import BuildRequest, BuildResult, Target
 from edgewise.targets.cpu.ort.layers import integer_notes, read_layers
 from edgewise.targets.cpu.ort.support import graph_refused
@@ -51,7 +52,11 @@ def build_engine(target: Target, request: BuildRequest) -> BuildResult:
         files=[name],
         versions=_versions(),
         layers=rows,
-        settings={"model": name, **options},
+        settings={
+            "model": name,
+            **options,
+            **({"left_out": merges} if (merges := unwanted_merges(request.model)) else {}),
+        },
         notes=notes,
         # ONNX Runtime orders the tables of its own format at random.
         varying=[name] if options["format"] == "ort" else [],
@@ -82,7 +87,7 @@ def _unwanted_rewrites(model: ir.Model) -> list[str]:
         return []
     # It makes a Gemm of MatMul and Add before Q and DQ are fused, with a float bias, for which there is no integer Gemm:
     # where shapes are fixed, a quantized transformer would compute in float.
-    unwanted = ["MatMulAddFusion"]
+    unwanted = ["MatMulAddFusion", *unwanted_merges(model)]
     if any(_kept_float(node) for node in model.graph):
         # It quantizes float weights by itself, and takes no notice that a layer was kept in float on purpose.
         unwanted.append("WeightBiasQuantization")

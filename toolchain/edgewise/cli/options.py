@@ -116,7 +116,7 @@ Calib = Annotated[
         "--calib",
         metavar="DATA",
         rich_help_panel=_DATA,
-        help="Calibration samples: .npz, .npy, a folder or zip of images, module:callable.",
+        help="Calibration samples: .npz, .npy, a folder or zip of images, module:callable. Schemes w8d8… need none.",
     ),
 ]
 Data = Annotated[

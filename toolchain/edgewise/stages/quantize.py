@@ -47,7 +47,7 @@ def quantize_stage(
         ToolchainError: no calibration data, and random data not allowed; ``max_drop`` without data of its own to judge by.
         QuantizeError: the graph or the data does not serve, or ``max_drop`` cannot be kept.
     """
-    data = calibration_data(network, settings, preprocess)
+    data = calibration_data(network, settings, spec, preprocess)
     made = _work(network, settings, preprocess)(
         network.model,
         spec,
@@ -72,7 +72,7 @@ def quantize_stage(
     told = {
         "scheme": settings.scheme,
         "spec": asdict(spec),
-        "data": {"source": place_name(data.source), "random": data.random},
+        "data": None if data is None else {"source": place_name(data.source), "random": data.random},
     }
     return network.after(made.model, quantize={**told, **made.report})
 
@@ -121,16 +121,21 @@ def _metric(network: Network, settings: QuantizeSettings, preprocess: str | None
     return value
 
 
-def calibration_data(network: Network, settings: QuantizeSettings, preprocess: str | None) -> Dataset:
-    """The samples to calibrate on.
+def calibration_data(
+    network: Network, settings: QuantizeSettings, spec: QuantSpec, preprocess: str | None
+) -> Dataset | None:
+    """The samples to calibrate on; None where there are none and nothing asks for them.
 
     Raises:
         ToolchainError: there are none, and random ones were not asked for.
     """
+    from edgewise.quantize.without_data import asks_for_data
     from edgewise.runtime.data import random_data
 
     if settings.calib:
         return find_data(settings.calib, network.inputs, preprocess)
+    if not asks_for_data(spec, asdict(settings)):
+        return None
     if not settings.allow_random_calibration:
         raise ToolchainError(
             "quantization needs calibration data",

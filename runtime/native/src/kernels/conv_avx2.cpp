@@ -2,6 +2,7 @@
 #if defined(__AVX2__)
 #include "conv_avx2.h"
 #include "conv_pack.h"
+#include "dynamic_block.h"
 
 namespace ew {
 namespace {
@@ -23,6 +24,9 @@ extern const ConvKernel kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_generic, fill_generic);
 const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_generic, fill_generic);
 const ConvKernel kConvF32Avx2 = kernel_of<Float256>("f32_avx2", pack_generic, fill_generic);
+
+extern const DynamicKernel kDynamicAvx2;
+const DynamicKernel kDynamicAvx2 = dynamic_kernel_of<Wide256, kConvF32Avx2>("dynamic_avx2");
 
 }  // namespace ew
 #endif

@@ -2,6 +2,7 @@
 #if defined(__AVX512VNNI__)
 #include "conv_avx512.h"
 #include "conv_pack.h"
+#include "dynamic_block.h"
 
 namespace ew {
 namespace {
@@ -41,6 +42,10 @@ struct Vnni512 : Avx512 {
 
 extern const ConvKernel kConvS8Avx512Vnni;
 const ConvKernel kConvS8Avx512Vnni = kernel_of<Vnni512>("s8_avx512vnni", pack_avx512, fill_avx512);
+
+extern const ConvKernel kConvF32Avx512;
+extern const DynamicKernel kDynamicAvx512Vnni;
+const DynamicKernel kDynamicAvx512Vnni = dynamic_kernel_of<Vnni512, kConvF32Avx512>("dynamic_avx512vnni");
 
 }  // namespace ew
 #endif

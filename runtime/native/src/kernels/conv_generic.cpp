@@ -4,6 +4,7 @@
 
 #include "conv_pack.h"
 #include "conv_table.h"
+#include "dynamic_block.h"
 
 namespace ew {
 namespace {
@@ -89,6 +90,7 @@ struct ScalarFloat : Scalar {
 
 constexpr ConvKernel kInt = kernel_of<ScalarInt>("s8_generic", pack_generic, fill_generic);
 constexpr ConvKernel kFloat = kernel_of<ScalarFloat>("f32_generic", pack_generic, fill_generic);
+constexpr DynamicKernel kDynamic = dynamic_kernel_of<ScalarInt, kFloat>("dynamic_generic");
 
 }  // namespace
 
@@ -124,44 +126,27 @@ const ConvKernel* brain_kernel(Isa isa) {
     return nullptr;
 }
 
-// What a piece's pixels meet, to a row of a tile.
-static void copy_piece(const ConvPiece& piece, const uint8_t* from, int64_t step, uint8_t* to) {
-    for (int64_t lane = 0; lane < kPiecePixels; ++lane) {
-        if (piece.lanes >> lane & 1) std::memcpy(to + lane * 4, from + piece.from + lane * step * 4, 4);
-    }
-}
+#if defined(__x86_64__)
+extern const DynamicKernel kDynamicAvx512Vnni, kDynamicAvx2;
+#elif defined(__aarch64__)
+extern const DynamicKernel kDynamicNeonI8mm, kDynamicNeonDotprod, kDynamicNeon;
+#elif defined(EDGEWISE_VEC4)
+extern const DynamicKernel kDynamicVec4;
+#endif
 
-void fill_generic(const ConvTile& tile) {
-    for (int64_t plane = 0; plane < tile.planes; ++plane) {
-        for (int64_t s = 0; s < tile.spot_count; ++s) {
-            uint8_t* to = tile.tile + plane * tile.tile_plane + s * tile.row_bytes;
-            const ConvPiece* piece = tile.spots[s].pieces;
-            for (int64_t at = 0; at < tile.row_bytes; at += kPiecePixels * 4, ++piece) {
-                for (int64_t i = at; i < std::min(at + kPiecePixels * 4, tile.row_bytes); i += 4) std::memcpy(to + i, &tile.fill, 4);
-                const uint8_t* x = tile.x + plane * tile.x_plane + tile.spots[s].shift;
-                copy_piece(*piece, x, tile.step, to + at);
-                while (!piece->last) copy_piece(*++piece, x, tile.step, to + at);
-            }
-        }
-    }
-}
-
-void pack_generic(const ConvPack& pack) {
-    for (int64_t plane = 0; plane < pack.planes; ++plane) {
-        const uint8_t* x = pack.x + plane * pack.x_plane;
-        uint8_t* tile = pack.tile + plane * pack.tile_plane;
-        for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
-            uint8_t* to = tile + run->pixel * 4;
-            const uint8_t* from = x + run->source * 4;
-            if (run->source < 0) {
-                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, &pack.fill, 4);
-            } else if (pack.step == 1) {
-                std::memcpy(to, from, static_cast<size_t>(run->count) * 4);
-            } else {
-                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, from + i * pack.step * 4, 4);
-            }
-        }
-    }
+const DynamicKernel& dynamic_kernel(Isa isa) {
+    (void)isa;
+#if defined(__x86_64__)
+    if (isa >= Isa::kAvx512Vnni) return kDynamicAvx512Vnni;
+    if (isa >= Isa::kAvx2) return kDynamicAvx2;
+#elif defined(__aarch64__)
+    if (isa >= Isa::kNeonI8mm) return kDynamicNeonI8mm;
+    if (isa >= Isa::kNeonDotprod) return kDynamicNeonDotprod;
+    if (isa >= Isa::kNeon) return kDynamicNeon;
+#elif defined(EDGEWISE_VEC4)
+    if (isa >= Isa::kVec4) return kDynamicVec4;
+#endif
+    return kDynamic;
 }
 
 }  // namespace ew

@@ -133,7 +133,7 @@ struct NeonBytes {
 // Both factors are signed: tiles hold x less 128.
 struct NeonShifted : NeonBytes {
     using X = int8x16_t;
-    static constexpr bool kShifts = true;
+    static constexpr bool kShifts = true, kHoldsShifted = true;
 
     static EW_INLINE X load_x(const uint8_t* from) { return vld1q_s8(reinterpret_cast<const int8_t*>(from)); }
     static EW_INLINE X broadcast_x(const uint8_t* from) { return vreinterpretq_s8_s32(vld1q_dup_s32(reinterpret_cast<const int32_t*>(from))); }

@@ -3,6 +3,7 @@
 #if defined(EDGEWISE_VEC4)
 #include "conv_pack.h"
 #include "conv_table.h"
+#include "dynamic_block.h"
 #if defined(__wasm_simd128__)
 #include <wasm_simd128.h>
 #endif
@@ -188,6 +189,9 @@ constexpr ConvKernel integer_kernel() {
 extern const ConvKernel kConvS8Vec4, kConvF32Vec4;
 const ConvKernel kConvS8Vec4 = integer_kernel();
 const ConvKernel kConvF32Vec4 = kernel_of<Vec4Float>("f32_vec4", pack_generic, fill_generic);
+
+extern const DynamicKernel kDynamicVec4;
+const DynamicKernel kDynamicVec4 = dynamic_kernel_of<Vec4Int, kConvF32Vec4>("dynamic_vec4");
 
 }  // namespace ew
 #endif

@@ -1,4 +1,4 @@
-"""Conv, Gemm and MatMul with constant weights: all of them ``conv``, ``depthwise`` or ``winograd`` of libedgewise."""
+"""Conv, Gemm and MatMul with constant weights: all of them ``conv``, ``depthwise``, ``winograd`` or ``dynamic_linear`` of libedgewise."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Weights:
         scale: of the integers; float32 [M] or [1].
         bias: float64 [M].
         rows: what they are stored as in 4 or 8 bits, where that is known.
+        at_run: above 0: each row that they multiply is rounded to 8 bits first, so many neighbours by a range of their own.
     """
 
     real: np.ndarray
@@ -41,6 +42,7 @@ class Weights:
     scale: np.ndarray
     bias: np.ndarray
     rows: Rows | None = None
+    at_run: int = 0
 
     @property
     def outputs(self) -> int:
@@ -176,7 +178,19 @@ def window_of(node: ir.Node, kernel: list[int], value: Value) -> Window:
 
 def gemm(node: ir.Node, ctx: Context) -> None:
     """Gemm with constant weights."""
-    value = ctx.input(node, 0)
+    _multiply(ctx, node.outputs[0], ctx.input(node, 0), _gemm_weights(node, ctx))
+
+
+def dynamic_linear(node: ir.Node, ctx: Context) -> None:
+    """MatMul or Gemm of rows that are rounded at run time (``rows_at_run.py``)."""
+    weights = replace(_gemm_weights(node, ctx), at_run=attribute_int(node, "group", 0))
+    if weights.rows is None:
+        raise Refusal("rows rounded at run time, but weights that are not stored in 8 bits")
+    _multiply(ctx, node.outputs[0], ctx.input(node, 0), weights)
+
+
+def _gemm_weights(node: ir.Node, ctx: Context) -> Weights:
+    """Those of a Gemm (a MatMul is one without a bias), with its bias."""
     if ctx.input(node, 1).array is None:
         raise Refusal("Gemm with computed weights")
     if attribute_int(node, "transA", 0) or attribute_float(node, "alpha", 1.0) != 1.0:
@@ -188,7 +202,7 @@ def gemm(node: ir.Node, ctx: Context) -> None:
         if given.size not in (1, weights.outputs):
             raise Refusal("Gemm with a bias of two axes")
         weights = replace(weights, bias=np.broadcast_to(given.reshape(-1), (weights.outputs,)).copy())
-    _multiply(ctx, node.outputs[0], value, weights)
+    return weights
 
 
 def matmul(node: ir.Node, ctx: Context) -> None:
@@ -236,7 +250,7 @@ def _convolve(ctx: Context, output: ir.Value, value: Value, weights: Weights, wi
 
 
 def _layer(ctx: Context, output: ir.Value, value: Value, axis: int, weights: Weights, window: Window) -> None:
-    integer = value.quant is not None and weights.integers is not None
+    integer = value.quant is not None and weights.integers is not None and not weights.at_run
     value = ctx.builder.as_unsigned(value) if integer else ctx.builder.real(value)
     if value.array is not None:
         raise Refusal("a layer on a constant")
@@ -369,7 +383,7 @@ def emit(ctx: Context, found: Epilogue, layer: Layer) -> Value:
     residual = None if found.residual is None else _residual(ctx, found.residual, dims)
     extra: list[Tensor | None] = [constants[key] for key in ("index", "start") if key in constants]
     if "terms" in constants:
-        extra = [None, None, constants["terms"]]
+        extra = [constants["terms"]] if layer.weights.at_run else [None, None, constants["terms"]]
     builder.emit(
         op,
         [layer.given, constants["weights"], constants.get("scale"), constants.get("bias"), residual, *extra],
@@ -406,7 +420,8 @@ def _constants(
         bias = bias - scale * quant.zero_point * sums
         attributes["x_zero_point"] = quant.zero_point
     else:
-        matrix, scale = _scaled(weights.real, found.scale), np.ones(weights.outputs)
+        matrix = weights.real if weights.at_run else _scaled(weights.real, found.scale)
+        scale = np.ones(weights.outputs)
     packed = _packed(ctx, layer, found, matrix, sizes)
     # Nothing else has 16 bits.
     kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
@@ -431,6 +446,8 @@ def _scaled(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, sizes: list[int | None]) -> packing.Packed:
     """The weights in the form that is fastest for them."""
     weights, window = layer.weights, layer.window
+    if weights.at_run and weights.rows is not None:
+        return weights.rows.at_run(found.scale, weights.at_run)
     if _is_depthwise(weights, window):
         return packing.pack_depthwise(matrix[:, 0])
     known = [size for size in sizes if size is not None]
