@@ -57,13 +57,14 @@ def _gelu(graph: ir.Graph, erf: ir.Node) -> bool:
 
 def _product(start: ir.Value, argument: ir.Value) -> tuple[ir.Node, np.ndarray] | None:
     """The last of the multiplications that make start · argument · h, and h; None where there are none."""
-    current, factor, found = start, np.float64(1.0), None
+    current, found = start, None
+    factor: np.ndarray = np.ones((), np.float64)
     while (node := only_reader(current)) is not None and is_op(node, "Mul"):
         other = node.inputs[1] if node.inputs[0] is current else node.inputs[0]
         constant, inside = _factor(other, argument)
         if constant is None or (inside and found):
             break
-        current, factor = node.outputs[0], factor * constant
+        current, factor = node.outputs[0], np.asarray(factor * constant)
         if inside or found:
             found = node
     return None if found is None else (found, np.asarray(factor))
@@ -72,7 +73,7 @@ def _product(start: ir.Value, argument: ir.Value) -> tuple[ir.Node, np.ndarray] 
 def _factor(value: ir.Value | None, argument: ir.Value) -> tuple[np.ndarray | None, bool]:
     """A constant, the argument, or the argument times a constant: as (constant, whether the argument is in it)."""
     if value is argument:
-        return np.float64(1.0), True
+        return np.ones((), np.float64), True
     if value is None:
         return None, False
     if (constant := _floats(value)) is not None:
