@@ -103,12 +103,17 @@ EW_INLINE void store_direct(const ConvFinish& finish, const ConvStretch& stretch
     store_floats<Op>(stretch, at, v);
 }
 
+// What does not fit an int32 becomes the least one: that is the right bound but for large values. NaN becomes a bound.
+template <typename V>
+EW_INLINE V in_range(V level) {
+    return min(level, V::all(65536.0f));
+}
+
 template <typename Op>
 EW_INLINE void store(const ConvFinish& finish, const ConvStretch& stretch, int64_t at, typename Op::Float (&v)[4]) {
     using V = typename Op::Float;
     if (finish.y == EW_F32) return store_floats<Op>(stretch, at, v);
-    // What does not fit an int32 becomes the least one: that is the right bound but for large values. NaN becomes a bound.
-    for (V& one : v) one = min(one * V::all(finish.y_inverse_scale), V::all(65536.0f));
+    for (V& one : v) one = in_range(one * V::all(finish.y_inverse_scale));
     Op::template store_bytes<false>(stretch.y + at * 4, v, finish, stretch.pixels - at);
 }
 
@@ -135,6 +140,44 @@ EW_ONCE void finish_direct(const ConvFinish& given, const uint8_t* sums, int64_t
         for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
         if (stretch.residual) add_residual<Op, true>(finish, stretch, at, v);
         store_direct<Op>(finish, stretch, at, v);
+    }
+}
+
+// finish_direct() from bytes to bytes, whose constants all stay in registers.
+template <typename Op, bool kRounds>
+EW_ONCE void finish_added(const ConvFinish& finish, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+    using V = typename Op::Float;
+    const ConvStretch stretch = stretch_given;
+    const Quad<Op> quad(stretch);
+    const V low = V::all(finish.inner_low), high = V::all(finish.inner_high);
+    const V inner_scale = V::all(finish.inner_scale), shift = V::all(finish.inner_shift), residual_scale = V::all(finish.residual_scale);
+    const bool is_signed = finish.residual == EW_S8;
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4], bytes[4];
+        Op::load_bytes(stretch.residual + at * 4, is_signed, bytes, stretch.pixels - at);
+#pragma GCC unroll 4
+        for (int o = 0; o < 4; ++o) {
+            v[o] = quad.at(o, sums + (o * row + at) * 4);
+            if (kRounds) v[o] = fma(min(max(round(v[o]), low), high), inner_scale, shift);
+            v[o] = fma(bytes[o], residual_scale, v[o]);
+        }
+        Op::template store_bytes<true>(stretch.y + at * 4, v, finish, stretch.pixels - at);
+    }
+}
+
+// GELU in coarse steps, from the sums to bytes in one go.
+template <typename Op>
+EW_ONCE void finish_gelu(const ConvFinish& finish, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+    using V = typename Op::Float;
+    const ConvStretch stretch = stretch_given;
+    const Quad<Op> quad(stretch);
+    V factor[4];
+    for (int o = 0; o < 4; ++o) factor[o] = V::all((stretch.factor ? stretch.factor[o] : 1.0f) * finish.y_inverse_scale);
+    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
+        V v[4];
+#pragma GCC unroll 4
+        for (int o = 0; o < 4; ++o) v[o] = in_range(gelu_coarse(quad.at(o, sums + (o * row + at) * 4)) * factor[o]);
+        Op::template store_bytes<false>(stretch.y + at * 4, v, finish, stretch.pixels - at);
     }
 }
 
@@ -201,6 +244,12 @@ EW_ONCE void store_block(const ConvFinish& given, const float* values, const Con
 template <typename Op>
 EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
     const auto* from = static_cast<const uint8_t*>(sums);
+    if constexpr (Op::kPairs) {  // the ends in which most networks spend their time
+        if (finish.direct && stretch.residual && finish.residual != EW_F32 && finish.y != EW_F32) {
+            return finish.rounds ? finish_added<Op, true>(finish, from, row, stretch) : finish_added<Op, false>(finish, from, row, stretch);
+        }
+        if (finish.activation == Function::kGelu && finish.coarse && !stretch.residual) return finish_gelu<Op>(finish, from, row, stretch);
+    }
     if (finish.direct) return finish_direct<Op>(finish, from, row, stretch);
     if (finish.activation == Function::kNone) return finish_plain<Op>(finish, from, row, stretch);
     alignas(64) float values[4 * kMostPixels];
