@@ -58,17 +58,18 @@ struct ConvStretch {
     int64_t outputs;
     const float* scale;  // of these outputs; readable up to a whole line
     const float* bias;
-    const float* factor = nullptr;  // as scale: what comes behind the activation, if anything does
     uint8_t* y;          // of the first output's plane, at the first pixel
     int64_t y_plane;     // bytes
     const uint8_t* residual = nullptr;  // as y
     int64_t residual_plane = 0;
+    int64_t factor_at = 0;  // from an output's scale to its factor, which comes behind the activation; 0: it has none
+
+    float factor(int64_t output) const { return factor_at > 0 ? scale[factor_at + output] : 1.0f; }
 
     // Past `count` outputs, a multiple of 4.
     void advance(const ConvFinish& finish, int64_t count) {
         outputs -= count;
         scale += count, bias += count;
-        if (factor) factor += count;
         y += (finish.y == EW_F32 ? count : count / 4) * y_plane;
         if (residual) residual += (finish.residual == EW_F32 ? count : count / 4) * residual_plane;
     }

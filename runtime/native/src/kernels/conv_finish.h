@@ -172,7 +172,7 @@ EW_ONCE void finish_gelu(const ConvFinish& finish, const uint8_t* sums, int64_t 
     const ConvStretch stretch = stretch_given;
     const Quad<Op> quad(stretch);
     V factor[4];
-    for (int o = 0; o < 4; ++o) factor[o] = V::all((stretch.factor ? stretch.factor[o] : 1.0f) * finish.y_inverse_scale);
+    for (int o = 0; o < 4; ++o) factor[o] = V::all(stretch.factor(o) * finish.y_inverse_scale);
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
         V v[4];
 #pragma GCC unroll 4
@@ -196,7 +196,7 @@ EW_ONCE void finish_plain(const ConvFinish& given, const uint8_t* sums, int64_t 
     }
 }
 
-// Scale, bias, a residual that comes first, the activation and the factor: values [4][kMostPixels] of at most as many pixels.
+// Scale, bias, a residual that comes first, and the activation: values [4][kMostPixels] of at most as many pixels.
 template <typename Op>
 EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given,
                             float* values) {
@@ -217,10 +217,9 @@ EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_
         for (int o = 0; o < 4; ++o) {
             const uint8_t* from = sums + o * row * 4;
             float* to = values + o * kMostPixels;
-            const V factor = V::all(stretch.factor ? stretch.factor[o] : 1.0f);
             for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
                 const V x = first ? V::load(to + at) : quad.at(o, from + at * 4);
-                (activation(x) * factor).store(to + at);
+                activation(x).store(to + at);
             }
         }
     });
@@ -232,9 +231,11 @@ EW_ONCE void store_block(const ConvFinish& given, const float* values, const Con
     const ConvFinish finish = given;
     const ConvStretch stretch = stretch_given;
     const bool adds = stretch.residual && !finish.residual_first;
+    V factor[4];
+    for (int o = 0; o < 4; ++o) factor[o] = V::all(stretch.factor(o));
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
         V v[4];
-        for (int o = 0; o < 4; ++o) v[o] = V::load(values + o * kMostPixels + at);
+        for (int o = 0; o < 4; ++o) v[o] = V::load(values + o * kMostPixels + at) * factor[o];
         if (adds) add_residual<Op, false>(finish, stretch, at, v);
         store<Op>(finish, stretch, at, v);
     }

@@ -31,11 +31,10 @@ inline void add_column(const ConvFinish& finish, const ConvStretch& stretch, Col
 }
 
 template <typename V>
-EW_ONCE void activate_column(const ConvFinish& finish, const float* factor, Column* column) {
+EW_ONCE void activate_column(const ConvFinish& finish, Column* column) {
     with_activation<V>(finish, [&](auto activation) EW_LAMBDA_INLINE {
         for (int64_t o = 0; o < column->outputs; o += V::kLanes) {
-            const V value = activation(V::load(column->values + o));
-            (factor ? value * V::load(factor + o) : value).store(column->values + o);
+            activation(V::load(column->values + o)).store(column->values + o);
         }
     });
 }
@@ -91,7 +90,8 @@ EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64
         const bool first = finish.residual_first || finish.direct;  // the clamp of direct is done on the bytes
         if (finish.rounds && first) round_column<V>(finish, &column);
         if (stretch.residual && first) add_column(finish, stretch, &column);
-        if (!finish.direct) activate_column<V>(finish, stretch.factor, &column);
+        if (!finish.direct) activate_column<V>(finish, &column);
+        for (int64_t o = 0; stretch.factor_at > 0 && o < column.outputs; ++o) column.values[o] *= stretch.factor(o);
         if (finish.rounds && !first) round_column<V>(finish, &column);
         if (stretch.residual && !first) add_column(finish, stretch, &column);
         store_column<V>(finish, stretch, column);

@@ -24,7 +24,7 @@ bool fits(const Tensor& tensor) { return tensor.layout == (tensor.dtype == EW_F3
 
 Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, int64_t count, float absent,
                    std::vector<float>* to) {
-    to->assign(static_cast<size_t>(count + kLine), 0.0f);
+    to->assign(static_cast<size_t>(count + 2 * kLine), 0.0f);
     if (!tensor) {
         std::fill_n(to->begin(), count, absent);
         return {};
@@ -39,16 +39,15 @@ Status read_vector(const Setup& setup, const char* what, const Tensor* tensor, i
 // One row, or two: see read_finish().
 Status read_scales(const Setup& setup, int64_t outputs, Function activation, ConvScales* scales) {
     const Tensor* given = setup.input(2);
-    scales->factor.clear();
+    scales->factor_at = 0;
     if (!given || given->rank != 2) return read_vector(setup, "scale", given, outputs, 1.0f, &scales->scale);
     if (given->dims[0] != 2 || given->dims[1] != outputs || !takes_factor(activation))
         return setup.refuse("has factors that nothing takes");
-    std::vector<float> both;
-    EW_TRY(read_vector(setup, "scale", given, 2 * outputs, 1.0f, &both));
-    scales->factor.assign(both.begin() + outputs, both.end());
-    both.resize(static_cast<size_t>(outputs));
-    both.resize(static_cast<size_t>(outputs + kLine), 0.0f);
-    scales->scale = std::move(both);
+    EW_TRY(read_vector(setup, "scale", given, 2 * outputs, 1.0f, &scales->scale));
+    const auto factors = scales->scale.begin() + outputs;
+    std::copy_backward(factors, factors + outputs, factors + outputs + kLine);
+    std::fill_n(factors, kLine, 0.0f);
+    scales->factor_at = outputs + kLine;
     return {};
 }
 
@@ -114,7 +113,7 @@ Status read_y(const Setup& setup, const Tensor& y, ConvFinish* finish) {
 bool bounded(const ConvScales& scales, bool integer, int64_t products) {
     if (!integer) return false;
     const double most = 255.0 * 128.0 * static_cast<double>(products);
-    for (size_t i = 0; i < scales.scale.size(); ++i) {
+    for (size_t i = 0; i < scales.bias.size(); ++i) {
         if (!(std::fabs(scales.scale[i]) * most + std::fabs(scales.bias[i]) < 1e9)) return false;
     }
     return true;
@@ -199,7 +198,8 @@ Status read_finish(const Setup& setup, bool integer, int64_t products, ConvFinis
     if (integer && !setup.input(2)) return setup.refuse("wants a scale for 8-bit weights");
     EW_TRY(read_scales(setup, y.dims[1], finish->activation, scales));
     EW_TRY(read_vector(setup, "bias", setup.input(3), y.dims[1], 0.0f, &scales->bias));
-    for (const float factor : scales->factor) finish->coarse &= std::fabs(factor) * kCoarseStep < 1 / finish->y_inverse_scale;
+    for (int64_t o = 0; scales->factor_at > 0 && o < y.dims[1]; ++o)
+        finish->coarse &= std::fabs(scales->scale[static_cast<size_t>(scales->factor_at + o)]) * kCoarseStep < 1 / finish->y_inverse_scale;
     choose_direct(setup.input(4) != nullptr, products, finish, scales);
     return {};
 }

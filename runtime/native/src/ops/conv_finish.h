@@ -9,12 +9,13 @@
 namespace ew {
 
 struct ConvScales {
-    std::vector<float> scale, bias, factor;  // per output, with a line of spare ones; no factor: 1
+    std::vector<float> scale, bias;  // per output, with a line of spare ones; behind the scales, as many factors if there are any
+    int64_t factor_at = 0;           // the first of these
 
     // Those from an output on.
     void at(int64_t output, ConvStretch* stretch) const {
         stretch->scale = scale.data() + output, stretch->bias = bias.data() + output;
-        stretch->factor = factor.empty() ? nullptr : factor.data() + output;
+        stretch->factor_at = factor_at;
     }
 };
 
