@@ -312,7 +312,9 @@ def limited(arguments: list[str], folder: Path, largest_bytes: int) -> subproces
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
 
     command = [sys.executable, "-m", "edgewise", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, preexec_fn=limit)
+    # Python would cut the bytecode that it writes just as well, and other tests would read that.
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, preexec_fn=limit)
 
 
 @pytest.mark.slow

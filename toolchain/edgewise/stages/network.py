@@ -94,10 +94,10 @@ def read_runnable(path: Path | str) -> Network:
         ToolchainError: an input or output in bfloat16, which arrays cannot hold.
     """
     network = read_network(path)
-    for spec in (*network.inputs, *network.outputs):
-        if spec.dtype == "bfloat16":
+    for value in (*network.model.graph.inputs, *network.model.graph.outputs):
+        if value.dtype is not None and value.dtype.name == "BFLOAT16":
             raise ToolchainError(
-                "cannot run the model", where=f"{path}, {spec.name!r}", found="bfloat16", expected="a dtype of numpy",
+                "cannot run the model", where=f"{path}, {value.name!r}", found="bfloat16", expected="a dtype of numpy",
                 fix="Give the file that `edgewise export` makes of it: it computes in float32 what is bfloat16",
             )  # fmt: skip
     return network
