@@ -58,9 +58,8 @@ class Observations:
     def __init__(self, *, remember: bool = True) -> None:
         self._remember = remember
         self._kept: dict[str, Observed[Any]] = {}
-        self._hashed: tuple[Dataset, str] | None = (
-            None  # the samples hashed last: balancing and calibration read the same
-        )
+        # The samples hashed last: balancing and calibration read the same.
+        self._hashed: tuple[Dataset, str] | None = None
 
     def watch(
         self,

@@ -150,20 +150,27 @@ def _affine(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
         return False
     if found.residual is not None and not (found.gated and is_op(node, "Mul", "Div")):
         return False
+    constant = _constant(found, node, ctx)
+    if constant is None:
+        return False
+    if is_op(node, "Mul", "Div"):
+        found.scale, found.shift = found.scale * constant, found.shift * constant
+    elif is_op(node, "Add"):
+        found.shift = found.shift + constant
+    else:  # x − c or c − x
+        sign = 1 if node.inputs[0] is found.last else -1
+        found.scale, found.shift = sign * found.scale, sign * (found.shift - constant)
+    return _take(found, node)
+
+
+def _constant(found: Epilogue, node: ir.Node, ctx: Context) -> np.ndarray | None:
+    """What a node takes beside the value, if that is a constant per channel; of a division by it the inverse."""
     index = 0 if node.inputs[0] is found.last else 1
     other = node.inputs[1 - index]
     array = None if other is None else _per_channel(ctx, other, found)
-    if array is None or (index == 1 and is_op(node, "Div")):
-        return False
-    if is_op(node, "Mul", "Div"):
-        factor = array if is_op(node, "Mul") else 1 / array
-        found.scale, found.shift = found.scale * factor, found.shift * factor
-    elif is_op(node, "Add"):
-        found.shift = found.shift + array
-    else:  # x − c or c − x
-        sign = 1 if index == 0 else -1
-        found.scale, found.shift = sign * found.scale, sign * (found.shift - array)
-    return _take(found, node)
+    if array is None or not is_op(node, "Div"):
+        return array
+    return 1 / array if index == 0 else None
 
 
 def _per_channel(ctx: Context, value: ir.Value, found: Epilogue) -> np.ndarray | None:
@@ -211,13 +218,10 @@ def _factor(found: Epilogue, node: ir.Node, ctx: Context) -> bool:
         return False
     if found.residual is not None and not (found.residual_first or found.gated):
         return False
-    index = 0 if node.inputs[0] is found.last else 1
-    other = node.inputs[1 - index]
-    array = None if other is None else _per_channel(ctx, other, found)
-    if array is None or (index == 1 and is_op(node, "Div")):
+    constant = _constant(found, node, ctx)
+    if constant is None:
         return False
-    factor = array if is_op(node, "Mul") else 1 / array
-    found.factor = factor if found.factor is None else found.factor * factor
+    found.factor = constant if found.factor is None else found.factor * constant
     return _take(found, node)
 
 
