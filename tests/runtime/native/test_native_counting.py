@@ -52,7 +52,7 @@ def test_roi_align_of_whole_pixels(run_op: Any, isa: str) -> None:
         y = run_op("roi_align", [x, boxes, images], [("float32", (4, 3, 6, 8))], told, isa=isa)[0]
         np.testing.assert_allclose(y[0], x[1], atol=1e-6)
         assert (y[1, :, :5, :7] == 0).all() and (y[2] == 0).all()
-    for ratio in (0, 1000):
+    for ratio in (0, 64):
         y = run_op("roi_align", [x, boxes, images], [("float32", (4, 3, 2, 2))], {"ratio": ratio}, isa=isa)[0]
         assert np.isfinite(y).all()
 
@@ -96,7 +96,7 @@ F = np.zeros((1, 2, 4, 4), np.float32)
         ("roi_align", [F, F[0, 0], np.zeros(3, np.int64)], [("float32", (4, 2, 2, 2))], {}),
         ("roi_align", [F, F[0, 0], np.zeros(4, np.float32)], [("float32", (4, 2, 2, 2))], {}),
         ("roi_align", [F, F[0, 0], np.zeros(4, np.int64)], [("float32", (4, 3, 2, 2))], {}),
-        ("roi_align", [F, F[0, 0], np.zeros(4, np.int64)], [("float32", (4, 2, 2, 2))], {"ratio": 1 << 40}),
+        ("roi_align", [F, F[0, 0], np.zeros(4, np.int64)], [("float32", (4, 2, 2, 2))], {"ratio": 65}),
         ("roi_align", [F, F[0, 0], np.zeros(4, np.int64)], [("float32", (4, 2, 2, 2))], {"ratio": -1}),
         ("roi_align", [F[:, :, :0], F[0, 0], np.zeros(4, np.int64)], [("float32", (4, 2, 2, 2))], {}),
     ],

@@ -18,6 +18,8 @@ from edgewise.targets.cpu.native.value import Refusal, Value, constant_value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_MOST_PLACES = 64  # that the engine takes on a side of a cell (ops/roi_align.cpp)
+
 
 def nonzero(node: ir.Node, ctx: Context) -> None:
     """The places of all elements that are not 0: one row for each axis."""
@@ -105,6 +107,9 @@ def _computed(value: Value | None, dtype: DType, ctx: Context) -> Tensor | None:
 
 def roi_align(node: ir.Node, ctx: Context) -> None:
     """Averages, or the largest, of places between pixels in each cell of boxes."""
+    ratio = max(attribute_int(node, "sampling_ratio", 0), 0)
+    if ratio > _MOST_PLACES:
+        raise Refusal(f"sampling_ratio {ratio}, above {_MOST_PLACES}")
     builder = ctx.builder
     x, boxes = (builder.plain(builder.real(ctx.input(node, index))) for index in range(2))
     images = builder.plain(known(ctx.input(node, 2), ctx))
@@ -120,7 +125,7 @@ def roi_align(node: ir.Node, ctx: Context) -> None:
     ]
     builder.emit(
         "roi_align", given, [made], function="max" if attribute_text(node, "mode", "avg") == "max" else "average",
-        half_pixel=int(half == "half_pixel"), ratio=max(attribute_int(node, "sampling_ratio", 0), 0),
+        half_pixel=int(half == "half_pixel"), ratio=ratio,
         scale=attribute_float(node, "spatial_scale", 1.0),
     )  # fmt: skip
     ctx.give(node, Value(Form.plain(dims), made))

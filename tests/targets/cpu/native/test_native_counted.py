@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import parser
 
-from edgewise.targets.cpu.native.compile import compile_model
+from edgewise.targets.cpu.native.compile import NotTakenError, compile_model
 from edgewise.targets.cpu.native.engine_file import encode
 from edgewise.targets.cpu.native.plan import Isa
 
@@ -218,3 +218,11 @@ def test_only_one_number_that_a_run_says(check: Check) -> None:
         y = NonMaxSuppression(boxes, scores, limit, overlap, least)
     }""", **{name: CONSTANTS[name] for name in ("limit", "overlap")})  # fmt: skip
     check(model, [boxes_and_scores(seed) | {"least": np.array([0.2 + 0.35 * seed], np.float32)} for seed in range(3)])
+
+
+def test_cells_of_too_many_places_are_refused() -> None:
+    model = model_of("""g (float[1,1,4,4] x, float[2,4] boxes, int64[2] image) => (float[2,1,1,1] y) {
+        y = RoiAlign<sampling_ratio = 65>(x, boxes, image)
+    }""")
+    with pytest.raises(NotTakenError, match="sampling_ratio 65, above 64"):
+        compile_model(model, Isa.GENERIC)
