@@ -13,6 +13,8 @@ from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import read_onnx, to_bytes
 from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.ort_session import (
+    EXACT_PRODUCTS,
+    QDQ_MERGES,
     open_session,
     run_session,
     session_inputs,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class OnnxRunner:
-    """An ONNX model on the CPU, run by ONNX Runtime.
+    """An ONNX model on the CPU, run by ONNX Runtime; products of integers saturate on no processor.
 
     Args:
         model: the model, or the path of an ONNX file, where what is bfloat16 is computed in float32, inputs and outputs too. It is
@@ -52,13 +54,13 @@ class OnnxRunner:
     ) -> None:
         source, self._where = _load(model)
         data = to_bytes(source, self._where) if outputs is None else _with_outputs(source, outputs, self._where)
-        self._session = open_session(
-            data,
-            where=self._where,
-            threads=threads or threads_beside_others(),
-            optimize=optimize,
-            left_out=unwanted_merges(source),
-        )
+        told = {"where": self._where, "threads": threads or threads_beside_others(), "optimize": optimize}
+        left_out = unwanted_merges(source)
+        try:
+            self._session = open_session(data, left_out=left_out, config=EXACT_PRODUCTS, **told)
+        except RunError:
+            # ONNX Runtime 1.31 cannot where roundings to s8 share a zero point: then they are computed as they stand, which is exact too.
+            self._session = open_session(data, left_out=[*left_out, QDQ_MERGES], **told)
 
     @property
     def inputs(self) -> list[TensorSpec]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 CPU = "CPUExecutionProvider"
+# x86 without VNNI adds two products of u8 and s8 in 16 bits, which saturate; so ONNX Runtime multiplies u8 by u8 there, and elsewhere as ever.
+EXACT_PRODUCTS = {"session.x64quantprecision": "1"}
+# The optimizers that merge Q/DQ with what is between, and that make u8 of s8 where products are to be exact.
+QDQ_MERGES, QDQ_TO_U8 = "QDQSelectorActionTransformer", "QDQS8ToU8Transformer"
 _FATAL_ONLY = 4  # what ONNX Runtime would print comes back as an exception as well
 _DTYPES = {
     "float": "float32",
@@ -106,7 +110,7 @@ def unwanted_merges(model: ir.Model) -> list[str]:
         for node in model.graph
         if node.op_type == "QuantizeLinear" and node.inputs[1] is not None and node.inputs[1].producer() is not None
     ]
-    return ["QDQSelectorActionTransformer"] if any(scale.const_value is None for scale in computed) else []
+    return [QDQ_MERGES] if any(scale.const_value is None for scale in computed) else []
 
 
 def threads_beside_others() -> int:

@@ -39,10 +39,15 @@ def open_engine(bundle: Bundle, options: RunOptions) -> NativeEngine:
     Raises:
         RunError: the extension is not there, or libedgewise refuses the file.
     """
+    return open_file(model_file(bundle), bundle, options)
+
+
+def open_file(file: Path, bundle: Bundle, options: RunOptions) -> NativeEngine:
+    """As :func:`open_engine`, of an engine file of the bundle's network that lies elsewhere."""
     settings = bundle.manifest["engine"].get("settings", {})
     names = [[spec.name for spec in specs] for specs in (bundle.inputs, bundle.outputs)]
     told = {key: settings[key] for key in ("macs", "tensors") if isinstance(settings.get(key), dict)}
-    return NativeEngine(model_file(bundle), names, options, **told)
+    return NativeEngine(file, names, options, **told)
 
 
 class NativeEngine:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgewise.runtime.engines import LayerTime, RunOptions, model_file
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.extras import needs
 from edgewise.runtime.ort_profile import NodeRecord, node_macs, read_profile
-from edgewise.runtime.ort_session import CPU, open_session, run_session
+from edgewise.runtime.ort_session import CPU, EXACT_PRODUCTS, QDQ_TO_U8, open_session, run_session
 
 _NO_PREPACKING = {"session.disable_prepacking": "1"}
 
@@ -24,7 +25,8 @@ def open_engine(bundle: Bundle, options: RunOptions) -> OnnxRuntimeEngine:
     """Open the bundle's model.
 
     ``engine.settings``: ``model`` names the file; ``providers`` (optional) lists ONNX Runtime's execution providers, the
-    preferred one first; without it, the processor. ``left_out`` (optional) lists its optimizers that must not rewrite the graph.
+    preferred one first; without it, the processor. ``left_out`` (optional) lists its optimizers that must not rewrite the graph;
+    ``exact_products`` (optional) is true where weights are so large that products would saturate on x86 without VNNI.
 
     Raises:
         RunError: other settings, a provider that this machine lacks, or ONNX Runtime refuses the model.
@@ -38,15 +40,25 @@ def open_engine(bundle: Bundle, options: RunOptions) -> OnnxRuntimeEngine:
                 "cannot run the bundle", where=f"{bundle.path}, engine.settings.{key}", found=repr(names),
                 expected=f"a list of {what}", fix="Build it again",
             )  # fmt: skip
-    return OnnxRuntimeEngine(model_file(bundle), providers, options, left_out)
+    if not settings.get("exact_products"):
+        return OnnxRuntimeEngine(model_file(bundle), providers, options, left_out)
+    # What Q/DQ are left were not merged when it was built; making them u8 may fail.
+    return OnnxRuntimeEngine(model_file(bundle), providers, options, [*left_out, QDQ_TO_U8], EXACT_PRODUCTS)
 
 
 class OnnxRuntimeEngine:
     """A session on the model, and with ``per_layer`` a record of what its kernels took."""
 
-    def __init__(self, model: Path, providers: list[str], options: RunOptions, left_out: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: Path,
+        providers: list[str],
+        options: RunOptions,
+        left_out: Sequence[str] = (),
+        config: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._model, self._providers, self._threads = model, providers, options.threads
-        self._left_out = left_out
+        self._left_out, self._config = left_out, config
         self._folder = tempfile.TemporaryDirectory(prefix="edgewise-") if options.per_layer else None
         self._session = self._open("times")
         self._last: dict[str, np.ndarray] = {}
@@ -74,7 +86,7 @@ class OnnxRuntimeEngine:
         unit = self._providers[0].removesuffix("ExecutionProvider").lower()
         return {"library": "onnxruntime", "version": str(ort.__version__), "unit": unit}
 
-    def _open(self, record: str, config: dict[str, str] | None = None) -> Any:
+    def _open(self, record: str, config: Mapping[str, str] = MappingProxyType({})) -> Any:
         return open_session(
             self._model,
             where=str(self._model),
@@ -82,7 +94,7 @@ class OnnxRuntimeEngine:
             left_out=self._left_out,
             providers=self._providers,
             profile_prefix=Path(self._folder.name) / record if self._folder else None,
-            config=config,
+            config={**self._config, **config},
         )
 
     def _read_layers(self) -> list[LayerTime]:

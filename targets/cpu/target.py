@@ -103,8 +103,11 @@ class CpuTarget:
         return build(self, request)
 
     def executor(self, bundle: Bundle) -> Executor | str:
-        """The bundle's own engine, on this machine's processor."""
-        return local_executor(bundle)
+        """The bundle's own engine; where it asks for more than this machine's processor has, the same network with what it has."""
+        from edgewise.targets.cpu.native.check_here import check_here
+
+        found = local_executor(bundle)
+        return (check_here(bundle) or found) if isinstance(found, str) else found
 
 
 def _architecture(device: DeviceProfile) -> str:

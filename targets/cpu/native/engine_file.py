@@ -9,16 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.targets.cpu.native.plan import KINDS, Attribute, Dim, Op, Plan, Storage, Tensor, dim
+from edgewise.targets.cpu.native.plan import KINDS, Attribute, Dim, Isa, Op, Plan, Storage, Tensor, dim
 
 MAGIC = b"EDGEWISE"
 FORMAT_VERSION = 1
 _HEADER_BYTES = _ALIGNMENT = 64
+_ISA_AT = len(MAGIC) + 4  # behind the version
 
 
 def encode(plan: Plan) -> bytes:
     """The engine file: header, plan, weights. The same plan gives the same bytes."""
     return _Encoder(plan).file()
+
+
+def for_any_processor(file: bytes) -> bytes:
+    """An engine file that names the least level; all else is the same."""
+    return file[:_ISA_AT] + struct.pack("<I", Isa.GENERIC) + file[_ISA_AT + 4 :]
 
 
 class _Encoder:

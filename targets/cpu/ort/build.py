@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgewise.runtime.extras import needs
 from edgewise.runtime.onnx_file import to_bytes
 from edgewise.runtime.ort_session import unwanted_merges
@@ -24,6 +26,8 @@ OPTIONS = {
 # Extended fuses operators; only the levels above it choose layouts by the processor that they run on.
 _LEVELS = {"basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
 _FATAL_ONLY = 4
+_OPSET_NOT_EXACT = 21
+_NARROW = 64  # 2 x 64 x 255 is below 2^15
 
 
 def build_engine(target: Target, request: BuildRequest) -> BuildResult:
@@ -45,7 +49,8 @@ def build_engine(target: Target, request: BuildRequest) -> BuildResult:
     else:
         _optimize(request.model, optimized.SerializeToString(), request.folder / name, "ORT_DISABLE_ALL", "ORT")
     layers = read_layers(optimized)
-    notes = _option_notes(options) + integer_notes(optimized, layers)
+    exact = _has_wide_weights(optimized)
+    notes = _option_notes(options) + integer_notes(optimized, layers) + (_saturation_notes(optimized) if exact else [])
     rows = [{"name": layer.name, "op": layer.op, "precision": layer.precision, "unit": "cpu"} for layer in layers]
     return BuildResult(
         kind="onnxruntime",
@@ -56,6 +61,7 @@ def build_engine(target: Target, request: BuildRequest) -> BuildResult:
             "model": name,
             **options,
             **({"left_out": merges} if (merges := unwanted_merges(request.model)) else {}),
+            **({"exact_products": True} if exact else {}),
         },
         notes=notes,
         # ONNX Runtime orders the tables of its own format at random.
@@ -96,6 +102,27 @@ def _unwanted_rewrites(model: ir.Model) -> list[str]:
 
 def _dequantizes(node: ir.Node | None) -> bool:
     return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _has_wide_weights(proto: Any) -> bool:
+    """Whether two of the weights in int8, times 255 each, may exceed 16 bits: x86 without VNNI adds two products there, and they saturate."""
+    with needs("graph"):
+        import onnx
+    integers = [tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    return any(
+        np.abs(onnx.numpy_helper.to_array(tensor), dtype=np.int16).max(initial=0) > _NARROW for tensor in integers
+    )
+
+
+def _saturation_notes(proto: Any) -> list[str]:
+    """ONNX Runtime 1.31 makes u8 of s8 weights on such a processor, but in QLinearMatMul as it was before opset 21."""
+    opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < _OPSET_NOT_EXACT or not any(node.op_type == "QLinearMatMul" for node in proto.graph.node):
+        return []
+    return [
+        f"QLinearMatMul of opset {opset} has weights in 8 bits: its products saturate on x86 without VNNI. "
+        "Build for x86-64-v3 there, from the float network."
+    ]
 
 
 def _kept_float(node: ir.Node) -> bool:

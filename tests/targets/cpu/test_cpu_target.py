@@ -51,6 +51,31 @@ def test_weights_have_7_bits_where_products_saturate(device: str, reduced: bool)
     assert (spec.activation_dtype, spec.activation_symmetric, spec.per_channel) == ("uint8", False, True)
 
 
+@pytest.mark.parametrize(("largest", "exact"), [(127, True), (64, False)])
+def test_weights_in_8_bits_do_not_saturate_on_lesser_processors(
+    largest: int, exact: bool, graph_maker: Any, make_bundle: Any
+) -> None:
+    """All products are the largest that there are: 2 x 255 x 127 is more than 16 bits hold."""
+    g = graph_maker()
+    one, zero = g.constant("one", np.float32(1)), g.constant("zero", np.uint8(0))
+    read = g.add("DequantizeLinear", [g.add("QuantizeLinear", ["x", one, zero], "q"), one, zero], "d")
+    weights = g.add("DequantizeLinear", [g.constant("w", np.full((64, 8), largest, np.int8)), one], "v")
+    scale = g.constant("s", np.float32(largest * 64))
+    made = g.add("QuantizeLinear", [g.add("MatMul", [read, weights], "m"), scale, zero], "r")
+    g.add("DequantizeLinear", [made, scale, zero], "y")
+    model = g.model({"x": [1, 4, 64]}, {"y": [1, 4, 8]}, opset=20)
+    inputs = {"x": np.full((1, 4, 64), 255, np.float32)}
+    bundle, result = make_bundle(TARGET, model, device="x86-64-v3", options=ORT)
+    assert result.settings.get("exact_products", False) is exact
+    assert {row["precision"] for row in result.layers if "MatMul" in row["op"]} == {"int8"}
+    for made in (load(bundle.path).run(inputs), OnnxRunner(model).run(inputs)):
+        np.testing.assert_array_equal(made["y"], np.full((1, 4, 8), 255 * 64 * largest, np.float32))
+    model.opset_imports[""] = 21
+    _, result = make_bundle(TARGET, model, device="x86-64-v3", options=ORT, name="newer")
+    assert any("saturate on x86 without VNNI" in note for note in result.notes) is exact
+    np.testing.assert_array_equal(OnnxRunner(model).run(inputs)["y"], made["y"])
+
+
 def test_avx_vnni_does_not_saturate_either() -> None:
     text = 'summary = "x"\ntargets = ["cpu"]\narch = "x86_64"\nisa = ["avx2", "avx_vnni"]\n'
     assert TARGET.quantization("int8", parse_profile("alder-lake", text)).reduce_range is False

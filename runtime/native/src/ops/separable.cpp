@@ -26,6 +26,7 @@ public:
             return setup.refuse("wants x and the weights of two layers, and gives one output");
         }
         EW_TRY(lay_between(setup));
+        if (setup.outputs[0]->bytes == 0) return {};  // it never runs, and a dim of 0 leaves the others without a bound
         rows_ = rows_of_a_strip(setup.threads);
         // An odd number of cache lines, so that planes do not push each other out of the first cache.
         plane_bytes_ = ((std::min(rows_, all_rows_) * between_.dims[3] * 4 + 63) / 64 | 1) * 64;

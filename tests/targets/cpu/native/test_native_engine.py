@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -213,6 +214,40 @@ def test_a_lesser_processor_builds_the_same_bundle(small_graph: SmallGraph, tmp_
         assert done.stdout == "native\n", done.stderr
         made.append((folder / "model.engine").read_bytes())
     assert made[0] == made[1]
+
+
+def test_a_lesser_processor_checks_what_the_engine_computes(
+    small_graph: SmallGraph, make_bundle: Any, sample: Any
+) -> None:
+    """With the kernels that it has; it opens no such bundle for an app."""
+    model = int8(small_graph("conv_net"))
+    bundle, _ = make_bundle(TARGET, model, device=VNNI)
+    inputs = sample(model)
+    np.savez(bundle.path.parent / "inputs.npz", **inputs)
+    code = (
+        "import json, sys; import numpy as np; from edgewise.runtime.bundle import open_bundle\n"
+        "import edgewise; from edgewise.runtime.errors import RunError\n"
+        "from edgewise.targets.cpu import TARGET\n"
+        "found = TARGET.executor(open_bundle(sys.argv[1]))\n"
+        "made = found.run(dict(np.load(sys.argv[2])))\n"
+        "try: edgewise.load(sys.argv[1])\n"
+        "except RunError as error: refused = error.found\n"
+        "print(json.dumps([found.stand_in, found.how, refused, {name: value.tolist() for name, value in made.items()}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(bundle.path), str(bundle.path.parent / "inputs.npz")],
+        env=os.environ | {"EDGEWISE_ISA": "generic"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    stand_in, how, refused, made = json.loads(done.stdout)
+    assert stand_in and "with this machine's kernels (generic): it lacks the device's" in how
+    assert "built for avx512vnni, this processor has generic" in refused
+    parity = compare_outputs(
+        [OnnxRunner(model, optimize=False).run(inputs)], [{k: np.float32(v) for k, v in made.items()}]
+    )
+    assert min(one.sqnr_db for one in parity) > 30
 
 
 def test_what_bfloat16_was_asked_for_and_onnx_runtime_runs_is_said(graph_maker: Any, make_bundle: Any) -> None:
