@@ -88,7 +88,7 @@ def rewritten(model: Any, precision: str) -> Any:
         pattern, sparsity = PATTERNS[precision]
         model = prune(model, pattern=pattern, sparsity=sparsity).model
     data = random_data([tensor_spec(value) for value in model.graph.inputs], 4, seed=0)
-    spec = TARGET.quantization("int8", find_device("x86-64-v4-vnni", "cpu"))
+    spec = TARGET.quantization("int8", find_device(TARGET.default_device, "cpu"))
     return quantize(model, spec, data, method="minmax", samples=4, allow_random=True).model
 
 
