@@ -195,6 +195,8 @@ def _judge(case: Any, row: Row) -> None:
     outputs = {value.name: array for value, array in zip(model.graph.output, wanted, strict=True)}
     taken, reason = False, ""
     for form, left in _forms(model, inputs):
+        if taken and "_expanded" in case.name:
+            break  # the same operator as the test that is not written out, whose two forms run
         try:
             made = _run(form, left)
         except NotTakenError as error:

@@ -84,7 +84,7 @@ def _fold(model: ir.Model) -> None:
     try:
         optimizer.fold_constants(
             model,
-            onnx_shape_inference=True,
+            onnx_shape_inference=not _all_known(model.graph),
             input_size_limit=_LIMIT,
             output_size_limit=_LIMIT,
             should_fold=_should_fold,
