@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +55,14 @@ class OnnxRunner:
     ) -> None:
         source, self._where = _load(model)
         data = to_bytes(source, self._where) if outputs is None else _with_outputs(source, outputs, self._where)
-        told = {"where": self._where, "threads": threads or threads_beside_others(), "optimize": optimize}
+        told_threads = threads or threads_beside_others()
+        open_here = partial(open_session, data, where=self._where, threads=told_threads, optimize=optimize)
         left_out = unwanted_merges(source)
         try:
-            self._session = open_session(data, left_out=left_out, config=EXACT_PRODUCTS, **told)
+            self._session = open_here(left_out=left_out, config=EXACT_PRODUCTS)
         except RunError:
             # ONNX Runtime 1.31 cannot where roundings to s8 share a zero point: then they are computed as they stand, which is exact too.
-            self._session = open_session(data, left_out=[*left_out, QDQ_MERGES], **told)
+            self._session = open_here(left_out=[*left_out, QDQ_MERGES])
 
     @property
     def inputs(self) -> list[TensorSpec]:
