@@ -16,6 +16,7 @@ from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.ort_session import (
     EXACT_PRODUCTS,
     QDQ_MERGES,
+    QDQ_TO_U8,
     open_session,
     run_session,
     session_inputs,
@@ -56,13 +57,15 @@ class OnnxRunner:
         source, self._where = _load(model)
         data = to_bytes(source, self._where) if outputs is None else _with_outputs(source, outputs, self._where)
         told_threads = threads or threads_beside_others()
-        open_here = partial(open_session, data, where=self._where, threads=told_threads, optimize=optimize)
+        open_here = partial(
+            open_session, data, where=self._where, threads=told_threads, optimize=optimize, config=EXACT_PRODUCTS
+        )
         left_out = unwanted_merges(source)
         try:
-            self._session = open_here(left_out=left_out, config=EXACT_PRODUCTS)
+            self._session = open_here(left_out=left_out)
         except RunError:
             # ONNX Runtime 1.31 cannot where roundings to s8 share a zero point: then they are computed as they stand, which is exact too.
-            self._session = open_here(left_out=[*left_out, QDQ_MERGES])
+            self._session = open_here(left_out=[*left_out, QDQ_MERGES, QDQ_TO_U8])
 
     @property
     def inputs(self) -> list[TensorSpec]:

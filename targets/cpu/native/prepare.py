@@ -84,7 +84,7 @@ def _fold(model: ir.Model) -> None:
     try:
         optimizer.fold_constants(
             model,
-            onnx_shape_inference=not _all_known(model.graph),
+            onnx_shape_inference=True,
             input_size_limit=_LIMIT,
             output_size_limit=_LIMIT,
             should_fold=_should_fold,
