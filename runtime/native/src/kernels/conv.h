@@ -94,22 +94,19 @@ struct ConvBlock {
     const int32_t* begins;  // of the first output: 128 times the sum of its weights, where ConvKernel::shifts
 };
 
-// Pixels that lie side by side, `step` apart in the input; source -1: padding.
+// Pixels that lie side by side, `step` apart in the input.
 struct ConvRun {
     int32_t pixel, count;
     int64_t source;
 };
 
+// Runs of one plane.
 struct ConvPack {
-    const uint8_t* x;   // of the first plane
-    int64_t x_plane;    // bytes
-    int64_t planes;
-    uint8_t* tile;      // of the first plane's entry
-    int64_t tile_plane; // bytes
+    const uint8_t* x;
+    uint8_t* to;
     const ConvRun* runs;
     int64_t run_count;
     int64_t step;
-    uint32_t fill;      // 4 bytes
 };
 
 // Neighbouring lanes of 16 pixels of a tile that meet neighbouring pixels of the input; the others meet other pieces or padding.

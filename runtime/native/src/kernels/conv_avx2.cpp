@@ -21,9 +21,9 @@ void finish_columns<Wide256>(const ConvFinish& finish, const uint8_t* sums, int6
 }  // namespace
 
 extern const ConvKernel kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
-const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_generic, fill_generic);
-const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_generic, fill_generic);
-const ConvKernel kConvF32Avx2 = kernel_of<Float256>("f32_avx2", pack_generic, fill_generic);
+const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_avx2, fill_avx2);
+const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_avx2, fill_avx2);
+const ConvKernel kConvF32Avx2 = kernel_of<Float256>("f32_avx2", pack_avx2, fill_avx2);
 
 extern const DynamicKernel kDynamicAvx2;
 const DynamicKernel kDynamicAvx2 = dynamic_kernel_of<Wide256, kConvF32Avx2>("dynamic_avx2");

@@ -129,29 +129,58 @@ EW_INLINE void load_sums(typename Op::Sum (&sums)[kOutputs][kVectors], const uin
 
 // kOutputs outputs, of all `first` and on, from the start of a part of a line on.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, uint8_t* partial,
+EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, int64_t ahead, uint8_t* partial,
                            int64_t first, const ConvStretch& stretch) {
     typename Op::Sum sums[kOutputs][kVectors];
     if (block.resumes) load_sums<Op>(sums, partial);
     else begin_sums<Op>(block, first, sums);
     const uint8_t* x = block.x;
     for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) {
-        __builtin_prefetch(w + block.line_bytes);  // the next line's: the processor itself does not look beyond a page
+        __builtin_prefetch(w + ahead);  // the processor itself does not look beyond a page
         step<Op>(sums, x, w);
     }
     if (block.ends) finish_sums<Op>(finish, block, sums, stretch);
     else keep<Op>(sums, partial);
 }
 
+// A line's outputs, some entries at a time, so that pixels and weights are in the first cache until all of them have met. Between
+// these the sums are in `partial`.
+template <typename Op, int kVectors>
+EW_INLINE void dense_line(const ConvFinish& finish, const ConvBlock& block, uint8_t* partial, int64_t first,
+                          const ConvStretch& stretch) {
+    constexpr int kWide = Op::wide(kVectors);
+    ConvBlock part = block;
+    int64_t left = block.entries;
+    do {
+        part.entries = std::min<int64_t>(left, Op::kChunk);
+        left -= part.entries;
+        part.ends = block.ends && left == 0;
+        ConvStretch rest = stretch;
+        for (int64_t o = 0; o < kLine && rest.outputs > 0; o += kWide, rest.advance(finish, kWide)) {
+            uint8_t* sums = partial + o * kVectors * Op::kLanes * 4;
+            dense_block<Op, kVectors, kWide>(finish, part, part.w + o * 4, Op::kChunk * kLineBytes, sums, first + o, rest);
+        }
+        part.resumes = true;
+        part.x += part.entries * block.x_stride, part.w += part.entries * kLineBytes;
+    } while (left > 0);
+}
+
 // As many outputs at once as there are registers for sums, so that few vectors of pixels are not loaded again and again. Lines
 // are whole: beyond the last output there are zeros.
 template <typename Op, int kVectors>
 void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
-    constexpr int kWide = Op::wide(kVectors);
+    constexpr int kWide = Op::kChunk > 0 ? kLine : Op::wide(kVectors);
+    alignas(64) uint8_t kept[Op::kChunk > 0 ? kLine * kVectors * Op::kLanes * 4 : 1];
+    ConvBlock line = block;
     ConvStretch rest = stretch;
     for (int64_t done = 0; done < stretch.outputs; done += kWide, rest.advance(finish, kWide)) {
-        const uint8_t* w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
-        dense_block<Op, kVectors, kWide>(finish, block, w, block.partial + done * kVectors * Op::kLanes * 4, done, rest);
+        uint8_t* partial = block.partial + done * kVectors * Op::kLanes * 4;
+        line.w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
+        if constexpr (Op::kChunk > 0) {
+            dense_line<Op, kVectors>(finish, line, block.resumes || !block.ends ? partial : kept, done, rest);
+        } else {
+            dense_block<Op, kVectors, kWide>(finish, block, line.w, block.line_bytes, partial, done, rest);
+        }
     }
 }
 

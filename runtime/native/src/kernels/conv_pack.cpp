@@ -29,19 +29,13 @@ void fill_generic(const ConvTile& tile) {
 }
 
 void pack_generic(const ConvPack& pack) {
-    for (int64_t plane = 0; plane < pack.planes; ++plane) {
-        const uint8_t* x = pack.x + plane * pack.x_plane;
-        uint8_t* tile = pack.tile + plane * pack.tile_plane;
-        for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
-            uint8_t* to = tile + run->pixel * 4;
-            const uint8_t* from = x + run->source * 4;
-            if (run->source < 0) {
-                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, &pack.fill, 4);
-            } else if (pack.step == 1) {
-                std::memcpy(to, from, static_cast<size_t>(run->count) * 4);
-            } else {
-                for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, from + i * pack.step * 4, 4);
-            }
+    for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
+        uint8_t* to = pack.to + run->pixel * 4;
+        const uint8_t* from = pack.x + run->source * 4;
+        if (pack.step == 1) {
+            std::memcpy(to, from, static_cast<size_t>(run->count) * 4);
+        } else {
+            for (int32_t i = 0; i < run->count; ++i) std::memcpy(to + i * 4, from + i * pack.step * 4, 4);
         }
     }
 }

@@ -12,10 +12,6 @@ namespace {
 
 EW_INLINE __mmask16 first(int64_t count) { return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << count) - 1); }
 
-EW_INLINE void fill_run(const ConvRun& run, __m512i fill, uint8_t* to) {
-    for (int64_t i = 0; i < run.count; i += 16) _mm512_mask_storeu_epi32(to + i * 4, first(run.count - i), fill);
-}
-
 EW_INLINE void copy_run(const ConvRun& run, const uint8_t* from, uint8_t* to) {
     for (int64_t i = 0; i < run.count; i += 16) {
         const __mmask16 mask = first(run.count - i);
@@ -116,17 +112,12 @@ void fill_avx512(const ConvTile& tile) {
 }
 
 void pack_avx512(const ConvPack& pack) {
-    const __m512i fill = _mm512_set1_epi32(static_cast<int32_t>(pack.fill));
-    for (int64_t plane = 0; plane < pack.planes; ++plane) {
-        const uint8_t* x = pack.x + plane * pack.x_plane;
-        uint8_t* tile = pack.tile + plane * pack.tile_plane;
-        for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
-            uint8_t* to = tile + run->pixel * 4;
-            if (run->source < 0) fill_run(*run, fill, to);
-            else if (pack.step == 1) copy_run(*run, x + run->source * 4, to);
-            else if (pack.step == 2) halve_run(*run, x + run->source * 4, to);
-            else copy_apart(x + run->source * 4, pack.step, run->count, to);
-        }
+    for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
+        uint8_t* to = pack.to + run->pixel * 4;
+        const uint8_t* from = pack.x + run->source * 4;
+        if (pack.step == 1) copy_run(*run, from, to);
+        else if (pack.step == 2) halve_run(*run, from, to);
+        else copy_apart(from, pack.step, run->count, to);
     }
 }
 
