@@ -90,7 +90,7 @@ struct ConvBlock {
     int64_t parts;          // sparse: of the entries
     int64_t part_blocks;    // sparse: from a block's start to the same block's in the next part
     uint8_t* partial;       // where entries come in several parts: room for the sums of all outputs
-    uint8_t* sums;          // room for [kLine][kMostPixels]
+    float* sums;            // room for [kLine][kMostPixels]
     const int32_t* begins;  // of the first output: 128 times the sum of its weights, where ConvKernel::shifts
 };
 
@@ -148,9 +148,9 @@ struct ConvKernel {
     // As dense(), for stretch.pixels <= spare pixels.
     void (*lines)(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch);
     // Sums [4][row], row a multiple of the lanes, of stretch.outputs <= 4 outputs.
-    void (*finish)(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch);
+    void (*finish)(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch);
     // Sums [pixels][row] of pixels from first_pixel on, row a multiple of kLine.
-    void (*finish_columns)(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+    void (*finish_columns)(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
                            const ConvStretch& stretch);
     void (*pack)(const ConvPack& pack);
     void (*fill)(const ConvTile& tile);

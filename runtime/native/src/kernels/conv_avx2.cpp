@@ -7,15 +7,24 @@
 namespace ew {
 namespace {
 
-// Both have the same sums.
+// In 8 bits the ends are those of float32, which are not compiled thrice.
 template <>
-void finish_block<Wide256>(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
-    finish_block<Pairs256>(finish, sums, row, stretch);
+void finish_block<Pairs256>(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
+    finish_block<Float256>(finish, sums, row, stretch);
 }
 template <>
-void finish_columns<Wide256>(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+void finish_columns<Pairs256>(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+                              const ConvStretch& stretch) {
+    finish_columns<Float256>(finish, sums, row, first_pixel, pixels, stretch);
+}
+template <>
+void finish_block<Wide256>(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
+    finish_block<Float256>(finish, sums, row, stretch);
+}
+template <>
+void finish_columns<Wide256>(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
                              const ConvStretch& stretch) {
-    finish_columns<Pairs256>(finish, sums, row, first_pixel, pixels, stretch);
+    finish_columns<Float256>(finish, sums, row, first_pixel, pixels, stretch);
 }
 
 }  // namespace

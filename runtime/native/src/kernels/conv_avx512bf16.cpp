@@ -34,11 +34,11 @@ namespace {
 
 // Sums are those of float32: so are their ends, which are not compiled twice.
 template <>
-void finish_block<Brain512>(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
+void finish_block<Brain512>(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
     kConvF32Avx512.finish(finish, sums, row, stretch);
 }
 template <>
-void finish_columns<Brain512>(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+void finish_columns<Brain512>(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
                               const ConvStretch& stretch) {
     kConvF32Avx512.finish_columns(finish, sums, row, first_pixel, pixels, stretch);
 }

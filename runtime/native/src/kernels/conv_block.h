@@ -3,7 +3,8 @@
 // Beside what conv_finish.h asks for, an Op has
 //   using X, W: an operand as the instructions want it, of pixels' values and of weights;
 //   static X load_x(const uint8_t*) (a vector of pixels), X broadcast_x(const uint8_t*); W load_w, broadcast_w likewise;
-//   static Sum zero(), Sum add(Sum, Sum), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum);
+//   using Sum; static Sum zero(), Sum add(Sum, Sum), Sum multiply_add(Sum, X, W), void store_sum(uint8_t*, Sum), Sum load_sum(const uint8_t*),
+//     Float to_float(Sum);
 //   int kSpreads: lists of at most so many outputs take four weights at once, by W load_four(const uint8_t*), W spread<which>(W);
 //   bool kPairs: lists of one and two outputs end in registers, by using Pair (two channels in 16 bits), Pair pair(Float, Float),
 //     and store_pairs() as store_bytes().
@@ -91,6 +92,14 @@ EW_INLINE void keep(const typename Op::Sum (&sums)[kOutputs][kVectors], void* to
     }
 }
 
+// For the end: it takes float32.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void keep_floats(const typename Op::Sum (&sums)[kOutputs][kVectors], float* to) {
+    for (int o = 0; o < kOutputs; ++o) {
+        for (int t = 0; t < kVectors; ++t) Op::to_float(sums[o][t]).store(to + (o * kVectors + t) * Op::kLanes);
+    }
+}
+
 // kOutputs sums (a multiple of 4) in registers, to the end; there may be fewer outputs.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, const typename Op::Sum (&sums)[kOutputs][kVectors],
@@ -99,7 +108,7 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
     ConvStretch quad = stretch;
     // A residual is much code, for which registers would be too few.
     const bool direct = finish.direct && !stretch.residual;
-    if (!direct) keep<Op>(sums, block.sums);
+    if (!direct) keep_floats<Op>(sums, block.sums);
 #pragma GCC unroll 4
     for (int first = 0; first < kOutputs; first += 4) {
         if (first > 0 && quad.outputs <= 0) return;
@@ -112,7 +121,7 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
                 store_direct<Op>(finish, quad, t * V::kLanes, v);
             }
         } else {
-            finish_block<Op>(finish, block.sums + first * kVectors * Op::kLanes * 4, kVectors * Op::kLanes, quad);
+            finish_block<Op>(finish, block.sums + first * kVectors * Op::kLanes, kVectors * Op::kLanes, quad);
         }
         if (first + 4 < kOutputs) quad.advance(finish, 4);
     }
@@ -353,7 +362,8 @@ void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
             for (int64_t o = 0; o < 4; o += kOutputs) {
                 typename Op::Sum sums[kOutputs][kVectors];
                 list_sums<Op>(block, start, first, rest.outputs, o, before, sums);
-                keep<Op>(sums, (ends ? block.sums : partial) + o * kBytes);
+                if (ends) keep_floats<Op>(sums, block.sums + o * kVectors * Op::kLanes);
+                else keep<Op>(sums, partial + o * kBytes);
             }
             if (ends) finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
         }
@@ -362,7 +372,7 @@ void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
 
 // kPixels pixels times kLines lines of outputs.
 template <typename Op, int kPixels, int kLines>
-void line_block(const ConvBlock& block, uint8_t* to) {
+void line_block(const ConvBlock& block, float* to) {
     constexpr int kParts = kLines * kLine / Op::kLanes;
     typename Op::Sum sums[kPixels][kParts];
     if constexpr (kShiftsX<Op>) {
@@ -387,7 +397,7 @@ void line_block(const ConvBlock& block, uint8_t* to) {
             for (int l = 0; l < kParts; ++l) sums[p][l] = Op::multiply_add(sums[p][l], value, weights[l]);
         }
     }
-    keep<Op>(sums, to);
+    keep_floats<Op>(sums, to);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // From sums to the output: scale, bias, activation, residual, quantization. Included by each instruction set's file.
 //
 // An Op says how sums become floats and how bytes are packed:
-//   using Float (simd.h); using Sum; static Float to_float(Sum), Sum load_sum(const uint8_t*);
+//   using Float (simd.h);
 //   static void store_bytes<kDirect>(uint8_t*, const Float (&)[4], const ConvFinish&, int64_t count): rounds, saturates (what
 //     fits an int32), and clamps if asked (kDirect) or adds y's zero point (else);
 //   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
@@ -126,71 +126,33 @@ struct Quad {
     explicit EW_INLINE Quad(const ConvStretch& stretch) {
         for (int o = 0; o < 4; ++o) scale[o] = V::all(stretch.scale[o]), bias[o] = V::all(stretch.bias[o]);
     }
-    EW_INLINE V at(int o, const uint8_t* sum) const { return fma(Op::to_float(Op::load_sum(sum)), scale[o], bias[o]); }
+    EW_INLINE V at(int o, const float* sum) const { return fma(V::load(sum), scale[o], bias[o]); }
 };
 
 template <typename Op>
-EW_ONCE void finish_direct(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+EW_ONCE void finish_direct(const ConvFinish& given, const float* sums, int64_t row, const ConvStretch& stretch_given) {
     using V = typename Op::Float;
     const ConvFinish finish = given;
     const ConvStretch stretch = stretch_given;
     const Quad<Op> quad(stretch);
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
         V v[4];
-        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + o * row + at);
         if (stretch.residual) add_residual<Op, true>(finish, stretch, at, v);
         store_direct<Op>(finish, stretch, at, v);
     }
 }
 
-// finish_direct() from bytes to bytes, whose constants all stay in registers.
-template <typename Op, bool kRounds>
-EW_ONCE void finish_added(const ConvFinish& finish, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
-    using V = typename Op::Float;
-    const ConvStretch stretch = stretch_given;
-    const Quad<Op> quad(stretch);
-    const V low = V::all(finish.inner_low), high = V::all(finish.inner_high);
-    const V inner_scale = V::all(finish.inner_scale), shift = V::all(finish.inner_shift), residual_scale = V::all(finish.residual_scale);
-    const bool is_signed = finish.residual == EW_S8;
-    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
-        V v[4], bytes[4];
-        Op::load_bytes(stretch.residual + at * 4, is_signed, bytes, stretch.pixels - at);
-#pragma GCC unroll 4
-        for (int o = 0; o < 4; ++o) {
-            v[o] = quad.at(o, sums + (o * row + at) * 4);
-            if (kRounds) v[o] = fma(min(max(round(v[o]), low), high), inner_scale, shift);
-            v[o] = fma(bytes[o], residual_scale, v[o]);
-        }
-        Op::template store_bytes<true>(stretch.y + at * 4, v, finish, stretch.pixels - at);
-    }
-}
-
-// GELU in coarse steps, from the sums to bytes in one go.
-template <typename Op>
-EW_ONCE void finish_gelu(const ConvFinish& finish, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
-    using V = typename Op::Float;
-    const ConvStretch stretch = stretch_given;
-    const Quad<Op> quad(stretch);
-    V factor[4];
-    for (int o = 0; o < 4; ++o) factor[o] = V::all(stretch.factor(o) * finish.y_inverse_scale);
-    for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
-        V v[4];
-#pragma GCC unroll 4
-        for (int o = 0; o < 4; ++o) v[o] = in_range(gelu_coarse(quad.at(o, sums + (o * row + at) * 4)) * factor[o]);
-        Op::template store_bytes<false>(stretch.y + at * 4, v, finish, stretch.pixels - at);
-    }
-}
-
 // Without an activation: from the sums to y in one go.
 template <typename Op>
-EW_ONCE void finish_plain(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given) {
+EW_ONCE void finish_plain(const ConvFinish& given, const float* sums, int64_t row, const ConvStretch& stretch_given) {
     using V = typename Op::Float;
     const ConvFinish finish = given;
     const ConvStretch stretch = stretch_given;
     const Quad<Op> quad(stretch);
     for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
         V v[4];
-        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+        for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + o * row + at);
         if (stretch.residual) add_residual<Op, false>(finish, stretch, at, v);
         store<Op>(finish, stretch, at, v);
     }
@@ -198,7 +160,7 @@ EW_ONCE void finish_plain(const ConvFinish& given, const uint8_t* sums, int64_t 
 
 // Scale, bias, a residual that comes first, and the activation: values [4][kMostPixels] of at most as many pixels.
 template <typename Op>
-EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_t row, const ConvStretch& stretch_given,
+EW_ONCE void activate_block(const ConvFinish& given, const float* sums, int64_t row, const ConvStretch& stretch_given,
                             float* values) {
     using V = typename Op::Float;
     const ConvFinish finish = given;
@@ -208,17 +170,17 @@ EW_ONCE void activate_block(const ConvFinish& given, const uint8_t* sums, int64_
     if (first) {
         for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
             V v[4];
-            for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + (o * row + at) * 4);
+            for (int o = 0; o < 4; ++o) v[o] = quad.at(o, sums + o * row + at);
             add_residual<Op, false>(finish, stretch, at, v);
             for (int o = 0; o < 4; ++o) v[o].store(values + o * kMostPixels + at);
         }
     }
     with_activation<V>(finish, [&](auto activation) EW_LAMBDA_INLINE {
         for (int o = 0; o < 4; ++o) {
-            const uint8_t* from = sums + o * row * 4;
+            const float* from = sums + o * row;
             float* to = values + o * kMostPixels;
             for (int64_t at = 0; at < stretch.pixels; at += V::kLanes) {
-                const V x = first ? V::load(to + at) : quad.at(o, from + at * 4);
+                const V x = first ? V::load(to + at) : quad.at(o, from + at);
                 activation(x).store(to + at);
             }
         }
@@ -243,23 +205,16 @@ EW_ONCE void store_block(const ConvFinish& given, const float* values, const Con
 
 // Sums [4][row] of which stretch.pixels and stretch.outputs are wanted.
 template <typename Op>
-EW_ONCE void finish_block(const ConvFinish& finish, const void* sums, int64_t row, const ConvStretch& stretch) {
-    const auto* from = static_cast<const uint8_t*>(sums);
-    if constexpr (Op::kPairs) {  // the ends in which most networks spend their time
-        if (finish.direct && stretch.residual && finish.residual != EW_F32 && finish.y != EW_F32) {
-            return finish.rounds ? finish_added<Op, true>(finish, from, row, stretch) : finish_added<Op, false>(finish, from, row, stretch);
-        }
-        if (finish.activation == Function::kGelu && finish.coarse && !stretch.residual) return finish_gelu<Op>(finish, from, row, stretch);
-    }
-    if (finish.direct) return finish_direct<Op>(finish, from, row, stretch);
-    if (finish.activation == Function::kNone) return finish_plain<Op>(finish, from, row, stretch);
+EW_ONCE void finish_block(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
+    if (finish.direct) return finish_direct<Op>(finish, sums, row, stretch);
+    if (finish.activation == Function::kNone) return finish_plain<Op>(finish, sums, row, stretch);
     alignas(64) float values[4 * kMostPixels];
     ConvStretch some = stretch;
     for (int64_t left = stretch.pixels; left > 0; left -= kMostPixels) {
         some.pixels = left < kMostPixels ? left : kMostPixels;
-        activate_block<Op>(finish, from, row, some, values);
+        activate_block<Op>(finish, sums, row, some, values);
         store_block<Op>(finish, values, some);
-        from += kMostPixels * 4;
+        sums += kMostPixels;
         some.y += kMostPixels * 4;
         if (some.residual) some.residual += kMostPixels * 4;
     }

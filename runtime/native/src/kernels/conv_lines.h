@@ -76,7 +76,7 @@ EW_INLINE void store_column(const ConvFinish& finish, const ConvStretch& stretch
 }
 
 template <typename Op>
-EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64_t row, int64_t first_pixel, int64_t pixels,
+EW_ONCE void finish_columns(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
                             const ConvStretch& stretch) {
     using V = typename Op::Float;
     Column column;
@@ -84,8 +84,7 @@ EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64
     for (int64_t p = 0; p < pixels; ++p) {
         column.pixel = first_pixel + p;
         for (int64_t o = 0; o < row; o += V::kLanes) {
-            const V sum = Op::to_float(Op::load_sum(sums + (p * row + o) * 4));
-            fma(sum, V::load(stretch.scale + o), V::load(stretch.bias + o)).store(column.values + o);
+            fma(V::load(sums + p * row + o), V::load(stretch.scale + o), V::load(stretch.bias + o)).store(column.values + o);
         }
         const bool first = finish.residual_first || finish.direct;  // the clamp of direct is done on the bytes
         if (finish.rounds && first) round_column<V>(finish, &column);
@@ -99,7 +98,7 @@ EW_ONCE void finish_columns(const ConvFinish& finish, const uint8_t* sums, int64
 }
 
 template <typename Op, int kPixels, int kLines>
-void line_pixels(int64_t pixels, const ConvBlock& block, uint8_t* to) {
+void line_pixels(int64_t pixels, const ConvBlock& block, float* to) {
     if (pixels == kPixels) return line_block<Op, kPixels, kLines>(block, to);
     if constexpr (kPixels > 1) line_pixels<Op, kPixels - 1, kLines>(pixels, block, to);
 }
@@ -108,7 +107,7 @@ void line_pixels(int64_t pixels, const ConvBlock& block, uint8_t* to) {
 template <typename Op, int kLines>
 void lines_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     constexpr int64_t kRow = kLines * kLine;
-    alignas(64) uint8_t sums[Op::kColumns * kRow * 4];
+    alignas(64) float sums[Op::kColumns * kRow];
     for (int64_t p = 0; p < stretch.pixels; p += Op::kColumns) {
         const int64_t pixels = std::min<int64_t>(Op::kColumns, stretch.pixels - p);
         ConvBlock part = block;

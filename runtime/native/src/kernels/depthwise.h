@@ -51,8 +51,9 @@ struct DepthwisePlanes {
 struct DepthwiseKernel {
     const char* name;
     int64_t lanes;
-    // Sums of `vectors` vectors of pixels: [4][row] of 4 channels (8-bit), or [row] of one (float32). Reads a vector beyond.
-    void (*sums)(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums);
+    // Sums of `vectors` vectors of pixels, as float32: [4][row] of 4 channels (x in 8 bits), or [row] of one (float32). Reads a vector
+    // beyond.
+    void (*sums)(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums);
     // 8-bit, where ConvFinish::direct: to the output's bytes at once; null when there is no such kernel.
     void (*direct)(const DepthwiseRow& input, const ConvFinish& finish, const float* scale, const float* bias, int64_t pixels,
                    uint8_t* y);

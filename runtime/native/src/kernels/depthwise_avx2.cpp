@@ -31,8 +31,7 @@ EW_INLINE void sum_vector(const DepthwiseRow& input, int64_t first, __m256i orde
 }
 
 template <typename Op>
-void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
-    auto* to = static_cast<uint8_t*>(sums);
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums) {
     const __m256i order = transposition(input.channels);
     for (int64_t v = 0; v < vectors; ++v) {
         __m256i s[kShifts];
@@ -40,10 +39,10 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
         // From pixels of four channels to channels of 8 pixels.
         const __m256i low01 = _mm256_unpacklo_epi32(s[0], s[1]), high01 = _mm256_unpackhi_epi32(s[0], s[1]);
         const __m256i low23 = _mm256_unpacklo_epi32(s[2], s[3]), high23 = _mm256_unpackhi_epi32(s[2], s[3]);
-        Op::store_sum(to + v * 32, _mm256_unpacklo_epi64(low01, low23));
-        Op::store_sum(to + (row + v * 8) * 4, _mm256_unpackhi_epi64(low01, low23));
-        Op::store_sum(to + (2 * row + v * 8) * 4, _mm256_unpacklo_epi64(high01, high23));
-        Op::store_sum(to + (3 * row + v * 8) * 4, _mm256_unpackhi_epi64(high01, high23));
+        Op::to_float(_mm256_unpacklo_epi64(low01, low23)).store(sums + v * 8);
+        Op::to_float(_mm256_unpackhi_epi64(low01, low23)).store(sums + row + v * 8);
+        Op::to_float(_mm256_unpacklo_epi64(high01, high23)).store(sums + 2 * row + v * 8);
+        Op::to_float(_mm256_unpackhi_epi64(high01, high23)).store(sums + 3 * row + v * 8);
     }
 }
 
@@ -77,8 +76,7 @@ void some_sums(const DepthwiseRow& input, float* to) {
     for (int v = 0; v < kVectors; ++v) _mm256_storeu_ps(to + v * 8, sums[v]);
 }
 
-void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
-    auto* to = static_cast<float*>(sums);
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
     DepthwiseRow rest = input;
     for (; vectors >= 4; vectors -= 4, rest.x += 128, to += 32) some_sums<4>(rest, to);
     for (; vectors > 0; --vectors, rest.x += 32, to += 8) some_sums<1>(rest, to);

@@ -19,8 +19,7 @@ void some_sums(const DepthwiseRow& input, float* to) {
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(to + v * 16, sums[v]);
 }
 
-void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
-    auto* to = static_cast<float*>(sums);
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
     switch (vectors) {
         case 1: return some_sums<1>(input, to);
         case 2: return some_sums<2>(input, to);

@@ -37,8 +37,7 @@ EW_INLINE void sum_vector(const DepthwiseRow& input, int64_t first, __m512i orde
     }
 }
 
-void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
-    auto* to = static_cast<int32_t*>(sums);
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums) {
     const __m512i order = transposition(input.channels);
     for (int64_t v = 0; v < vectors; ++v) {
         __m512i s[kShifts];
@@ -46,10 +45,10 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
         // From pixels of four channels to channels of 16 pixels.
         const __m512i low01 = _mm512_unpacklo_epi32(s[0], s[1]), high01 = _mm512_unpackhi_epi32(s[0], s[1]);
         const __m512i low23 = _mm512_unpacklo_epi32(s[2], s[3]), high23 = _mm512_unpackhi_epi32(s[2], s[3]);
-        _mm512_storeu_si512(to + v * 16, _mm512_unpacklo_epi64(low01, low23));
-        _mm512_storeu_si512(to + row + v * 16, _mm512_unpackhi_epi64(low01, low23));
-        _mm512_storeu_si512(to + 2 * row + v * 16, _mm512_unpacklo_epi64(high01, high23));
-        _mm512_storeu_si512(to + 3 * row + v * 16, _mm512_unpackhi_epi64(high01, high23));
+        _mm512_storeu_ps(sums + v * 16, _mm512_cvtepi32_ps(_mm512_unpacklo_epi64(low01, low23)));
+        _mm512_storeu_ps(sums + row + v * 16, _mm512_cvtepi32_ps(_mm512_unpackhi_epi64(low01, low23)));
+        _mm512_storeu_ps(sums + 2 * row + v * 16, _mm512_cvtepi32_ps(_mm512_unpacklo_epi64(high01, high23)));
+        _mm512_storeu_ps(sums + 3 * row + v * 16, _mm512_cvtepi32_ps(_mm512_unpackhi_epi64(high01, high23)));
     }
 }
 

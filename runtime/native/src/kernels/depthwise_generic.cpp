@@ -6,23 +6,21 @@
 namespace ew {
 namespace {
 
-void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
-    auto* to = static_cast<uint32_t*>(sums);  // wraps, as the vector instructions do
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums) {
     for (int64_t p = 0; p < vectors; ++p) {
         for (int64_t c = 0; c < 4; ++c) {
-            uint32_t sum = 0;
+            uint32_t sum = 0;  // wraps, as the vector instructions do
             for (int64_t t = 0; t < input.taps; ++t) {
                 const uint8_t* x = input.x + input.offsets[t] + p * 4 + input.channels[c];
                 for (int i = 0; i < 4; ++i)
                     sum += static_cast<uint32_t>(x[i * 4] * static_cast<int8_t>(input.weights[t * 16 + c * 4 + i]));
             }
-            to[c * row + p] = sum;
+            sums[c * row + p] = static_cast<float>(static_cast<int32_t>(sum));
         }
     }
 }
 
-void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
-    auto* to = static_cast<float*>(sums);
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
     for (int64_t p = 0; p < vectors; ++p) {
         float sum = 0;
         for (int64_t t = 0; t < input.taps; ++t) {

@@ -19,8 +19,7 @@ EW_INLINE void some_sums(const DepthwiseRow& input, float* to) {
     for (int v = 0; v < kVectors; ++v) vst1q_f32(to + v * 4, sums[v]);
 }
 
-void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
-    auto* to = static_cast<float*>(sums);
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
     DepthwiseRow rest = input;
     for (; vectors >= 4; vectors -= 4, rest.x += 64, to += 16) some_sums<4>(rest, to);
     for (; vectors > 0; --vectors, rest.x += 16, to += 4) some_sums<1>(rest, to);

@@ -43,20 +43,19 @@ EW_INLINE void sum_vector(const DepthwiseRow& input, int64_t first, uint8x16_t o
 }
 
 template <typename Op>
-void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
-    auto* to = static_cast<int32_t*>(sums);
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums) {
     const uint8x16_t order = transposition(input.channels);
     const int32x4_t begins = begins_of<Op>(input);
-    for (int64_t v = 0; v < vectors; ++v, to += 4) {
+    for (int64_t v = 0; v < vectors; ++v, sums += 4) {
         int32x4_t s[kShiftedPixels];
         sum_vector<Op>(input, v * 4, order, begins, s);
         // From pixels of four channels to channels of four pixels.
         const int64x2_t low01 = vreinterpretq_s64_s32(vzip1q_s32(s[0], s[1])), high01 = vreinterpretq_s64_s32(vzip2q_s32(s[0], s[1]));
         const int64x2_t low23 = vreinterpretq_s64_s32(vzip1q_s32(s[2], s[3])), high23 = vreinterpretq_s64_s32(vzip2q_s32(s[2], s[3]));
-        vst1q_s32(to, vreinterpretq_s32_s64(vzip1q_s64(low01, low23)));
-        vst1q_s32(to + row, vreinterpretq_s32_s64(vzip2q_s64(low01, low23)));
-        vst1q_s32(to + 2 * row, vreinterpretq_s32_s64(vzip1q_s64(high01, high23)));
-        vst1q_s32(to + 3 * row, vreinterpretq_s32_s64(vzip2q_s64(high01, high23)));
+        vst1q_f32(sums, vcvtq_f32_s32(vreinterpretq_s32_s64(vzip1q_s64(low01, low23))));
+        vst1q_f32(sums + row, vcvtq_f32_s32(vreinterpretq_s32_s64(vzip2q_s64(low01, low23))));
+        vst1q_f32(sums + 2 * row, vcvtq_f32_s32(vreinterpretq_s32_s64(vzip1q_s64(high01, high23))));
+        vst1q_f32(sums + 3 * row, vcvtq_f32_s32(vreinterpretq_s32_s64(vzip2q_s64(high01, high23))));
     }
 }
 

@@ -7,11 +7,10 @@ namespace ew {
 namespace {
 
 // Lanes are pixels; of each the byte of one channel is multiplied in 32 bits.
-void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums) {
+void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, float* sums) {
     using Int = F32x4::Int;
-    auto* to = static_cast<int32_t*>(sums);
     const uint8_t* x = input.x;
-    for (int64_t v = 0; v < vectors; ++v, x += 16, to += 4) {
+    for (int64_t v = 0; v < vectors; ++v, x += 16, sums += 4) {
         Int sum[4] = {Int::all(0), Int::all(0), Int::all(0), Int::all(0)};
         for (int64_t t = 0; t < input.taps; ++t) {
             const uint8_t* from = x + input.offsets[t];
@@ -24,7 +23,7 @@ void sums_s8(const DepthwiseRow& input, int64_t vectors, int64_t row, void* sums
                 for (int c = 0; c < 4; ++c) sum[c] = sum[c] + Int{(pixels >> (8 * input.channels[c]) & 255) * weights[c * 4 + i]};
             }
         }
-        for (int c = 0; c < 4; ++c) sum[c].store(to + c * row);
+        for (int c = 0; c < 4; ++c) F32x4::from_int(sum[c]).store(sums + c * row);
     }
 }
 
@@ -41,8 +40,7 @@ EW_INLINE void some_sums(const DepthwiseRow& input, float* to) {
     for (int v = 0; v < kVectors; ++v) sums[v].store(to + v * 4);
 }
 
-void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, void* sums) {
-    auto* to = static_cast<float*>(sums);
+void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
     DepthwiseRow rest = input;
     for (; vectors >= 4; vectors -= 4, rest.x += 64, to += 16) some_sums<4>(rest, to);
     for (; vectors > 0; --vectors, rest.x += 16, to += 4) some_sums<1>(rest, to);

@@ -144,7 +144,7 @@ void dynamic_lines(const ConvFinish& finish, const DynamicBlock& block, const Co
         for (int64_t p = 0; p < stretch.pixels; ++p) {
             if (lines == kMost) dynamic_line<Op, kMost>(part, p, sums);
             else dynamic_line<Op, 1>(part, p, sums);
-            kFloats.finish_columns(finish, reinterpret_cast<const uint8_t*>(sums), lines * kLine, p, 1, rest);
+            kFloats.finish_columns(finish, sums, lines * kLine, p, 1, rest);
         }
         part.w += lines * block.groups * block.entries * kLineBytes;
         part.terms += lines * block.groups * 2 * kLine;

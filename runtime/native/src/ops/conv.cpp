@@ -331,8 +331,8 @@ private:
         if (first >= last) return;
         ConvBlock block{};
         block.vectors = tile.vectors;
-        block.sums = scratch + tile_bytes_;
-        block.partial = block.sums + kSumsBytes;
+        block.sums = reinterpret_cast<float*>(scratch + tile_bytes_);
+        block.partial = scratch + tile_bytes_ + kSumsBytes;
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, source.first, tile);
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;

@@ -180,13 +180,13 @@ private:
             DepthwisePlane plane = plane_of_x();
             for (int64_t item = begin; item < end; ++item) {
                 const Part part = part_of(to, item / strips / quads, item / strips % quads, 0, item % strips);
-                compute_planes(run, to, part, run.scratch + thread * scratch_bytes_, &plane);
+                compute_planes(run, to, part, reinterpret_cast<float*>(run.scratch + thread * scratch_bytes_), &plane);
             }
         });
     }
 
     // One of 4 channels, or up to four of one.
-    void compute_planes(const Run& run, const Strip& to, const Part& part, uint8_t* sums, DepthwisePlane* plane) const {
+    void compute_planes(const Run& run, const Strip& to, const Part& part, float* sums, DepthwisePlane* plane) const {
         const Tensor& x = *run.inputs[0];
         ConvStretch stretch = stretch_of(run, to, part);
         stretch.pixels = part.rows * g_.out[2];
@@ -200,7 +200,7 @@ private:
                                       : run.inputs[1]->data + channel * g_.positions * 4;
             plane->scale = through_sums_ ? &kOne : stretch.scale + i;
             plane->bias = through_sums_ ? &kZero : stretch.bias + i;
-            plane->y = through_sums_ ? sums + i * sums_row_ * 4 : stretch.y + i * stretch.y_plane;
+            plane->y = through_sums_ ? reinterpret_cast<uint8_t*>(sums + i * sums_row_) : stretch.y + i * stretch.y_plane;
             plane_kernel_.compute(*plane);
         }
         if (through_sums_) finish_block_(finish_, sums, sums_row_, stretch);
@@ -285,7 +285,7 @@ private:
             const uint8_t* plane_x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
             pack_({plane_x, scratch + i * x_bytes_, runs_in(scratch), copies, g_.stride[2]});
         }
-        uint8_t* sums = scratch + x_planes_ * x_bytes_;
+        auto* sums = reinterpret_cast<float*>(scratch + x_planes_ * x_bytes_);
         if (flat_) return compute_flat(run, part, scratch, sums, stretch);
         for (int64_t row = 0; row < part.rows; ++row) {
             compute_pixels(run, part.quad, scratch + row * g_.stride[1] * row_bytes_, g_.out[2], sums, stretch);
@@ -297,8 +297,8 @@ private:
     static int64_t first_plane(DType dtype, int64_t quad) { return dtype == EW_F32 ? quad * 4 : quad; }
 
     // All rows as one, with the padding between them; then the rows alone go to y.
-    void compute_flat(const Run& run, const Part& part, const uint8_t* x, uint8_t* sums, const ConvStretch& stretch) const {
-        uint8_t* flat = sums + kSumsBytes;
+    void compute_flat(const Run& run, const Part& part, const uint8_t* x, float* sums, const ConvStretch& stretch) const {
+        uint8_t* flat = reinterpret_cast<uint8_t*>(sums) + kSumsBytes;
         ConvStretch whole = stretch;
         whole.y = flat;
         whole.y_plane = flat_plane_;
@@ -313,7 +313,7 @@ private:
     }
 
     // `pixels` neighbouring output pixels; x is where the first one's window begins.
-    void compute_pixels(const Run& run, int64_t quad, const uint8_t* x, int64_t pixels, uint8_t* sums,
+    void compute_pixels(const Run& run, int64_t quad, const uint8_t* x, int64_t pixels, float* sums,
                         const ConvStretch& stretch) const {
         const auto taps = static_cast<int64_t>(offsets_.size());
         DepthwiseRow input{x, offsets_.data(), nullptr, taps, channels_ + (quad % multiplier_) * 4};
@@ -331,7 +331,7 @@ private:
                 for (int64_t o = 0; o < stretch.outputs; ++o) {
                     input.x = x + first * 4 + o * x_bytes_;
                     input.weights = run.inputs[1]->data + (quad * 4 + o) * g_.positions * 4;
-                    kernel_->sums(input, vectors, kMostRow, sums + o * kMostRow * 4);
+                    kernel_->sums(input, vectors, kMostRow, sums + o * kMostRow);
                 }
             }
             finish_block_(finish_, sums, kMostRow, some);
@@ -392,7 +392,7 @@ private:
     ConvFinish finish_, sums_alone_;
     ConvScales scales_;
     const DepthwiseKernel* kernel_ = nullptr;
-    void (*finish_block_)(const ConvFinish&, const void*, int64_t, const ConvStretch&) = nullptr;
+    void (*finish_block_)(const ConvFinish&, const float*, int64_t, const ConvStretch&) = nullptr;
     void (*pack_)(const ConvPack&) = nullptr;
     DepthwisePlanes plane_kernel_;
     std::vector<DepthwiseLoad> loads_;  // with plane_kernel_
