@@ -18,6 +18,7 @@ constexpr int64_t kLine = 16;                // outputs of a line of dense weigh
 constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 7;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
+constexpr int64_t kMostTogether = 4;         // tiles
 #if defined(__aarch64__) || defined(__arm__)
 constexpr bool kAnyShifts = true;            // whether this processor has kernels for which ConvKernel::shifts
 #else
@@ -107,6 +108,7 @@ struct ConvPack {
     const ConvRun* runs;
     int64_t run_count;
     int64_t step;
+    int64_t x_plane;  // bytes to the plane that comes next
 };
 
 // Neighbouring lanes of 16 pixels of a tile that meet neighbouring pixels of the input; the others meet other pieces or padding.
@@ -140,6 +142,7 @@ struct ConvKernel {
     const char* name;
     int64_t lanes;    // pixels of a vector
     int64_t vectors;  // of a tile, at most
+    int64_t together; // tiles that a few lines of dense weights meet before the next ones come, at most kMostTogether
     int64_t list_vectors[3];  // of one that meets lists of 1, 2 and 4 outputs
     int64_t spare;    // pixels for which line() is faster than one more vector
     // stretch.outputs outputs (from the start of a line) for stretch.pixels pixels, to the end.

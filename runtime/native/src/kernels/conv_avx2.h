@@ -8,7 +8,7 @@ namespace {
 
 struct Avx2 {
     static constexpr int kLanes = 8, kSpare = 4, kColumns = 4, kLines = 1;
-    static constexpr int kChunk = 128;
+    static constexpr int kChunk = 128, kTogether = 4;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x8;

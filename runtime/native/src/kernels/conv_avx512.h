@@ -8,7 +8,7 @@ namespace {
 
 struct Avx512 {
     static constexpr int kLanes = 16, kVectors = 6, kSpare = 11, kColumns = 6, kLines = 4;
-    static constexpr int kChunk = 0;
+    static constexpr int kChunk = 0, kTogether = 1;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x16;

@@ -67,7 +67,7 @@ void pair(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes) {
 }  // namespace
 
 extern const ConvKernel kConvBf16Avx512;
-const ConvKernel kConvBf16Avx512 = {"bf16_avx512", Brain512::kLanes, Brain512::kVectors, {}, Brain512::kSpare, dense_of<Brain512>, nullptr,
+const ConvKernel kConvBf16Avx512 = {"bf16_avx512", Brain512::kLanes, Brain512::kVectors, Brain512::kTogether, {}, Brain512::kSpare, dense_of<Brain512>, nullptr,
                                     all_lines<Brain512>, finish_block<Brain512>, finish_columns<Brain512>, pack_avx512, fill_avx512, pair};
 
 }  // namespace ew

@@ -152,6 +152,18 @@ EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, con
     else keep<Op>(sums, partial);
 }
 
+// What the ends read and write, kBytes of each plane, before the sums are there.
+template <int kOutputs, int kBytes>
+EW_INLINE void fetch_ends(const ConvFinish& finish, const ConvStretch& stretch) {
+    for (int64_t plane = 0; plane < (finish.y == EW_F32 ? kOutputs : kOutputs / 4); ++plane) {
+        for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(stretch.y + plane * stretch.y_plane + at, 1);
+    }
+    if (!stretch.residual) return;
+    for (int64_t plane = 0; plane < (finish.residual == EW_F32 ? kOutputs : kOutputs / 4); ++plane) {
+        for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(stretch.residual + plane * stretch.residual_plane + at);
+    }
+}
+
 // A line's outputs, some entries at a time, so that pixels and weights are in the first cache until all of them have met. Between
 // these the sums are in `partial`.
 template <typename Op, int kVectors>
@@ -166,6 +178,7 @@ EW_INLINE void dense_line(const ConvFinish& finish, const ConvBlock& block, uint
         part.ends = block.ends && left == 0;
         ConvStretch rest = stretch;
         for (int64_t o = 0; o < kLine && rest.outputs > 0; o += kWide, rest.advance(finish, kWide)) {
+            if (part.ends) fetch_ends<kWide, kVectors * Op::kLanes * 4>(finish, rest);
             uint8_t* sums = partial + o * kVectors * Op::kLanes * 4;
             dense_block<Op, kVectors, kWide>(finish, part, part.w + o * 4, Op::kChunk * kLineBytes, sums, first + o, rest);
         }

@@ -11,7 +11,7 @@ namespace {
 
 struct Scalar {
     static constexpr int kLanes = 1, kVectors = 1, kSpare = 0, kColumns = 1, kLines = 1;
-    static constexpr int kChunk = 0;
+    static constexpr int kChunk = 0, kTogether = 1;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x1;

@@ -8,7 +8,7 @@ namespace {
 
 struct Neon {
     static constexpr int kLanes = 4, kSpare = 2, kColumns = 4, kLines = 1;
-    static constexpr int kChunk = 0;
+    static constexpr int kChunk = 0, kTogether = 1;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x4;

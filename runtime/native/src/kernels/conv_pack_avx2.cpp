@@ -85,12 +85,13 @@ EW_INLINE const ConvPiece* fill_piece(const ConvPiece* piece, const uint8_t* x, 
     return fill_apart<kVectors>(piece, x, step, fill, to);
 }
 
-// Where pixels lie side by side: the last ones once more, so that none beyond is touched.
+// The last eight overlap those before them, so that none beyond is touched. The processor's own fetching ends with a plane's rows.
 template <int kStep>
-EW_INLINE void copy_run(const uint8_t* from, int64_t count, uint8_t* to) {
+EW_INLINE void copy_run(const uint8_t* from, int64_t count, int64_t x_plane, uint8_t* to) {
     if (count < 8) return copy_apart(from, kStep, count, to);
     for (int64_t i = 0;; i += 8) {
         if (i > count - 8) i = count - 8;
+        __builtin_prefetch(from + i * kStep * 4 + x_plane);
         store(to + i * 4, kStep == 2 ? load_halved(from + i * 8) : load(from + i * 4));
         if (i == count - 8) return;
     }
@@ -120,8 +121,8 @@ void pack_avx2(const ConvPack& pack) {
     for (const ConvRun* run = pack.runs; run != pack.runs + pack.run_count; ++run) {
         uint8_t* to = pack.to + run->pixel * 4;
         const uint8_t* from = pack.x + run->source * 4;
-        if (pack.step == 1) copy_run<1>(from, run->count, to);
-        else if (pack.step == 2) copy_run<2>(from, run->count, to);
+        if (pack.step == 1) copy_run<1>(from, run->count, pack.x_plane, to);
+        else if (pack.step == 2) copy_run<2>(from, run->count, pack.x_plane, to);
         else copy_apart(from, pack.step, run->count, to);
     }
 }

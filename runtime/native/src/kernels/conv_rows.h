@@ -23,15 +23,15 @@ struct ConvRow {
     uint8_t* windows;       // room for [2][planes][rows][kWindowColumns] floats, 64-byte aligned
 };
 
-// Outputs stretch.outputs, from the start of a line on, of stretch.pixels >= kRowPixels pixels that make up a row; finish is direct to
-// float32, without a residual.
-using ConvRowFunction = void (*)(const ConvFinish& finish, const ConvRow& row, const ConvStretch& stretch);
+struct ConvRowKernel {
+    const char* name;
+    // Outputs stretch.outputs, from the start of a line on, of stretch.pixels >= kRowPixels pixels that make up a row; finish is direct
+    // to float32, without a residual.
+    void (*compute)(const ConvFinish& finish, const ConvRow& row, const ConvStretch& stretch);
+    int64_t most_weights_bytes;  // all meet each row, from the second cache at best
+};
 
 // Null where there is none.
-ConvRowFunction conv_row_function(Isa isa);
-
-#if defined(__x86_64__)
-void conv_row_avx512(const ConvFinish& finish, const ConvRow& row, const ConvStretch& stretch);
-#endif
+const ConvRowKernel* conv_row_kernel(Isa isa);
 
 }  // namespace ew

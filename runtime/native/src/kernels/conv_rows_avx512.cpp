@@ -1,22 +1,10 @@
 // Rows of outputs of a float32 layer with steps of 2, straight from the planes of x, with AVX-512: outputs are the lanes, pixels are
 // broadcast. Nothing is packed but what reaches beyond a row's ends.
 #if defined(__AVX512F__)
-#include <algorithm>
-
-#include "conv_finish.h"
-#include "conv_rows.h"
+#include "conv_rows_loops.h"
 
 namespace ew {
 namespace {
-
-constexpr int kPixels = static_cast<int>(kRowPixels);
-constexpr int64_t kStep = kRowStep * 4;  // bytes from an output pixel to the next
-
-// What one block of pixels meets: planes as they lie, or the copy of a window.
-struct Window {
-    const uint8_t* x;
-    int64_t plane, row;  // bytes
-};
 
 // Not the intrinsic: GCC keeps pixels that the next column of the kernel meets again, and then runs out of registers.
 EW_INLINE __m512 broadcast(const uint8_t* from) {
@@ -97,77 +85,25 @@ EW_INLINE void finish_line(const ConvFinish& finish, const ConvStretch& stretch,
     }
 }
 
-template <int kLines>
-EW_ONCE void row_lines(const ConvFinish& finish, const ConvRow& row, const Window& window, int64_t line, const ConvStretch& stretch) {
-    alignas(64) float sums[kLines][kPixels][kLine];
-    row_block<kLines>(row, window, row.w + line * row.line_bytes, sums);
-#pragma GCC unroll 1
-    for (int l = 0; l < kLines; ++l) finish_line(finish, stretch, line + l, sums[l]);
-}
+struct Rows512 {
+    static constexpr int kLines = 2;
 
-// The columns from `column` on that a block meets, with zeros where x has none.
-Window copy_window(const ConvRow& row, int64_t column, uint8_t* to) {
-    const int64_t before = std::clamp<int64_t>(-column, 0, kWindowColumns), behind = std::clamp<int64_t>(row.in_columns - column, 0, kWindowColumns);
-    const uint64_t there = ((uint64_t{1} << behind) - 1) & ~((uint64_t{1} << before) - 1);
-    const Window window{to, row.rows * kWindowColumns * 4, kWindowColumns * 4};
-    for (int64_t plane = 0; plane < row.planes; ++plane) {
-        const uint8_t* x = row.x + plane * row.x_plane + column * 4;
-        for (int64_t r = 0; r < row.rows; ++r, x += row.x_row) {
-#pragma GCC unroll 3
-            for (int i = 0; i < kWindowColumns / 16; ++i, to += 64) {
-                _mm512_store_ps(to, _mm512_maskz_loadu_ps(static_cast<__mmask16>(there >> (i * 16)), x + i * 64));
-            }
-        }
+    template <int kSome>
+    static EW_INLINE void block(const ConvRow& row, const Window& window, const uint8_t* w, float (&sums)[kSome][kPixels][kLine]) {
+        row_block<kSome>(row, window, w, sums);
     }
-    return window;
-}
-
-// Blocks of pixels, of which the last may overlap the one before it.
-class Blocks {
-public:
-    Blocks(const ConvRow& row, int64_t pixels) : row_(row), pixels_(pixels), count_((pixels + kRowPixels - 1) / kRowPixels) {}
-
-    int64_t count() const { return count_; }
-    int64_t pixel(int64_t block) const { return std::min(block * kRowPixels, pixels_ - kRowPixels); }
-
-    // What a block meets; windows of the first and the last block are kept for other lines of outputs.
-    Window window(int64_t block) {
-        const int64_t column = pixel(block) * kRowStep - row_.pad, reach = (kRowPixels - 1) * kRowStep + row_.columns;
-        if (column >= 0 && column + reach <= row_.in_columns) return {row_.x + column * 4, row_.x_plane, row_.x_row};
-        const int slot = block == 0 ? 0 : 1;
-        if (kept_[slot] == block) return {slot_at(slot), row_.rows * kWindowColumns * 4, kWindowColumns * 4};
-        kept_[slot] = block;
-        return copy_window(row_, column, slot_at(slot));
+    static EW_INLINE void finish(const ConvFinish& given, const ConvStretch& stretch, int64_t line, const float (&sums)[kPixels][kLine]) {
+        finish_line(given, stretch, line, sums);
     }
-
-private:
-    uint8_t* slot_at(int slot) const { return row_.windows + slot * row_.planes * row_.rows * kWindowColumns * 4; }
-
-    const ConvRow& row_;
-    int64_t pixels_, count_;
-    int64_t kept_[2] = {-1, -1};
+    static EW_INLINE void copy_sixteen(const uint8_t* from, uint32_t mask, uint8_t* to) {
+        _mm512_store_ps(to, _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from));
+    }
 };
-
-template <int kLines>
-void row_of_lines(const ConvFinish& finish, const ConvRow& row, Blocks& blocks, int64_t line, const ConvStretch& given) {
-    for (int64_t block = 0; block < blocks.count(); ++block) {
-        ConvStretch stretch = given;
-        stretch.y += blocks.pixel(block) * 4;
-        row_lines<kLines>(finish, row, blocks.window(block), line, stretch);
-    }
-}
 
 }  // namespace
 
-// Lines outside, blocks inside: the planes of y that are written in turns must not be too many for the first cache, for planes that are
-// a multiple of 1 KiB apart fall into few of its lines.
-void conv_row_avx512(const ConvFinish& finish, const ConvRow& row, const ConvStretch& stretch) {
-    const int64_t lines = (stretch.outputs + kLine - 1) / kLine;
-    Blocks blocks(row, stretch.pixels);
-    int64_t line = 0;
-    for (; line + 2 <= lines; line += 2) row_of_lines<2>(finish, row, blocks, line, stretch);
-    if (line < lines) row_of_lines<1>(finish, row, blocks, line, stretch);
-}
+extern const ConvRowKernel kConvRowAvx512;
+const ConvRowKernel kConvRowAvx512{"f32_avx512_rows", conv_row<Rows512>, int64_t{1} << 20};
 
 }  // namespace ew
 #endif

@@ -13,7 +13,7 @@ namespace {
 
 struct Vec4 {
     static constexpr int kLanes = 4, kSpare = 2, kColumns = 2, kLines = 1;
-    static constexpr int kChunk = 0;
+    static constexpr int kChunk = 0, kTogether = 1;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x4;

@@ -33,7 +33,7 @@ void sums_f32(const DepthwiseRow& input, int64_t vectors, int64_t, float* to) {
 // A tap is one position of the kernel.
 struct FloatPlane {
     static constexpr int kColumns = 16, kLoads = 1;
-    static constexpr bool kFills = false;  // with what adds nothing
+    static constexpr bool kOverlaps = false, kFetches = false, kFills = false;  // with what adds nothing
     using Sum = __m512;
     using X = __m512;
 
@@ -51,6 +51,7 @@ struct FloatPlane {
         return _mm512_set1_ps(reinterpret_cast<const float*>(weights)[tap]);
     }
     static EW_INLINE Sum add(Sum sum, X x, X w) { return _mm512_fmadd_ps(x, w, sum); }
+    static EW_INLINE uint32_t lanes_of(uint32_t mask) { return mask; }
     EW_INLINE X fill() const { return _mm512_setzero_ps(); }
 
     // Sixteen pixels of x, or every second of 32.
@@ -74,7 +75,7 @@ struct FloatPlane {
 // The same for planes of 7 or 8 columns, of which half a vector would be empty.
 struct NarrowPlane {
     static constexpr int kColumns = 8, kLoads = 1;
-    static constexpr bool kFills = false;
+    static constexpr bool kOverlaps = false, kFetches = false, kFills = false;
     using Sum = __m256;
     using X = __m256;
 
@@ -92,6 +93,7 @@ struct NarrowPlane {
         return _mm256_set1_ps(reinterpret_cast<const float*>(weights)[tap]);
     }
     static EW_INLINE Sum add(Sum sum, X x, X w) { return _mm256_fmadd_ps(x, w, sum); }
+    static EW_INLINE uint32_t lanes_of(uint32_t mask) { return mask; }
     EW_INLINE X fill() const { return _mm256_setzero_ps(); }
 
     // Eight pixels of x, or every second of 16.

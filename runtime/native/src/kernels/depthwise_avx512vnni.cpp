@@ -84,7 +84,7 @@ void direct_s8(const DepthwiseRow& input, const ConvFinish& finish, const float*
 // more from load 2 on.
 struct BytePlane {
     static constexpr int kColumns = 16, kLoads = kShifts;
-    static constexpr bool kFills = true;
+    static constexpr bool kOverlaps = false, kFetches = false, kFills = true;
     using Sum = __m512i;
     using X = __m512i;
 
@@ -108,6 +108,7 @@ struct BytePlane {
         return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + tap * 16)));
     }
     static EW_INLINE Sum add(Sum sum, X x, X w) { return dot(sum, x, w); }
+    static EW_INLINE uint32_t lanes_of(uint32_t mask) { return mask; }
     EW_INLINE X fill() const { return padding; }
     template <int>
     EW_INLINE X load(const uint8_t* from, uint32_t mask) const {

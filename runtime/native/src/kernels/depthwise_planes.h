@@ -6,7 +6,11 @@
 //   using Sum (some of these outputs), X (pixels as loaded, or the weights of a tap); bool kFills: whether padding beyond rows counts;
 //   int64_t load_column(stride, tap, load): where a load begins, from where the window of the first output does;
 //   int64_t load_pixels(stride): what a load takes;
-//   Op(plane); X load<stride>(from, mask), X fill(); static X weight(weights, tap); static Sum zero(), Sum add(Sum, X, X);
+//   bool kOverlaps, where masked stores are slow: the last columns are computed with some before them once more, and what rows of fewer
+//     columns write beyond their end the next row writes again. Then kLoads is 1, and Ends ends() has the constants of void store(Sum, y,
+//     count);
+//   bool kFetches: what the next plane meets is fetched ahead;
+//   Op(plane); lanes_of(mask), what load() wants it as; X load<stride>(from, lanes), X fill(); static X weight(weights, tap); static Sum zero(), Sum add(Sum, X, X);
 //   void store<stride>(sums of all loads, y, count).
 #pragma once
 
@@ -35,12 +39,13 @@ EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const D
 #pragma GCC unroll 8
         for (int k = 0; k < kKernel; ++k) weights[k] = Op::weight(plane.weights, k * plane.taps + tap);
         const auto [offset, mask] = loads[tap * Op::kLoads + load];
+        const auto lanes = Op::lanes_of(mask);
         const uint8_t* x = plane.x + top * row_bytes + offset * 4;
 #pragma GCC unroll 32
         for (int r = 0; r < (kRows - 1) * kStride + kKernel; ++r, x += row_bytes) {
             const bool inside = static_cast<uint64_t>(top + r) < static_cast<uint64_t>(plane.in_rows);
             if (!inside && !Op::kFills) continue;
-            const typename Op::X value = inside ? op.template load<kStride>(x, mask) : op.fill();
+            const typename Op::X value = inside ? op.template load<kStride>(x, lanes) : op.fill();
 #pragma GCC unroll 8
             for (int o = 0; o < kRows; ++o) {
                 const int k = r - o * kStride;
@@ -50,10 +55,27 @@ EW_INLINE void depthwise_sums(const Op& op, const DepthwisePlane& plane, const D
     }
 }
 
+// Rows of outputs, `room` pixels of which are left in y.
+template <typename Op, int kRows>
+EW_INLINE void overlap_rows(const Op& op, const DepthwisePlane& plane, const typename Op::Sum (&sums)[kRows], int64_t rows, int64_t room,
+                            uint8_t* y) {
+    const auto ends = op.ends();
+    const int64_t columns = plane.columns;
+#pragma GCC unroll 8
+    for (int o = 0; o < kRows; ++o, y += columns * 4, room -= columns) {
+        if (o < rows) ends.store(sums[o], y, room);
+    }
+}
+
 // kRows rows of outputs from `row` on, or as many as there are; Op::kColumns columns from `column` on.
 template <typename Op, int kKernel, int kStride, int kRows>
 EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const DepthwiseLoad* loads, int64_t row,
                               int64_t column) {
+    if (Op::kFetches) {  // what the next plane meets there
+        const uint8_t* ahead = plane.x + ((plane.in_rows + (plane.first_row + row) * kStride) * plane.in_columns + column) * 4;
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows * kStride; ++r, ahead += plane.in_columns * 4) __builtin_prefetch(ahead);
+    }
     typename Op::Sum sums[Op::kLoads][kRows];
 #pragma GCC unroll 1
     for (int64_t load = 0; load < Op::kLoads; ++load) {
@@ -64,12 +86,22 @@ EW_INLINE void depthwise_rows(const Op& op, const DepthwisePlane& plane, const D
     }
     uint8_t* y = plane.y + (row * plane.columns + column) * 4;
     const int64_t rows = std::min<int64_t>(kRows, plane.rows - row);
+    if constexpr (Op::kOverlaps) {
+        overlap_rows<Op, kRows>(op, plane, sums[0], rows, (plane.rows - row) * plane.columns - column, y);
+    } else {
 #pragma GCC unroll 1
-    for (int64_t o = 0; o < rows; ++o, y += plane.columns * 4) {
-        typename Op::Sum all[Op::kLoads];
-        for (int load = 0; load < Op::kLoads; ++load) all[load] = sums[load][o];
-        op.template store<kStride>(all, y, plane.columns - column);
+        for (int64_t o = 0; o < rows; ++o, y += plane.columns * 4) {
+            typename Op::Sum all[Op::kLoads];
+            for (int load = 0; load < Op::kLoads; ++load) all[load] = sums[load][o];
+            op.template store<kStride>(all, y, plane.columns - column);
+        }
     }
+}
+
+// Where neighbouring outputs that are computed together begin.
+template <typename Op>
+EW_INLINE int64_t begin_of(const DepthwisePlane& plane, int64_t column) {
+    return Op::kOverlaps ? std::min(column, std::max<int64_t>(plane.columns - Op::kColumns, 0)) : column;
 }
 
 // Those of the outputs from `column` on.
@@ -86,7 +118,7 @@ EW_INLINE void lay_block(const DepthwisePlane& plane, int64_t column, DepthwiseL
 template <typename Op, int kStride>
 void lay_columns(const DepthwisePlane& plane, DepthwiseLoad* loads) {
     for (int64_t column = 0; column < plane.columns; column += Op::kColumns, loads += plane.taps * Op::kLoads)
-        lay_block<Op, kStride>(plane, column, loads);
+        lay_block<Op, kStride>(plane, begin_of<Op>(plane, column), loads);
 }
 
 template <typename Op, int kKernel, int kStride>
@@ -94,7 +126,8 @@ void depthwise_plane(const DepthwisePlane& plane) {
     const Op op(plane);
     DepthwiseLoad some[Op::kLoads * kMostDepthwiseColumns];
     const DepthwiseLoad* loads = plane.loads;
-    for (int64_t column = 0; column < plane.columns; column += Op::kColumns) {
+    for (int64_t next = 0; next < plane.columns; next += Op::kColumns) {
+        const int64_t column = begin_of<Op>(plane, next);
         if (!plane.loads) lay_block<Op, kStride>(plane, column, some);
         for (int64_t row = 0; row < plane.rows; row += kDepthwiseRows)
             depthwise_rows<Op, kKernel, kStride, kDepthwiseRows>(op, plane, plane.loads ? loads : some, row, column);

@@ -21,11 +21,27 @@ constexpr int64_t kLeastCycles = 16000;  // that are worth handing to other thre
 constexpr int64_t kPieceCycles = 4000;   // that are worth a piece of their own
 constexpr int64_t kLinesAtOnce = 4;      // of spare pixels
 constexpr int64_t kPartBytes = 384 * 1024;  // of a tile: what stays in the second cache beside weights
+constexpr int64_t kTogetherBytes = 256 * 1024;  // of tiles that lie side by side in the second cache
+constexpr int64_t kGroupBytes = 32 * 1024;  // of weights that meet all of them
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
 // Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
 struct Tile {
     int64_t first, pixels, vectors;
+
+    // One of `count` parts of nearly equal size.
+    Tile part(int64_t index, int64_t count, int64_t lanes) const {
+        const int64_t share = vectors / count, more = vectors % count;
+        const int64_t skipped = (index * share + std::min(index, more)) * lanes, some = share + (index < more);
+        return {first + skipped, std::min(some * lanes, pixels - skipped), some};
+    }
+};
+
+// A tile of the kernel's, where its pixels are.
+struct Placed {
+    Tile tile;
+    const uint8_t* x;
+    int64_t x_stride;
 };
 
 // The tiles of some pixels: whole vectors over tiles of nearly equal size; what is left over is one more vector, or a tile of its own.
@@ -43,9 +59,7 @@ struct Tiling {
 
     Tile at(int64_t tile) const {
         if (tile == whole) return {pixels - spare, spare, 0};
-        const int64_t share = vectors / whole, more = vectors % whole;
-        const int64_t first = (tile * share + std::min(tile, more)) * lanes, some = share + (tile < more);
-        return {first, std::min(some * lanes, pixels - spare - first), some};
+        return Tile{0, pixels - spare, vectors}.part(tile, whole, lanes);
     }
 };
 
@@ -257,10 +271,20 @@ private:
         const int64_t left = pixels % t.lanes;
         t.spare = !start_ && left <= kernel_->spare ? left : 0;
         t.vectors = (pixels - t.spare + t.lanes - 1) / t.lanes;
-        const int64_t most = start_ ? kernel_->list_vectors[block_ / 2] : kernel_->vectors;
+        const int64_t most = start_ ? kernel_->list_vectors[block_ / 2] : kernel_->vectors * tiles_together();
         t.whole = (t.vectors + most - 1) / most;
         t.count = t.whole + (t.spare > 0);
         return t;
+    }
+
+    // Weights that come from far away meet more pixels than a tile has.
+    int64_t tiles_together() const {
+        const int64_t tile_bytes = kernel_->vectors * kernel_->lanes * 4;
+        return std::clamp<int64_t>(kTogetherBytes / tile_bytes / std::max<int64_t>(entries_, 1), 1, kernel_->together);
+    }
+
+    int64_t tiles_of(const Tile& tile) const {
+        return start_ || tile.vectors == 0 ? 1 : (tile.vectors + kernel_->vectors - 1) / kernel_->vectors;
     }
 
     void cut_planes() {
@@ -330,74 +354,102 @@ private:
         const int64_t first = first_line * kLine, last = std::min(outputs_, last_line * kLine);
         if (first >= last) return;
         ConvBlock block{};
-        block.vectors = tile.vectors;
         block.sums = reinterpret_cast<float*>(scratch + tile_bytes_);
         block.partial = scratch + tile_bytes_ + kSumsBytes;
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, source.first, tile);
         stretch.outputs = last - first;
         block.w = run.inputs[1]->data;
         if (kAnyShifts && kernel_->shifts) block.begins = begins_.data() + group * outputs_ + first;
-        const uint8_t* x = source.strip.data + item * planes_ * plane_bytes;
+        const Planes x{source.strip.data + item * planes_ * plane_bytes, planes_, plane_bytes};
         Packed* packed = packed_in(scratch);
         const bool again = packed->item == item && packed->tile == which && part_planes_ == planes_;
         *packed = {item, which};
+        if (part_planes_ < planes_ && tile.vectors > 0) return compute_parts(x, tile, group * lines_ + first_line, block, stretch, scratch);
+        Placed placed[kMostTogether];
+        const int64_t count = tiles_of(tile);
+        uint8_t* to = scratch;
+        for (int64_t i = 0; i < count; ++i) {
+            const Tile one = count > 1 ? tile.part(i, count, kernel_->lanes) : tile;
+            placed[i] = place_x(x, one, again, to);
+            to += entries_ * one.vectors * kernel_->lanes * 4;
+        }
         if (start_) {
-            place_x({x, planes_, plane_bytes}, tile, again, scratch, &block);
+            block.vectors = tile.vectors, block.x = placed[0].x, block.x_stride = placed[0].x_stride;
             block.outputs = block_;
             block.index = index_;
             block.start = start_ + group * parts_ * group_blocks_ + first / block_;
             block.parts = parts_, block.part_blocks = group_blocks_;
             return kernel_->sparse(finish_, block, stretch);
         }
-        if (decode_) {
-            place_x({x, planes_, plane_bytes}, tile, again, scratch, &block);
-            return compute_codes(run, group * lines_ + first_line, block, stretch, scratch + codes_at_);
+        block.ends = true;
+        if (decode_) return compute_codes(run, group * lines_ + first_line, placed, count, block, stretch, scratch + codes_at_);
+        block.entries = stored_entries(planes_);
+        block.line_bytes = block.entries * kLineBytes;
+        block.w += (group * lines_ + first_line) * block.line_bytes;
+        const int64_t lines = count == 1 ? lines_ : std::max<int64_t>(1, kGroupBytes / std::max<int64_t>(block.line_bytes, 1));
+        for (; stretch.outputs > 0; stretch.advance(finish_, lines * kLine), block.w += lines * block.line_bytes) {
+            meet(placed, count, lines, block, stretch);
+            if (kAnyShifts && kernel_->shifts) block.begins += lines * kLine;
         }
+    }
+
+    // Some lines of weights meet all tiles.
+    void meet(const Placed* placed, int64_t count, int64_t lines, ConvBlock block, const ConvStretch& stretch) const {
+        for (int64_t i = 0; i < count; ++i) {
+            const Tile& tile = placed[i].tile;
+            block.vectors = tile.vectors, block.x = placed[i].x, block.x_stride = placed[i].x_stride;
+            ConvStretch some = stretch;
+            some.outputs = std::min(stretch.outputs, lines * kLine);
+            some.pixels = tile.pixels;
+            const int64_t skipped = (tile.first - placed[0].tile.first) * 4;
+            some.y += skipped;
+            if (some.residual) some.residual += skipped;
+            (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, some);
+        }
+    }
+
+    // A tile of so many entries that they come in parts, from `line` on.
+    void compute_parts(const Planes& x, const Tile& tile, int64_t line, ConvBlock& block, const ConvStretch& stretch, uint8_t* scratch) const {
+        block.vectors = tile.vectors;
         block.line_bytes = stored_entries(planes_) * kLineBytes;
-        block.w += (group * lines_ + first / kLine) * block.line_bytes;
-        const int64_t most = tile.vectors == 0 ? planes_ : part_planes_;
-        for (int64_t plane = 0; plane < planes_; plane += most) {
-            const int64_t planes = std::min(most, planes_ - plane);
-            place_x({x + plane * plane_bytes, planes, plane_bytes}, tile, again, scratch, &block);
+        block.w += line * block.line_bytes;
+        for (int64_t plane = 0; plane < planes_; plane += part_planes_) {
+            const int64_t planes = std::min(part_planes_, planes_ - plane);
+            const Placed placed = place_x({x.x + plane * x.bytes, planes, x.bytes}, tile, false, scratch);
+            block.x = placed.x, block.x_stride = placed.x_stride;
             block.entries = stored_entries(planes);
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
-            (tile.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, stretch);
+            kernel_->dense(finish_, block, stretch);
             block.w += block.entries * kLineBytes;
         }
     }
 
     // Weights in codes: a line at a time becomes float32, from `line` on.
-    void compute_codes(const Run& run, int64_t line, ConvBlock& block, ConvStretch rest, uint8_t* decoded) const {
+    void compute_codes(const Run& run, int64_t line, const Placed* placed, int64_t count, ConvBlock& block, ConvStretch rest,
+                       uint8_t* decoded) const {
         block.w = decoded;
         block.entries = entries_;
-        block.ends = true;
         for (; rest.outputs > 0; ++line, rest.advance(finish_, kLine)) {
             Codes codes = codes_;
             codes.data = run.inputs[1]->data + line * code_rows() * kLine;
             if (codes.terms) codes.terms += line * code_blocks_ * 2 * kLine;
             decode_(codes, reinterpret_cast<float*>(decoded));
-            ConvStretch one = rest;
-            one.outputs = std::min(kLine, rest.outputs);
-            (block.vectors == 0 ? kernel_->lines : kernel_->dense)(finish_, block, one);
+            meet(placed, count, 1, block, rest);
         }
     }
 
-    // `packed`: it is there already.
-    void place_x(const Planes& from, const Tile& tile, bool packed, uint8_t* scratch, ConvBlock* block) const {
+    // `packed`: it is there already, at `to`.
+    Placed place_x(const Planes& from, const Tile& tile, bool packed, uint8_t* to) const {
         const bool whole = tile.pixels == tile.vectors * kernel_->lanes || tile.vectors == 0;
         const bool ready = by_strips_ || (geometry_.pointwise && whole && outputs_ <= kFewOutputs);
-        if (ready && !brain_ && !(kAnyShifts && kernel_->shifts)) {
-            block->x = from.x + tile.first * 4;
-            block->x_stride = from.bytes;
-            return;
-        }
+        if (ready && !brain_ && !(kAnyShifts && kernel_->shifts)) return {tile, from.x + tile.first * 4, from.bytes};
         const int64_t width = tile.vectors > 0 ? tile.vectors * kernel_->lanes : (tile.pixels + 15) / 16 * 16;
-        block->x = scratch;
-        block->x_stride = width * 4;
-        if (packed) return;
-        fill_tile(geometry_, *kernel_, {from.x, from.count, from.bytes, tile.first, tile.pixels, width, fill_, scratch});
-        if (kernel_->pair) kernel_->pair(scratch, from.count, geometry_.positions, width * 4);
-        else if (brain_) round_(reinterpret_cast<float*>(scratch), from.count * geometry_.positions * width);
+        const Placed placed{tile, to, width * 4};
+        if (packed) return placed;
+        fill_tile(geometry_, *kernel_, {from.x, from.count, from.bytes, tile.first, tile.pixels, width, fill_, to});
+        if (kernel_->pair) kernel_->pair(to, from.count, geometry_.positions, width * 4);
+        else if (brain_) round_(reinterpret_cast<float*>(to), from.count * geometry_.positions * width);
+        return placed;
     }
 
     // `first`: the pixel of y with which tiles begin.

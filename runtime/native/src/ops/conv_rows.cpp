@@ -5,7 +5,6 @@
 namespace ew {
 namespace {
 
-constexpr int64_t kMostWeightsBytes = int64_t{1} << 20;  // all meet each row, from the second cache at best
 constexpr int64_t kFewInputs = 4;                        // for which packing takes so long that half a vector may be empty
 constexpr int64_t kRowCycles = 4000;                     // that are worth a piece of their own
 
@@ -15,9 +14,9 @@ bool fills_blocks(int64_t pixels) {
 }
 
 // By measurements (docs/notes/native-kernels.md): of 3, 5 and 7 columns, all lanes of two vectors in use, and not too many weights.
-bool pays(const ConvGeometry& g) {
+bool pays(const ConvGeometry& g, int64_t most_weights_bytes) {
     const int64_t lines = (g.out_channels + kLine - 1) / kLine, entries = g.in_channels * g.positions;
-    const bool few = entries > 0 && lines <= kMostWeightsBytes / kLineBytes / entries;
+    const bool few = entries > 0 && lines <= most_weights_bytes / kLineBytes / entries;
     const bool odd = g.kernel[2] >= 3 && g.kernel[2] <= 7 && g.kernel[2] % 2 == 1 && g.kernel[1] >= 3;
     return few && odd && (g.out_channels % (2 * kLine) == 0 || g.in_channels <= kFewInputs) && fills_blocks(g.out[2]);
 }
@@ -25,13 +24,13 @@ bool pays(const ConvGeometry& g) {
 }  // namespace
 
 bool ConvRows::prepare(Setup& setup, const ConvGeometry& g, const ConvFinish& finish) {
-    function_ = conv_row_function(setup.isa);
+    kernel_ = conv_row_kernel(setup.isa);
     geometry_ = g;
     const bool flat = g.in[0] == 1 && g.out[0] == 1 && g.kernel[0] == 1 && g.pad[0] == 0;
     const bool near = g.stride[2] == kRowStep && g.dilation[1] == 1 && g.dilation[2] == 1 && g.kernel[2] <= kMostRowColumns;
     const bool plain = finish.direct && finish.y == EW_F32 && !setup.input(4);
-    const bool takes = function_ && flat && near && plain && pays(g);
-    if (takes) setup.kernel = "f32_avx512_rows";
+    const bool takes = kernel_ && flat && near && plain && pays(g, kernel_->most_weights_bytes);
+    if (takes) setup.kernel = kernel_->name;
     return takes;
 }
 
@@ -65,7 +64,7 @@ void ConvRows::compute_row(const Run& run, const ConvFinish& finish, const ConvS
     scales.at(0, &stretch);
     stretch.y_plane = g.out_pixels * 4;
     stretch.y = run.outputs[0]->data + sample * g.out_channels * stretch.y_plane + y * g.out[2] * 4;
-    function_(finish, row, stretch);
+    kernel_->compute(finish, row, stretch);
 }
 
 }  // namespace ew

@@ -21,7 +21,7 @@ private:
     void compute_row(const Run& run, const ConvFinish& finish, const ConvScales& scales, int64_t item, uint8_t* windows) const;
 
     ConvGeometry geometry_;
-    ConvRowFunction function_ = nullptr;
+    const ConvRowKernel* kernel_ = nullptr;
 };
 
 }  // namespace ew

@@ -283,7 +283,7 @@ private:
         for (int64_t i = 0; i < planes; ++i) {
             const int64_t from = integer_ ? part.quad / multiplier_ : (part.quad * 4 + i) / multiplier_;
             const uint8_t* plane_x = x.data + (part.sample * planes_of(x) + from) * g_.in_pixels * 4;
-            pack_({plane_x, scratch + i * x_bytes_, runs_in(scratch), copies, g_.stride[2]});
+            pack_({plane_x, scratch + i * x_bytes_, runs_in(scratch), copies, g_.stride[2], g_.in_pixels * 4});
         }
         auto* sums = reinterpret_cast<float*>(scratch + x_planes_ * x_bytes_);
         if (flat_) return compute_flat(run, part, scratch, sums, stretch);
