@@ -7,7 +7,7 @@ namespace ew {
 namespace {
 
 struct Avx2 {
-    static constexpr int kLanes = 8, kSpare = 4, kColumns = 4, kLines = 1;
+    static constexpr int kLanes = 8, kSpare = 4, kColumns = 4, kLines = 4, kWideColumns = 1;
     static constexpr int kChunk = 128, kTogether = 4;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
@@ -90,6 +90,7 @@ struct Pairs256 : Int256 {
 
 // Any weights: even and odd channels apart, in 16 bits.
 struct Wide256 : Int256 {
+    static constexpr int kLines = 1;
     struct X {
         __m256i even, odd;
     };

@@ -7,7 +7,7 @@ namespace ew {
 namespace {
 
 struct Avx512 {
-    static constexpr int kLanes = 16, kVectors = 6, kSpare = 11, kColumns = 6, kLines = 4;
+    static constexpr int kLanes = 16, kVectors = 6, kSpare = 11, kColumns = 6, kLines = 4, kWideColumns = 6;
     static constexpr int kChunk = 0, kTogether = 1;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;

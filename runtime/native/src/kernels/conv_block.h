@@ -138,15 +138,17 @@ EW_INLINE void load_sums(typename Op::Sum (&sums)[kOutputs][kVectors], const uin
 
 // kOutputs outputs, of all `first` and on, from the start of a part of a line on.
 template <typename Op, int kVectors, int kOutputs>
-EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, int64_t ahead, uint8_t* partial,
+EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, const uint8_t* ahead, uint8_t* partial,
                            int64_t first, const ConvStretch& stretch) {
     typename Op::Sum sums[kOutputs][kVectors];
     if (block.resumes) load_sums<Op>(sums, partial);
     else begin_sums<Op>(block, first, sums);
     const uint8_t* x = block.x;
-    for (int64_t e = 0; e < block.entries; ++e, x += block.x_stride, w += kLineBytes) {
-        __builtin_prefetch(w + ahead);  // the processor itself does not look beyond a page
-        step<Op>(sums, x, w);
+    // Lines that come later are fetched, one for kApart entries: the processor itself does not look beyond a page.
+    constexpr int64_t kApart = Op::kChunk > 0 ? kLine / kOutputs : 1;
+    for (int64_t left = block.entries; left > 0; left -= kApart, ahead += kLineBytes) {
+        __builtin_prefetch(ahead);
+        for (int64_t e = std::min(left, kApart); e > 0; --e, x += block.x_stride, w += kLineBytes) step<Op>(sums, x, w);
     }
     if (block.ends) finish_sums<Op>(finish, block, sums, stretch);
     else keep<Op>(sums, partial);
@@ -180,7 +182,8 @@ EW_INLINE void dense_line(const ConvFinish& finish, const ConvBlock& block, uint
         for (int64_t o = 0; o < kLine && rest.outputs > 0; o += kWide, rest.advance(finish, kWide)) {
             if (part.ends) fetch_ends<kWide, kVectors * Op::kLanes * 4>(finish, rest);
             uint8_t* sums = partial + o * kVectors * Op::kLanes * 4;
-            dense_block<Op, kVectors, kWide>(finish, part, part.w + o * 4, Op::kChunk * kLineBytes, sums, first + o, rest);
+            const uint8_t* ahead = part.w + (Op::kChunk + o * Op::kChunk / kLine) * kLineBytes;
+            dense_block<Op, kVectors, kWide>(finish, part, part.w + o * 4, ahead, sums, first + o, rest);
         }
         part.resumes = true;
         part.x += part.entries * block.x_stride, part.w += part.entries * kLineBytes;
@@ -201,7 +204,7 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
         if constexpr (Op::kChunk > 0) {
             dense_line<Op, kVectors>(finish, line, block.resumes || !block.ends ? partial : kept, done, rest);
         } else {
-            dense_block<Op, kVectors, kWide>(finish, block, line.w, block.line_bytes, partial, done, rest);
+            dense_block<Op, kVectors, kWide>(finish, block, line.w, line.w + block.line_bytes, partial, done, rest);
         }
     }
 }

@@ -103,32 +103,38 @@ void line_pixels(int64_t pixels, const ConvBlock& block, float* to) {
     if constexpr (kPixels > 1) line_pixels<Op, kPixels - 1, kLines>(pixels, block, to);
 }
 
-// kLines lines at once, Op::kColumns pixels at most.
-template <typename Op, int kLines>
+// kLines lines at once, kPixels at most.
+template <typename Op, int kPixels, int kLines>
 void lines_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     constexpr int64_t kRow = kLines * kLine;
-    alignas(64) float sums[Op::kColumns * kRow];
-    for (int64_t p = 0; p < stretch.pixels; p += Op::kColumns) {
-        const int64_t pixels = std::min<int64_t>(Op::kColumns, stretch.pixels - p);
+    alignas(64) float sums[kPixels * kRow];
+    for (int64_t p = 0; p < stretch.pixels; p += kPixels) {
+        const int64_t pixels = std::min<int64_t>(kPixels, stretch.pixels - p);
         ConvBlock part = block;
         part.x += p * 4;
-        line_pixels<Op, Op::kColumns, kLines>(pixels, part, sums);
+        line_pixels<Op, kPixels, kLines>(pixels, part, sums);
         finish_columns<Op>(finish, sums, kRow, p, pixels, stretch);
     }
 }
 
+template <typename Op, int kPixels, int kLines>
+EW_INLINE void next_lines(const ConvFinish& finish, ConvBlock& block, ConvStretch& rest) {
+    lines_of<Op, kPixels, kLines>(finish, block, rest);
+    block.w += kLines * block.line_bytes;
+    if constexpr (kShiftsX<Op>) block.begins += kLines * kLine;
+    rest.advance(finish, kLines * kLine);
+}
+
+// Several lines at once hide how long a multiply-add takes, where registers are enough for the sums of all pixels.
 template <typename Op>
 void all_lines(const ConvFinish& finish, const ConvBlock& block, const ConvStretch& stretch) {
     ConvBlock part = block;
     ConvStretch rest = stretch;
-    while (rest.outputs > 0) {
-        const int64_t lines = (rest.outputs + kLine - 1) / kLine >= Op::kLines ? Op::kLines : 1;
-        if (lines == 1) lines_of<Op, 1>(finish, part, rest);
-        else lines_of<Op, Op::kLines>(finish, part, rest);
-        part.w += lines * block.line_bytes;
-        if constexpr (kShiftsX<Op>) part.begins += lines * kLine;
-        rest.advance(finish, lines * kLine);
+    if constexpr (Op::kLines > 1) {
+        const bool several = Op::kWideColumns == Op::kColumns || stretch.pixels <= Op::kWideColumns;
+        while (several && rest.outputs > (Op::kLines - 1) * kLine) next_lines<Op, Op::kWideColumns, Op::kLines>(finish, part, rest);
     }
+    while (rest.outputs > 0) next_lines<Op, Op::kColumns, 1>(finish, part, rest);
 }
 
 }  // namespace
