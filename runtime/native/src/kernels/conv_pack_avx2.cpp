@@ -10,6 +10,8 @@
 namespace ew {
 namespace {
 
+constexpr int64_t kAhead = 8;  // planes, which take a few cycles each
+
 EW_INLINE __m256i load(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
 EW_INLINE void store(uint8_t* to, __m256i pixels) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), pixels); }
 
@@ -85,6 +87,29 @@ EW_INLINE const ConvPiece* fill_piece(const ConvPiece* piece, const uint8_t* x, 
     return fill_apart<kVectors>(piece, x, step, fill, to);
 }
 
+// Whether a row of a tile is one stretch of the plane, without padding.
+bool is_stretch(const ConvTile& tile) {
+    const ConvPiece* piece = tile.spots->pieces;
+    for (int64_t at = 0; at < tile.row_bytes; at += 64, ++piece) {
+        const int lanes = at + 32 < tile.row_bytes ? 0xffff : 0xff;
+        if (piece->lanes != lanes || piece->from != tile.spots->pieces->from + at) return false;
+    }
+    return tile.spot_count == 1 && tile.step == 1;
+}
+
+// The same stretch of all planes.
+template <int kVectors>
+EW_INLINE void copy_stretch(const ConvTile& tile) {
+    const uint8_t* x = tile.x + tile.spots->shift + tile.spots->pieces->from;
+    uint8_t* to = tile.tile;
+    for (int64_t plane = 0; plane < tile.planes; ++plane, x += tile.x_plane, to += tile.tile_plane) {
+#pragma GCC unroll 2
+        for (int i = 0; i < kVectors; i += 2) __builtin_prefetch(x + kAhead * tile.x_plane + i * 32);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) store(to + v * 32, load(x + v * 32));
+    }
+}
+
 // The last eight overlap those before them, so that none beyond is touched. The processor's own fetching ends with a plane's rows.
 template <int kStep>
 EW_INLINE void copy_run(const uint8_t* from, int64_t count, int64_t x_plane, uint8_t* to) {
@@ -100,6 +125,10 @@ EW_INLINE void copy_run(const uint8_t* from, int64_t count, int64_t x_plane, uin
 }  // namespace
 
 void fill_avx2(const ConvTile& tile) {
+    if (is_stretch(tile)) {
+        if (tile.row_bytes == 96) return copy_stretch<3>(tile);
+        if (tile.row_bytes == 64) return copy_stretch<2>(tile);
+    }
     const __m256i fill = _mm256_set1_epi32(static_cast<int32_t>(tile.fill));
     for (int64_t plane = 0; plane < tile.planes; ++plane) {
         uint8_t* to = tile.tile + plane * tile.tile_plane;
