@@ -182,7 +182,7 @@ EW_INLINE void dense_line(const ConvFinish& finish, const ConvBlock& block, uint
         for (int64_t o = 0; o < kLine && rest.outputs > 0; o += kWide, rest.advance(finish, kWide)) {
             if (part.ends) fetch_ends<kWide, kVectors * Op::kLanes * 4>(finish, rest);
             uint8_t* sums = partial + o * kVectors * Op::kLanes * 4;
-            const uint8_t* ahead = part.w + (Op::kChunk + o * Op::kChunk / kLine) * kLineBytes;
+            const uint8_t* ahead = part.w + (part.entries + o * part.entries / kLine) * kLineBytes;
             dense_block<Op, kVectors, kWide>(finish, part, part.w + o * 4, ahead, sums, first + o, rest);
         }
         part.resumes = true;

@@ -10,7 +10,8 @@
 //     columns write beyond their end the next row writes again. Then kLoads is 1, and Ends ends() has the constants of void store(Sum, y,
 //     count);
 //   bool kFetches: what the next plane meets is fetched ahead;
-//   Op(plane); lanes_of(mask), what load() wants it as; X load<stride>(from, lanes), X fill(); static X weight(weights, tap); static Sum zero(), Sum add(Sum, X, X);
+//   Op(plane); lanes_of(mask), what load() wants it as; X load<stride>(from, lanes), X fill(); static X weight(weights, tap);
+//   static Sum zero(), Sum add(Sum, X, X);
 //   void store<stride>(sums of all loads, y, count).
 #pragma once
 
