@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "conv_pack.h"
-#include "simd.h"
+#include "lanes_avx2.h"
 
 namespace ew {
 namespace {
@@ -17,8 +17,7 @@ EW_INLINE void store(uint8_t* to, __m256i pixels) { _mm256_storeu_si256(reinterp
 
 // The pixels whose bits are set in the lowest 8 of `lanes`; elsewhere those of `others`.
 EW_INLINE __m256i load_lanes(__m256i others, uint32_t lanes, const uint8_t* from) {
-    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i mask = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(lanes)), bits), bits);
+    const __m256i mask = lanes_of_bits(lanes);
     return _mm256_blendv_epi8(others, _mm256_maskload_epi32(reinterpret_cast<const int*>(from), mask), mask);
 }
 

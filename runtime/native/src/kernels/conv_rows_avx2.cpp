@@ -1,6 +1,7 @@
 // Rows of outputs of a float32 layer with steps of 2, straight from the planes of x, with AVX2: see conv_rows_avx512.cpp.
 #if defined(__AVX2__)
 #include "conv_rows_loops.h"
+#include "lanes_avx2.h"
 
 namespace ew {
 namespace {
@@ -83,11 +84,10 @@ struct Rows256 {
         }
     }
     static EW_INLINE void copy_sixteen(const uint8_t* from, uint32_t mask, uint8_t* to) {
-        const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i, mask >>= 8) {
-            const __m256i lanes = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bits), bits);
-            _mm256_storeu_ps(reinterpret_cast<float*>(to) + i * 8, _mm256_maskload_ps(reinterpret_cast<const float*>(from) + i * 8, lanes));
+            const __m256 pixels = _mm256_maskload_ps(reinterpret_cast<const float*>(from) + i * 8, lanes_of_bits(mask));
+            _mm256_storeu_ps(reinterpret_cast<float*>(to) + i * 8, pixels);
         }
     }
 };

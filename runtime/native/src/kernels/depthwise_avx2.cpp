@@ -4,6 +4,7 @@
 
 #include "conv_avx2.h"
 #include "depthwise_planes.h"
+#include "lanes_avx2.h"
 
 namespace ew {
 namespace {
@@ -118,10 +119,7 @@ struct FloatPlane {
     static EW_INLINE Sum add(Sum sum, X x, X w) { return _mm256_fmadd_ps(x, w, sum); }
     EW_INLINE X fill() const { return _mm256_setzero_ps(); }
 
-    static EW_INLINE __m256i lanes_of(uint32_t mask) {
-        const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-        return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bits), bits);
-    }
+    static EW_INLINE __m256i lanes_of(uint32_t mask) { return lanes_of_bits(mask); }
     template <int>
     EW_INLINE X load(const uint8_t* from, __m256i lanes) const {
         return _mm256_maskload_ps(reinterpret_cast<const float*>(from), lanes);

@@ -1,5 +1,6 @@
 // Winograd's transforms with AVX2.
 #if defined(__AVX2__)
+#include "lanes_avx2.h"
 #include "winograd_loops.h"
 
 namespace ew {
@@ -10,15 +11,10 @@ EW_INLINE void interleave(F32x8 a, F32x8 b, F32x8* low, F32x8* high) {
     low->v = _mm256_permute2f128_ps(even, odd, 0x20), high->v = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 
-EW_INLINE __m256i lanes_of(uint32_t bits) {
-    const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), each), each);
-}
-
 // Two neighbouring columns of eight tiles, onto what other pieces gave; bits as a piece's `left`.
 EW_INLINE void add_columns(const uint8_t* from, uint32_t bits, F32x8* even, F32x8* odd) {
-    const __m256 low = _mm256_maskload_ps(reinterpret_cast<const float*>(from), lanes_of(bits));
-    const __m256 high = _mm256_maskload_ps(reinterpret_cast<const float*>(from + 32), lanes_of(bits >> 8));
+    const __m256 low = _mm256_maskload_ps(reinterpret_cast<const float*>(from), lanes_of_bits(bits));
+    const __m256 high = _mm256_maskload_ps(reinterpret_cast<const float*>(from + 32), lanes_of_bits(bits >> 8));
     const __m256d evens = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88)), odds = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
     even->v = _mm256_or_ps(even->v, _mm256_castpd_ps(_mm256_permute4x64_pd(evens, 0xd8)));
     odd->v = _mm256_or_ps(odd->v, _mm256_castpd_ps(_mm256_permute4x64_pd(odds, 0xd8)));
