@@ -44,6 +44,7 @@ class Namer:
     def __init__(self) -> None:
         self.given: dict[str, str] = {}
         self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}  # the next number to try
 
     def __call__(self, name: str) -> str:
         """The name for an ONNX tensor."""
@@ -58,8 +59,9 @@ class Namer:
             plain = f"var_{plain}"
         if plain in _RESERVED:
             plain += "_"
-        unique, count = plain, 1
+        unique = plain
         while unique in self._taken:
-            unique, count = f"{plain}_{count}", count + 1
+            count = self._counts.get(plain, 1)
+            unique, self._counts[plain] = f"{plain}_{count}", count + 1
         self._taken.add(unique)
         return unique

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import sys
 import sysconfig
 from functools import cache
@@ -101,16 +102,24 @@ def user_sources() -> dict[str, str]:
 
     Packages also lie outside this environment, where it takes those of the system or of another one: PyTorch alone has thousands of files.
     """
-    places = sysconfig.get_paths()
-    installed = tuple(str(Path(places[key]).resolve()) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+    installed = _installed()
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not file or not file.endswith(".py") or name.split(".")[0] == "edgewise":
+        if not file or not file.endswith(".py") or name.split(".")[0] == "edgewise" or _is_under(file, installed):
             continue
         place = Path(file).resolve()
-        if str(place).startswith(installed) or _PACKAGE_FOLDERS & {*place.parts}:
-            continue
-        if place.is_file():
+        if place.is_file() and not _is_under(str(place), installed):
             found[str(place)] = sha256_of(place)
     return found
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Where Python and its packages lie, as it is written and as it resolves: a path is compared before it is resolved, which takes longer."""
+    places = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple({f"{folder}{os.sep}" for place in places for folder in (place, str(Path(place).resolve()))})
+
+
+def _is_under(file: str, installed: tuple[str, ...]) -> bool:
+    return file.startswith(installed) or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts)
