@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import edgewise
 from edgewise.recipe import Recipe, read_recipe
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.errors import EdgewiseError
+from edgewise.stages import identity
 from edgewise.stages.cache import Cache
 from edgewise.stages.identity import code_digest, user_sources
 from edgewise.stages.profile import engine_digests
@@ -249,6 +251,21 @@ def test_packages_of_another_environment_are_nobodys_own_code(tmp_path: Path, mo
     assert {Path(file).name for file in user_sources()} & {"found_in_mine.py", "found_in_dist_packages.py"} == {
         "found_in_mine.py"
     }
+
+
+def test_a_folder_whose_name_begins_like_that_of_packages_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("lib", "lib_of_mine"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"found_in_{folder}.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        importlib.import_module(f"found_in_{folder}")
+    places = dict.fromkeys(sysconfig.get_paths(), str(tmp_path / "lib"))
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: places)
+    monkeypatch.setattr(identity, "_installed", identity._installed.__wrapped__)  # not what was found before
+    own = [Path(file).name for file in user_sources() if Path(file).is_relative_to(tmp_path)]
+    assert own == ["found_in_lib_of_mine.py"]
 
 
 def test_the_cache_keeps_only_what_the_last_good_run_used(tiny: Path, calib: Path, tmp_path: Path) -> None:
