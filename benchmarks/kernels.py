@@ -3,7 +3,7 @@
     python benchmarks/kernels.py                                    every shape of the benchmark networks: int8, float32, bfloat16, int4
     python benchmarks/kernels.py --network deit_small_patch16_224 --block 4x4 --density 0.25
     python benchmarks/kernels.py --isa avx2 --dtype f32 --json > kernels.json
-    python benchmarks/kernels.py --table > targets/cpu/native/density.json    from where on sparsity pays (about a minute)
+    python benchmarks/kernels.py --table --isa avx2 > density.json        from where on sparsity pays: targets/cpu/native/density.json (three minutes)
 
 The shapes are data: kernel_shapes.json. Each output is compared with numpy on some pixels before it is timed. The peak is that of
 independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many. Float32 layers that the compiler
@@ -31,6 +31,7 @@ import numpy as np
 from edgewise.targets.cpu.native.coded import Rows
 from edgewise.targets.cpu.native.engine_file import encode
 from edgewise.targets.cpu.native.packing import (
+    WITHOUT_VNNI,
     Packed,
     pack_brain,
     pack_conv,
@@ -43,6 +44,8 @@ from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tenso
 HERE = Path(__file__).resolve().parent
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16")
 DTYPES = ("s8", "f32", "bf16", "int4")
+DENSITY = Path(__file__).resolve().parent.parent / "targets/cpu/native/density.json"
+SPREAD = 16.0  # of 8-bit weights, whose largest are 63
 INT4_BLOCK = 32  # entries that share a scale
 
 
@@ -143,7 +146,14 @@ def sparse_weights(weights: np.ndarray, job: Job, rng: np.random.Generator) -> n
 
 
 def constant(name: str, array: np.ndarray) -> Tensor:
-    dtypes = {"float32": DType.F32, "int8": DType.S8, "int32": DType.S32, "uint16": DType.BF16, "uint8": DType.U8}
+    dtypes = {
+        "float32": DType.F32,
+        "int8": DType.S8,
+        "int32": DType.S32,
+        "uint16": DType.BF16,
+        "uint8": DType.U8,
+        "int16": DType.S16,
+    }
     dtype = dtypes[array.dtype.name]
     return Tensor(name, dtype, tuple(dim(size) for size in array.shape), data=array)
 
@@ -157,10 +167,7 @@ def packed_weights(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Pack
     """Weights, int8 or float32, and the form in which they are multiplied."""
     shape = job.shape
     if job.dtype == "s8":
-        weights = sparse_weights(rng.integers(-63, 64, shape.weights).astype(np.int8), job, rng)
-        return weights, pack_depthwise(weights[:, 0]) if shape.depthwise else pack_conv(
-            weights, group=shape.group, block=job.block
-        )
+        return packed_bytes(job, rng)
     if job.dtype == "int4":
         return codes(shape, rng)
     weights = sparse_weights(rng.standard_normal(shape.weights, np.float32), job, rng)
@@ -168,9 +175,21 @@ def packed_weights(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Pack
         return rounded(weights), pack_brain(weights, group=shape.group)
     if shape.depthwise:
         return weights, pack_depthwise(weights[:, 0])
-    if shape.three_by_three and job.block is None and winograd_pays(weights, shape.out):
+    if shape.three_by_three and job.block is None and winograd_pays(weights, shape.out, Isa[job.isa.upper()]):
         return weights, pack_winograd(weights)
     return weights, pack_conv(weights, group=shape.group, block=job.block)
+
+
+def packed_bytes(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Packed]:
+    """Weights of 7 bits, as far apart as trained ones, packed as the compiler does for the level."""
+    shape, isa = job.shape, Isa[job.isa.upper()]
+    drawn = np.clip(np.rint(rng.standard_normal(shape.weights) * SPREAD), -63, 63)
+    weights = sparse_weights(drawn.astype(np.int8), job, rng)
+    if shape.depthwise:
+        return weights, pack_depthwise(weights[:, 0])
+    if shape.three_by_three and job.block is None and winograd_pays(weights, shape.out, isa):
+        return weights, pack_winograd(weights)
+    return weights, pack_conv(weights, group=shape.group, block=job.block, paired=isa in WITHOUT_VNNI)
 
 
 def codes(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, Packed]:
@@ -298,22 +317,31 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             yield Job(shape, dtype, block, arguments.density, arguments.isa, arguments.threads)
 
 
-def density_table(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time of sparse weights over that of dense ones, by dtype, outputs of a block, and share of the blocks kept."""
+def density_table(isa: str) -> dict[str, Any]:
+    """The compiler's table with this level measured anew: time of sparse weights over that of dense ones.
+
+    By level (AVX2, or what is above it), dtype, outputs of a block, and share of the blocks kept; least times of three rounds.
+    """
     layers = [Shape("", k, m, (197,), (), 1, 1, 0, 1) for k, m in ((384, 1536), (1536, 384), (128, 128))]
-    densities = (0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
-    table: dict[str, Any] = {"densities": list(densities)}
-    for dtype, rows in (("s8", 4), ("f32", 1)):
-        dense = [measure(Job(layer, dtype, None, 1.0, arguments.isa, 1))["ns"] for layer in layers]
-        table[dtype] = {}
-        for outputs in (4, 2, 1):
-            ratios = []
-            for density in densities:
-                sparse = [Job(layer, dtype, (rows, outputs), density, arguments.isa, 1) for layer in layers]
-                times = [measure(job)["ns"] / ns for job, ns in zip(sparse, dense, strict=True)]
-                ratios.append(round(float(np.exp(np.mean(np.log(times)))), 3))
-            table[dtype][str(outputs)] = ratios
-    return table
+    table: dict[str, Any] = json.loads(DENSITY.read_text())
+
+    def jobs_of(dtype: str, block: tuple[int, int] | None, density: float) -> list[Job]:
+        return [Job(layer, dtype, block, density, isa, 1) for layer in layers]
+
+    kinds = [(dtype, (rows, outputs)) for dtype, rows in (("s8", 4), ("f32", 1)) for outputs in (4, 2, 1)]
+    every = {
+        (dtype, block, density): jobs_of(dtype, block, density)
+        for dtype, block in kinds
+        for density in table["densities"]
+    }
+    every |= {(dtype, None, 1.0): jobs_of(dtype, None, 1.0) for dtype in ("s8", "f32")}
+    rounds = [{key: [measure(job)["ns"] for job in some] for key, some in every.items()} for _ in range(3)]
+    least = {key: np.min([times[key] for times in rounds], axis=0) for key in every}
+    measured: dict[str, dict[str, list[float]]] = {"s8": {}, "f32": {}}
+    for dtype, block in kinds:
+        ratios = [least[dtype, block, density] / least[dtype, None, 1.0] for density in table["densities"]]
+        measured[dtype][str(block[1])] = [round(float(np.exp(np.log(ratio).mean())), 3) for ratio in ratios]
+    return table | {"avx2" if isa == "avx2" else "avx512vnni": measured}
 
 
 def report(rows: list[dict[str, Any]], found: dict[str, float]) -> None:
@@ -345,8 +373,7 @@ def main() -> None:
     arguments.isa = arguments.isa or native.isas().split()[-1]
     arguments.dtype = arguments.dtype or (["s8", "f32"] if arguments.block else list(DTYPES))
     if arguments.table:
-        json.dump(density_table(arguments), sys.stdout, indent=1)
-        print()
+        print(json.dumps(density_table(arguments.isa)).replace(', "', ',\n "'))
         return
     found = peaks()
     rows = [row(job, found) for job in jobs(arguments)]

@@ -18,7 +18,7 @@ from edgewise.targets.cpu.native.engine_file import for_any_processor
 def check_here(bundle: Bundle) -> Executor | None:
     """The network of a bundle's engine file with the kernels that this processor has; None where libedgewise refuses that too.
 
-    The file is the same for every level but for the one that it names, and in integers every level gives the same bytes.
+    Every level computes every file, whatever level it was packed for, and in integers all of them give the same bytes.
     """
     if bundle.manifest["engine"].get("kind") != "native":
         return None

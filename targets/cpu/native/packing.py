@@ -1,4 +1,4 @@
-"""Weights as libedgewise's kernels read them (runtime/native/src/kernels/conv.h, depthwise.h). The same bytes for every x86 level.
+"""Weights as libedgewise's kernels read them (runtime/native/src/kernels/conv.h, depthwise.h). Every level computes all of these forms.
 
 An entry is what a kernel multiplies at once: at one position of the kernel, four input channels (int8) or one (float32).
 Entry ``e`` is plane ``e // positions`` (four channels, or one) at position ``e % positions``.
@@ -17,12 +17,18 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from edgewise.targets.cpu.native.plan import Attribute
+from edgewise.targets.cpu.native.pairing import paired_order
+from edgewise.targets.cpu.native.plan import Attribute, Isa
 
+# x86 levels whose kernels for bytes are AVX2's. VNNI adds four products at once: it gains nothing by fewer of them in 16 bits, nor by
+# adding two before they are widened.
+WITHOUT_VNNI = (Isa.AVX2, Isa.AVX512)
 _LINE = 16  # outputs that lie side by side in dense weights
 _FEWEST_PIXELS = 12  # for which sparse kernels, whose lanes are pixels, make sense
-_FEWEST_TILES, _FEWEST_INPUTS = 12, 16  # for which Winograd's transforms pay
+_FEWEST_TILES = {"float32": 12, "int8": 32}  # for which Winograd's transforms pay
+_FEWEST_INPUTS = 16  # as well
 _WORTH = 0.95  # of the time of dense weights: below that sparse ones are chosen
+_WINOGRAD_TIME = 0.7  # of dense weights', as a rule
 _PART_ENTRIES = 112  # times 5 vectors of 64 bytes: within a first cache of 48 KiB
 
 
@@ -31,7 +37,8 @@ class Packed:
     """Operands and attributes for an operator.
 
     Attributes:
-        constants: by the operand's name: ``weights``, and for block-sparse ones ``index`` and ``start`` (int32).
+        constants: by the operand's name: ``weights``, for block-sparse ones ``index`` and ``start`` (int32), for dense ones in an
+            order of their own ``index`` (uint8).
         attributes: ``kernel``, ``group``, ``outputs``, ``parts``, ``lines`` and ``safe_pairs``, as they apply.
         op: ``conv``, ``depthwise``, ``winograd`` or ``dynamic_linear``.
     """
@@ -41,13 +48,16 @@ class Packed:
     op: str = "conv"
 
 
-def pack_conv(weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | None = None) -> Packed:
+def pack_conv(
+    weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | None = None, paired: bool = False
+) -> Packed:
     """Pack weights [M, C / group, kernel...] of int8 or float32.
 
     Args:
         weights: a fully connected layer's are [M, C].
         group: as in ONNX Conv. Groups of channels that are no multiple of four are merged, with zeros between them.
         block: None for dense; (R, C) keeps only the blocks of R inputs by C outputs that are not all zero, C being 1, 2 or 4.
+        paired: dense weights whose pairs are safe lie in an order of their own (``pairing.py``), for AVX2; ``index`` says which.
 
     Raises:
         ValueError: shapes, dtype or block that the kernels do not have.
@@ -60,7 +70,11 @@ def pack_conv(weights: np.ndarray, *, group: int = 1, block: tuple[int, int] | N
     if weights.ndim > 2:
         attributes["kernel"] = list(weights.shape[2:])
     if block is None:
-        return Packed({"weights": _dense(entries)}, attributes)
+        dense = _dense(entries)
+        order = paired_order(dense) if paired and attributes["safe_pairs"] else None
+        return Packed(
+            {"weights": dense} if order is None else {"weights": order.weights, "index": order.index}, attributes
+        )
     constants, parts = _sparse(entries, block[1])
     return Packed(constants, {**attributes, "outputs": block[1], "parts": parts})
 
@@ -84,34 +98,47 @@ def pack_brain(weights: np.ndarray, *, group: int = 1) -> Packed:
 
 
 def pack_winograd(weights: np.ndarray) -> Packed:
-    """Pack float32 weights [M, C, 3, 3] for ``winograd``: G g G' at 16 points (Lavin and Gray 2016, arXiv:1509.09308), rounded once.
+    """Pack weights [M, C, 3, 3] for ``winograd``: G g G' at 16 points (Lavin and Gray 2016, arXiv:1509.09308).
+
+    Those of float32 are rounded once. Those of int8 become four times as large, which makes all of them integers of 16 bits, in pairs
+    of channels: 0 and 2, then 1 and 3 of each four.
 
     Raises:
         ValueError: other weights.
     """
     _check(weights, 1, None)
-    if weights.dtype != np.float32 or weights.shape[2:] != (3, 3):
-        raise ValueError(f"weights are float32 [M, C, 3, 3], not {weights.dtype}{list(weights.shape)}")
+    if weights.shape[2:] != (3, 3):
+        raise ValueError(f"weights are [M, C, 3, 3], not {list(weights.shape)}")
     all_lines = -(-weights.shape[0] // _LINE)
     lines = next(count for count in (4, 3, 2, 1) if all_lines % count == 0)
     g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     points = np.einsum("ya,xb,mcab->yxmc", g, g, weights.astype(np.float64)).reshape(16, *weights.shape[:2])
-    dense = _dense(points.astype(np.float32)[..., None])  # [16, lines, C, 16, 1]
-    groups = dense.reshape(16, -1, lines, *dense.shape[2:4]).swapaxes(0, 1)
+    if weights.dtype == np.int8:
+        fours = np.pad(4 * points, ((0, 0), (0, 0), (0, -weights.shape[1] % 4))).astype(np.int16)
+        pairs = fours.reshape(*fours.shape[:2], -1, 2, 2).swapaxes(3, 4)
+        dense = _dense(pairs.reshape(*fours.shape[:2], -1, 2))
+    else:
+        dense = _dense(points.astype(np.float32)[..., None])
+    groups = dense.reshape(16, -1, lines, *dense.shape[2:]).swapaxes(0, 1)  # [lines / G, 16, G, entries, 16, 1 or 2]
     return Packed({"weights": np.ascontiguousarray(groups)}, {"kernel": [3, 3], "lines": lines}, "winograd")
 
 
-def winograd_pays(weights: np.ndarray, sizes: Sequence[int]) -> bool:
-    """Whether ``winograd`` is faster than ``conv`` for these weights, given the last two sizes of the output.
+def winograd_pays(weights: np.ndarray, sizes: Sequence[int], isa: Isa) -> bool:
+    """Whether ``winograd`` is faster than ``conv`` for these weights of a kernel 3x3, given the last two sizes of the output.
 
-    As measured on 2 to 80 pixels a side, 3 to 128 inputs, 8 to 128 outputs, with AVX-512 and AVX2 (docs/notes/native-kernels.md):
-    few inputs do not pay for the sums' way back, and few tiles do not fill a vector.
+    As measured on 2 to 112 pixels a side, 3 to 256 inputs, 8 to 256 outputs, with AVX-512 and AVX2 (docs/notes/native-kernels.md):
+    few inputs do not pay for the sums' way back, and few tiles do not fill a vector. In bytes 16 tiles would pay, but the weights of
+    so small planes are a network's largest, and become 3.6 times as large.
     """
+    if weights.dtype == np.int8 and isa not in WITHOUT_VNNI:
+        return False
     tiles = -(-sizes[0] // 2) * -(-sizes[1] // 2)
-    return tiles >= _FEWEST_TILES and weights.shape[1] >= _FEWEST_INPUTS
+    return tiles >= _FEWEST_TILES[weights.dtype.name] and weights.shape[1] >= _FEWEST_INPUTS
 
 
-def choose_block(weights: np.ndarray, *, group: int = 1, pixels: int | None = None) -> tuple[int, int] | None:
+def choose_block(
+    weights: np.ndarray, *, group: int = 1, pixels: int | None = None, isa: Isa = Isa.AVX512VNNI, winograd: bool = False
+) -> tuple[int, int] | None:
     """The ``block`` of ``pack_conv`` that is fastest for these weights; None where dense is.
 
     By density.json, measured: time over that of dense weights, for the share of blocks that are not zero.
@@ -120,15 +147,19 @@ def choose_block(weights: np.ndarray, *, group: int = 1, pixels: int | None = No
         weights: as for ``pack_conv``.
         group: as for ``pack_conv``.
         pixels: of the output of one sample, where known: with few, dense weights have a kernel of their own.
+        isa: what the device has: with AVX2 alone lists gain less, beside dense weights in pairs and with fewer registers.
+        winograd: whether dense weights would be multiplied by Winograd's algorithm.
     """
     _check(weights, group, None)
     if pixels is not None and pixels < _FEWEST_PIXELS:
         return None
     weights, group = _merged(weights, group)
     entries = _entries(weights, group, prod(weights.shape[2:]))
-    table = _density_table()
-    times = table["s8" if weights.dtype == np.int8 else "f32"]
-    best, block = _WORTH, None
+    table, integer = _density_table(), weights.dtype == np.int8
+    times = table["avx2" if isa is Isa.AVX2 or (integer and isa in WITHOUT_VNNI) else "avx512vnni"][
+        "s8" if integer else "f32"
+    ]
+    best, block = _WINOGRAD_TIME if winograd else _WORTH, None
     for outputs in (4, 2, 1):
         time = float(np.interp(kept_blocks(entries, outputs), table["densities"], times[str(outputs)]))
         if time < best:

@@ -17,6 +17,7 @@ DTYPES = {
     np.dtype("int8"): DType.S8,
     np.dtype("int32"): DType.S32,
     np.dtype("uint16"): DType.BF16,  # their bits
+    np.dtype("int16"): DType.S16,
 }
 
 
@@ -36,6 +37,7 @@ class Case:
     residual: np.ndarray | None = None
     y: np.dtype = field(default_factory=lambda: np.dtype("float32"))
     block: tuple[int, int] | None = None
+    paired: bool = False
     attributes: dict = field(default_factory=dict)
     op: str = "conv"
 
@@ -199,7 +201,7 @@ def packed_of(case: Case) -> Packed:
         return pack_depthwise(case.weights)
     if case.op == "winograd":
         return pack_winograd(case.weights)
-    return pack_conv(case.weights, group=case.group, block=case.block)
+    return pack_conv(case.weights, group=case.group, block=case.block, paired=case.paired)
 
 
 def plan_of(case: Case, isa: str = "generic", packed: Packed | None = None) -> tuple[Plan, list[np.ndarray]]:

@@ -19,6 +19,7 @@ constexpr int64_t kLineBytes = kLine * 4;    // of one entry
 constexpr int64_t kMostVectors = 7;          // of a tile, on any instruction set
 constexpr int64_t kMostPixels = kMostVectors * 16;
 constexpr int64_t kMostTogether = 4;         // tiles
+constexpr int64_t kOrderEntries = 128;       // of a line that have an order of their own
 #if defined(__aarch64__) || defined(__arm__)
 constexpr bool kAnyShifts = true;            // whether this processor has kernels for which ConvKernel::shifts
 #else
@@ -84,6 +85,10 @@ struct ConvBlock {
     const uint8_t* w;       // dense: of the first line; sparse: of all blocks
     int64_t line_bytes;     // dense: from line to line
     int64_t entries;        // dense: to add, of each line
+    // Dense, of the first line: for each kOrderEntries entries the number of pairs, then which entries of the tile the weights meet. Those
+    // of a pair are neighbours, come first, and their products fit 16 bits when all four of an output are added. Null: as they come.
+    const uint8_t* order;
+    int64_t order_bytes;    // from line to line
     bool resumes, ends;     // dense: whether sums begin with what partial holds, and whether they go to y or to partial
     int64_t outputs;        // sparse: of a block (1, 2 or 4)
     const int32_t* index;   // sparse: of all blocks
@@ -159,6 +164,7 @@ struct ConvKernel {
     void (*fill)(const ConvTile& tile);
     // bfloat16: float32 rows of a tile, of `planes` planes, to rows of pairs of planes, from the tile's start on; else null.
     void (*pair)(uint8_t* tile, int64_t planes, int64_t positions, int64_t row_bytes);
+    bool orders = false;  // dense() and lines() take ConvBlock::order
     bool shifts = false;  // fill() packs bytes less 128, for instructions whose factors are both signed
 };
 

@@ -5,30 +5,6 @@
 #include "dynamic_block.h"
 
 namespace ew {
-namespace {
-
-// In 8 bits the ends are those of float32, which are not compiled thrice.
-template <>
-void finish_block<Pairs256>(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
-    finish_block<Float256>(finish, sums, row, stretch);
-}
-template <>
-void finish_columns<Pairs256>(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
-                              const ConvStretch& stretch) {
-    finish_columns<Float256>(finish, sums, row, first_pixel, pixels, stretch);
-}
-template <>
-void finish_block<Wide256>(const ConvFinish& finish, const float* sums, int64_t row, const ConvStretch& stretch) {
-    finish_block<Float256>(finish, sums, row, stretch);
-}
-template <>
-void finish_columns<Wide256>(const ConvFinish& finish, const float* sums, int64_t row, int64_t first_pixel, int64_t pixels,
-                             const ConvStretch& stretch) {
-    finish_columns<Float256>(finish, sums, row, first_pixel, pixels, stretch);
-}
-
-}  // namespace
-
 extern const ConvKernel kConvS8Avx2, kConvS8WideAvx2, kConvF32Avx2;
 const ConvKernel kConvS8Avx2 = kernel_of<Pairs256>("s8_avx2", pack_avx2, fill_avx2);
 const ConvKernel kConvS8WideAvx2 = kernel_of<Wide256>("s8_wide_avx2", pack_avx2, fill_avx2);

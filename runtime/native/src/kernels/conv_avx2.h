@@ -2,13 +2,14 @@
 #pragma once
 
 #include "conv_table.h"
+#include "lanes_avx2.h"
 
 namespace ew {
 namespace {
 
 struct Avx2 {
     static constexpr int kLanes = 8, kSpare = 4, kColumns = 4, kLines = 4, kWideColumns = 1;
-    static constexpr int kChunk = 128, kTogether = 4;
+    static constexpr int kChunk = kOrderEntries, kTogether = 4;
     static constexpr int kSpreads = 0;
     static constexpr bool kPairs = false;
     using Float = F32x8;
@@ -61,8 +62,11 @@ struct Avx2 {
     }
 };
 
+struct Float256;
+
 struct Int256 : Avx2 {
     static constexpr int kVectors = 2;
+    using Ends = Float256;
     using Sum = __m256i;
 
     static EW_INLINE Sum zero() { return _mm256_setzero_si256(); }
@@ -74,6 +78,8 @@ struct Int256 : Avx2 {
 
 // Two products are added in 16 bits: only for weights that the packing found to fit (safe_pairs).
 struct Pairs256 : Int256 {
+    static constexpr bool kOrders = true;
+    static constexpr int wide(int) { return 4; }
     using X = __m256i;
     using W = __m256i;
 
@@ -84,7 +90,12 @@ struct Pairs256 : Int256 {
     static EW_INLINE W load_w(const uint8_t* from) { return load(from); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return broadcast_x(from); }
     static EW_INLINE Sum multiply_add(Sum sum, X x, W w) {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+        return add_to(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+    }
+    // Three multiplications in place of four.
+    static EW_INLINE Sum multiply_pair(Sum sum, X x, X other_x, W w, W other_w) {
+        const __m256i both = _mm256_add_epi16(_mm256_maddubs_epi16(x, w), _mm256_maddubs_epi16(other_x, other_w));
+        return add_to(sum, _mm256_madd_epi16(both, _mm256_set1_epi16(1)));
     }
 };
 
@@ -107,7 +118,7 @@ struct Wide256 : Int256 {
     static EW_INLINE W load_w(const uint8_t* from) { return w_of(load(from)); }
     static EW_INLINE W broadcast_w(const uint8_t* from) { return w_of(_mm256_set1_epi32(four_bytes(from))); }
     static EW_INLINE Sum multiply_add(Sum sum, const X& x, const W& w) {
-        return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd)));
+        return add_to(add_to(sum, _mm256_madd_epi16(x.even, w.even)), _mm256_madd_epi16(x.odd, w.odd));
     }
 };
 

@@ -8,6 +8,7 @@
 //   int kSpreads: lists of at most so many outputs take four weights at once, by W load_four(const uint8_t*), W spread<which>(W);
 //   bool kPairs: lists of one and two outputs end in registers, by using Pair (two channels in 16 bits), Pair pair(Float, Float),
 //     and store_pairs() as store_bytes().
+// Where two entries' products are added before they are widened, it has kOrders = true and Sum multiply_pair(Sum, X, X, W, W).
 // Where an instruction takes one of four lanes of weights for all pixels, it has kByLane = true, W load_weights<kOutputs>(from), which
 // reads no byte behind 1, 2 or 4 of them, and Sum multiply_lane<kLane>(Sum, X, W). Where tiles hold x less 128, it has kShifts = true,
 // and sums begin with ConvBlock::begins.
@@ -29,6 +30,11 @@ template <typename Op, typename = void>
 constexpr bool kShiftsX = false;
 template <typename Op>
 constexpr bool kShiftsX<Op, decltype(void(Op::kShifts))> = Op::kShifts;
+
+template <typename Op, typename = void>
+constexpr bool kTakesOrder = false;
+template <typename Op>
+constexpr bool kTakesOrder<Op, decltype(void(Op::kOrders))> = Op::kOrders;
 
 template <typename Op, int kVectors, int kLane>
 EW_INLINE void step_lane(typename Op::Sum (&sums)[kVectors], const typename Op::X (&values)[kVectors], typename Op::W weights) {
@@ -61,6 +67,21 @@ EW_INLINE void step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t*
 #pragma GCC unroll 8
             for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::multiply_add(sums[o][t], values[t], weight);
         }
+    }
+}
+
+// Two entries at once.
+template <typename Op, int kVectors, int kOutputs>
+EW_INLINE void pair_step(typename Op::Sum (&sums)[kOutputs][kVectors], const uint8_t* x, const uint8_t* other_x, const uint8_t* w) {
+    typename Op::X values[kVectors], others[kVectors];
+#pragma GCC unroll 8
+    for (int t = 0; t < kVectors; ++t)
+        values[t] = Op::load_x(x + t * Op::kLanes * 4), others[t] = Op::load_x(other_x + t * Op::kLanes * 4);
+#pragma GCC unroll 16
+    for (int o = 0; o < kOutputs; ++o) {
+        const typename Op::W weight = Op::broadcast_w(w + o * 4), other = Op::broadcast_w(w + kLineBytes + o * 4);
+#pragma GCC unroll 8
+        for (int t = 0; t < kVectors; ++t) sums[o][t] = Op::multiply_pair(sums[o][t], values[t], others[t], weight, other);
     }
 }
 
@@ -121,7 +142,7 @@ EW_INLINE void finish_sums(const ConvFinish& finish, const ConvBlock& block, con
                 store_direct<Op>(finish, quad, t * V::kLanes, v);
             }
         } else {
-            finish_block<Op>(finish, block.sums + first * kVectors * Op::kLanes, kVectors * Op::kLanes, quad);
+            finish_block<EndsOf<Op>>(finish, block.sums + first * kVectors * Op::kLanes, kVectors * Op::kLanes, quad);
         }
         if (first + 4 < kOutputs) quad.advance(finish, 4);
     }
@@ -136,6 +157,22 @@ EW_INLINE void load_sums(typename Op::Sum (&sums)[kOutputs][kVectors], const uin
     }
 }
 
+// Pairs of entries, then the others; a line that comes later is fetched for kApart of them.
+template <typename Op, int64_t kApart, int kVectors, int kOutputs>
+EW_INLINE void add_in_order(const ConvBlock& block, const uint8_t* w, const uint8_t* ahead, typename Op::Sum (&sums)[kOutputs][kVectors]) {
+    const uint8_t* entry = block.order + 1;
+    const int64_t pairs = *block.order;
+    for (int64_t left = pairs; left > 0; left -= kApart / 2, ahead += kLineBytes) {
+        __builtin_prefetch(ahead);
+        for (int64_t pair = std::min(left, kApart / 2); pair > 0; --pair, entry += 2, w += 2 * kLineBytes)
+            pair_step<Op>(sums, block.x + entry[0] * block.x_stride, block.x + entry[1] * block.x_stride, w);
+    }
+    for (int64_t left = block.entries - 2 * pairs; left > 0; left -= kApart, ahead += kLineBytes) {
+        __builtin_prefetch(ahead);
+        for (int64_t e = std::min(left, kApart); e > 0; --e, ++entry, w += kLineBytes) step<Op>(sums, block.x + *entry * block.x_stride, w);
+    }
+}
+
 // kOutputs outputs, of all `first` and on, from the start of a part of a line on.
 template <typename Op, int kVectors, int kOutputs>
 EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, const uint8_t* w, const uint8_t* ahead, uint8_t* partial,
@@ -146,9 +183,13 @@ EW_INLINE void dense_block(const ConvFinish& finish, const ConvBlock& block, con
     const uint8_t* x = block.x;
     // Lines that come later are fetched, one for kApart entries: the processor itself does not look beyond a page.
     constexpr int64_t kApart = Op::kChunk > 0 ? kLine / kOutputs : 1;
-    for (int64_t left = block.entries; left > 0; left -= kApart, ahead += kLineBytes) {
-        __builtin_prefetch(ahead);
-        for (int64_t e = std::min(left, kApart); e > 0; --e, x += block.x_stride, w += kLineBytes) step<Op>(sums, x, w);
+    if (kTakesOrder<Op> && block.order) {
+        if constexpr (kTakesOrder<Op>) add_in_order<Op, kApart>(block, w, ahead, sums);
+    } else {
+        for (int64_t left = block.entries; left > 0; left -= kApart, ahead += kLineBytes) {
+            __builtin_prefetch(ahead);
+            for (int64_t e = std::min(left, kApart); e > 0; --e, x += block.x_stride, w += kLineBytes) step<Op>(sums, x, w);
+        }
     }
     if (block.ends) finish_sums<Op>(finish, block, sums, stretch);
     else keep<Op>(sums, partial);
@@ -187,6 +228,7 @@ EW_INLINE void dense_line(const ConvFinish& finish, const ConvBlock& block, uint
         }
         part.resumes = true;
         part.x += part.entries * block.x_stride, part.w += part.entries * kLineBytes;
+        if (kTakesOrder<Op> && block.order) part.order += part.entries + 1;
     } while (left > 0);
 }
 
@@ -201,6 +243,7 @@ void dense_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStre
     for (int64_t done = 0; done < stretch.outputs; done += kWide, rest.advance(finish, kWide)) {
         uint8_t* partial = block.partial + done * kVectors * Op::kLanes * 4;
         line.w = block.w + done / kLine * block.line_bytes + done % kLine * 4;
+        if (kTakesOrder<Op> && block.order) line.order = block.order + done / kLine * block.order_bytes;
         if constexpr (Op::kChunk > 0) {
             dense_line<Op, kVectors>(finish, line, block.resumes || !block.ends ? partial : kept, done, rest);
         } else {
@@ -381,8 +424,45 @@ void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
                 if (ends) keep_floats<Op>(sums, block.sums + o * kVectors * Op::kLanes);
                 else keep<Op>(sums, partial + o * kBytes);
             }
-            if (ends) finish_block<Op>(finish, block.sums, kVectors * Op::kLanes, rest);
+            if (ends) finish_block<EndsOf<Op>>(finish, block.sums, kVectors * Op::kLanes, rest);
         }
+    }
+}
+
+// kPixels pixels times a line of outputs, pairs of entries first.
+template <typename Op, int kPixels>
+EW_INLINE void ordered_line(const ConvBlock& block, const uint8_t* w, const uint8_t* order, float* to, int64_t row) {
+    constexpr int kParts = kLine / Op::kLanes;
+    typename Op::Sum sums[kPixels][kParts];
+    clear<Op>(sums);
+    const uint8_t* x = block.x;
+    for (int64_t left = block.entries; left > 0; left -= kOrderEntries, x += kOrderEntries * block.x_stride) {
+        const int64_t count = std::min(left, kOrderEntries);
+        const uint8_t *paired = order + 1 + 2 * *order, *end = order + 1 + count;
+        for (++order; order < paired; order += 2, w += 2 * kLineBytes) {
+            typename Op::W weights[kParts], others[kParts];
+#pragma GCC unroll 2
+            for (int l = 0; l < kParts; ++l)
+                weights[l] = Op::load_w(w + l * Op::kLanes * 4), others[l] = Op::load_w(w + kLineBytes + l * Op::kLanes * 4);
+#pragma GCC unroll 4
+            for (int p = 0; p < kPixels; ++p) {
+                const typename Op::X value = Op::broadcast_x(x + order[0] * block.x_stride + p * 4);
+                const typename Op::X other = Op::broadcast_x(x + order[1] * block.x_stride + p * 4);
+#pragma GCC unroll 2
+                for (int l = 0; l < kParts; ++l) sums[p][l] = Op::multiply_pair(sums[p][l], value, other, weights[l], others[l]);
+            }
+        }
+        for (; order < end; ++order, w += kLineBytes) {
+#pragma GCC unroll 4
+            for (int p = 0; p < kPixels; ++p) {
+                const typename Op::X value = Op::broadcast_x(x + *order * block.x_stride + p * 4);
+#pragma GCC unroll 2
+                for (int l = 0; l < kParts; ++l) sums[p][l] = Op::multiply_add(sums[p][l], value, Op::load_w(w + l * Op::kLanes * 4));
+            }
+        }
+    }
+    for (int p = 0; p < kPixels; ++p) {
+        for (int l = 0; l < kParts; ++l) Op::to_float(sums[p][l]).store(to + p * row + l * Op::kLanes);
     }
 }
 
@@ -390,6 +470,11 @@ void list_tile(const ConvFinish& finish, const ConvBlock& block, const ConvStret
 template <typename Op, int kPixels, int kLines>
 void line_block(const ConvBlock& block, float* to) {
     constexpr int kParts = kLines * kLine / Op::kLanes;
+    if constexpr (kTakesOrder<Op>) {
+        for (int64_t l = 0; block.order && l < kLines; ++l)
+            ordered_line<Op, kPixels>(block, block.w + l * block.line_bytes, block.order + l * block.order_bytes, to + l * kLine, kLines * kLine);
+        if (block.order) return;
+    }
     typename Op::Sum sums[kPixels][kParts];
     if constexpr (kShiftsX<Op>) {
         for (auto& pixel : sums) {

@@ -4,8 +4,11 @@
 //   using Float (simd.h);
 //   static void store_bytes<kDirect>(uint8_t*, const Float (&)[4], const ConvFinish&, int64_t count): rounds, saturates (what
 //     fits an int32), and clamps if asked (kDirect) or adds y's zero point (else);
-//   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels.
+//   static void load_bytes(const uint8_t*, bool is_signed, Float (&)[4], int64_t count): values of 4 channels;
+//   using Ends, where there is one: the Op whose ends it shares, since ends take sums as float32.
 #pragma once
+
+#include <type_traits>
 
 #include "activation.h"
 #include "conv.h"
@@ -19,6 +22,17 @@
 
 namespace ew {
 namespace {
+
+template <typename Op, typename = void>
+struct EndsOfOp {
+    using Type = Op;
+};
+template <typename Op>
+struct EndsOfOp<Op, std::void_t<typename Op::Ends>> {
+    using Type = typename Op::Ends;
+};
+template <typename Op>
+using EndsOf = typename EndsOfOp<Op>::Type;
 
 EW_INLINE int32_t four_bytes(const uint8_t* from) {
     int32_t value;

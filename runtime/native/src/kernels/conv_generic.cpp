@@ -32,7 +32,10 @@ struct Scalar {
     }
 };
 
+struct ScalarFloat;
+
 struct ScalarInt : Scalar {
+    using Ends = ScalarFloat;
     using Sum = uint32_t;  // wraps, as the vector instructions do
     struct X {
         uint8_t at[4];

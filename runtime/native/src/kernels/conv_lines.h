@@ -113,7 +113,7 @@ void lines_of(const ConvFinish& finish, const ConvBlock& block, const ConvStretc
         ConvBlock part = block;
         part.x += p * 4;
         line_pixels<Op, kPixels, kLines>(pixels, part, sums);
-        finish_columns<Op>(finish, sums, kRow, p, pixels, stretch);
+        finish_columns<EndsOf<Op>>(finish, sums, kRow, p, pixels, stretch);
     }
 }
 
@@ -122,6 +122,7 @@ EW_INLINE void next_lines(const ConvFinish& finish, ConvBlock& block, ConvStretc
     lines_of<Op, kPixels, kLines>(finish, block, rest);
     block.w += kLines * block.line_bytes;
     if constexpr (kShiftsX<Op>) block.begins += kLines * kLine;
+    if (kTakesOrder<Op> && block.order) block.order += kLines * block.order_bytes;
     rest.advance(finish, kLines * kLine);
 }
 

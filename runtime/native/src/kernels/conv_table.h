@@ -39,8 +39,8 @@ void sparse_of(const ConvFinish& finish, const ConvBlock& block, const ConvStret
 
 template <typename Op>
 constexpr ConvKernel kernel_of(const char* name, void (*pack)(const ConvPack&), void (*fill)(const ConvTile&)) {
-    return {name, Op::kLanes, Op::kVectors, Op::kTogether, {list_vectors<Op>(1), list_vectors<Op>(2), list_vectors<Op>(4)}, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>, finish_block<Op>,
-            finish_columns<Op>, pack, fill, nullptr};
+    return {name, Op::kLanes, Op::kVectors, Op::kTogether, {list_vectors<Op>(1), list_vectors<Op>(2), list_vectors<Op>(4)}, Op::kSpare, dense_of<Op>, sparse_of<Op>, all_lines<Op>,
+            finish_block<EndsOf<Op>>, finish_columns<EndsOf<Op>>, pack, fill, nullptr, kTakesOrder<Op>};
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
 //
-// Inputs: x, weights, scale, bias, residual, index, start, terms (of float32 weights in codes of weight_bits, 4 or 8:
+// Inputs: x, weights, scale, bias, residual, index, start (or an index alone, in bytes: the order of dense weights' entries), terms (of float32 weights in codes of weight_bits, 4 or 8:
 // kernels/vectors.h says what they stand for; weight_block entries share their terms). Weights in bfloat16 lie as pairs of planes, and
 // x is rounded to bfloat16 too. See kernels/conv.h for how it is computed and
 // targets/cpu/native/packing.py for the packed weights.
@@ -9,8 +9,10 @@
 #include "../kernels/vectors.h"
 #include "conv_begins.h"
 #include "conv_finish.h"
+#include "conv_order.h"
 #include "conv_rows.h"
 #include "conv_tile.h"
+#include "conv_tiling.h"
 #include "strips.h"
 
 namespace ew {
@@ -25,42 +27,11 @@ constexpr int64_t kTogetherBytes = 256 * 1024;  // of tiles that lie side by sid
 constexpr int64_t kGroupBytes = 32 * 1024;  // of weights that meet all of them
 constexpr int64_t kFewOutputs = 32;  // so few that a pointwise tile is not worth copying
 
-// Which pixels of a sample; no vectors: the spare ones that are computed with outputs as lanes.
-struct Tile {
-    int64_t first, pixels, vectors;
-
-    // One of `count` parts of nearly equal size.
-    Tile part(int64_t index, int64_t count, int64_t lanes) const {
-        const int64_t share = vectors / count, more = vectors % count;
-        const int64_t skipped = (index * share + std::min(index, more)) * lanes, some = share + (index < more);
-        return {first + skipped, std::min(some * lanes, pixels - skipped), some};
-    }
-};
-
 // A tile of the kernel's, where its pixels are.
 struct Placed {
     Tile tile;
     const uint8_t* x;
     int64_t x_stride;
-};
-
-// The tiles of some pixels: whole vectors over tiles of nearly equal size; what is left over is one more vector, or a tile of its own.
-struct Tiling {
-    int64_t pixels = 0, lanes = 1, vectors = 0, spare = 0, whole = 0, count = 0;
-
-    int64_t most_pixels() const { return (whole > 0 ? (vectors + whole - 1) / whole : 1) * lanes; }
-    int64_t spare_width() const { return (spare + 15) / 16 * 16; }  // with what rounds them up
-
-    // In quarters of a vector.
-    int64_t cost_of(int64_t tile) const {
-        if (tile == whole) return spare > 0 ? (spare + 3) / 4 : 0;
-        return 4 * (vectors / whole + (tile < vectors % whole));
-    }
-
-    Tile at(int64_t tile) const {
-        if (tile == whole) return {pixels - spare, spare, 0};
-        return Tile{0, pixels - spare, vectors}.part(tile, whole, lanes);
-    }
 };
 
 // Of x: `bytes` from one to the next.
@@ -128,6 +99,11 @@ private:
         }
         setup.kernel = kernel_->name;
         begins_.clear();
+        natural_.clear();
+        if (order_ && !kernel_->orders) {
+            put_in_order(weights->data, order_, groups_ * lines_, entries_, &natural_);
+            order_ = nullptr;
+        }
         if (kAnyShifts && kernel_->shifts) add_begins(*weights);
         by_rows_ = weights->dtype == EW_F32 && !start_ && groups_ == 1 && rows_.prepare(setup, geometry_, finish_);
         if (by_rows_) return reserve_rows(setup);
@@ -183,14 +159,17 @@ private:
         codes_ = {};
         decode_ = nullptr;
         index_ = start_ = nullptr;
+        order_ = nullptr;
         brain_ = weights.dtype == EW_BF16 && !integer && !index && !start && !terms;
         if (terms) return read_codes(setup, weights, *terms, integer || index || start);
         const DType wanted = integer ? EW_S8 : brain_ ? EW_BF16 : EW_F32;
         if (!weights.constant || weights.dtype != wanted)
             return setup.refuse("wants constant weights of the dtype that fits x");
-        if (!index && !start) {
+        if (!start && (!index || integer)) {
             const int64_t rows = groups_ * lines_, room = static_cast<int64_t>(weights.bytes) / kLineBytes;
             if (rows > 0 && stored_entries(planes_) > room / rows) return setup.refuse("has too few weights");
+            if (index) EW_TRY(read_order(setup, *index, rows, entries_));
+            order_ = index ? index->data : nullptr;
             return {};
         }
         if (!index || !start) return setup.refuse("wants both index and start for sparse weights");
@@ -292,6 +271,7 @@ private:
         const int64_t plane_bytes = geometry_.positions * most_pixels() * 4;
         const int64_t fit = std::max<int64_t>(1, kPartBytes / plane_bytes), cuts = (planes_ + fit - 1) / fit;
         part_planes_ = start_ || decode_ ? planes_ : (planes_ + cuts - 1) / cuts;
+        if (order_ && part_planes_ < planes_) part_planes_ = (part_planes_ + kOrderEntries - 1) / kOrderEntries * kOrderEntries;
         if (brain_ && part_planes_ < planes_) part_planes_ += part_planes_ % 2;
     }
 
@@ -358,7 +338,9 @@ private:
         block.partial = scratch + tile_bytes_ + kSumsBytes;
         ConvStretch stretch = stretch_at(run, sample, group * outputs_ + first, source.first, tile);
         stretch.outputs = last - first;
-        block.w = run.inputs[1]->data;
+        block.w = natural_.empty() ? run.inputs[1]->data : natural_.data();
+        block.order_bytes = order_bytes(entries_);
+        block.order = order_ ? order_ + (group * lines_ + first_line) * block.order_bytes : nullptr;
         if (kAnyShifts && kernel_->shifts) block.begins = begins_.data() + group * outputs_ + first;
         const Planes x{source.strip.data + item * planes_ * plane_bytes, planes_, plane_bytes};
         Packed* packed = packed_in(scratch);
@@ -390,6 +372,7 @@ private:
         for (; stretch.outputs > 0; stretch.advance(finish_, lines * kLine), block.w += lines * block.line_bytes) {
             meet(placed, count, lines, block, stretch);
             if (kAnyShifts && kernel_->shifts) block.begins += lines * kLine;
+            if (order_) block.order += lines * block.order_bytes;
         }
     }
 
@@ -421,6 +404,7 @@ private:
             block.resumes = plane > 0, block.ends = plane + planes == planes_;
             kernel_->dense(finish_, block, stretch);
             block.w += block.entries * kLineBytes;
+            if (order_) block.order += order_bytes(block.entries);
         }
     }
 
@@ -474,7 +458,9 @@ private:
     ConvScales scales_;
     const ConvKernel* kernel_ = nullptr;
     const int32_t *index_ = nullptr, *start_ = nullptr;
-    std::vector<int32_t> begins_;  // per output, where the kernel shifts x
+    const uint8_t* order_ = nullptr;  // of the entries of dense weights
+    std::vector<uint8_t> natural_;    // weights with entries as they come, where the kernel takes no order
+    std::vector<int32_t> begins_;     // per output, where the kernel shifts x
     int64_t groups_ = 1, planes_ = 0, outputs_ = 0, lines_ = 0, entries_ = 0;  // all but the first: of a group
     int64_t block_ = 4, parts_ = 1, group_blocks_ = 0;  // sparse: outputs of a block, parts of the entries, blocks of a group
     Tiling tiling_, last_;  // last_: of a sample's last strip, where that has fewer rows

@@ -1,7 +1,9 @@
-// Convolution 3x3 with a stride of 1 in float32, by Winograd's F(2x2, 3x3) (kernels/winograd.h).
+// Convolution 3x3 with a stride of 1 in float32 and 8 bits, by Winograd's F(2x2, 3x3) (kernels/winograd.h).
 //
 // Inputs: x, weights, scale, bias, residual, as conv's; weights are transformed: [lines / G][16 points][G lines][channels][16
-// outputs], G being the attribute `lines`. The compiler chooses it where it is faster than conv (packing.winograd_lines).
+// outputs], G being the attribute `lines`. For u8 in C4 they are four times as large, in 16 bits, and there are pairs of channels (0 and
+// 2, 1 and 3 of each four) in place of channels, [16 outputs][2]. The compiler chooses it where it is faster than conv
+// (packing.winograd_pays).
 #include <algorithm>
 #include <cstring>
 
@@ -30,23 +32,24 @@ public:
     Status prepare(Setup& setup) override {
         const Tensor *x = setup.input(0), *weights = setup.input(1);
         if (!x || !weights || setup.output_count != 1) return setup.refuse("wants x and weights, and gives one output");
-        if (x->dtype != EW_F32 || x->layout != Layout::kPlain || x->rank != 4)
-            return setup.refuse("wants x as plain float32 of 4 dims");
+        const bool bytes = x->dtype == EW_U8;
+        if (!(bytes ? x->layout == Layout::kC4 : x->dtype == EW_F32 && x->layout == Layout::kPlain) || x->rank != 4)
+            return setup.refuse("wants x as plain float32 or u8 in C4, of 4 dims");
         EW_TRY(read_geometry(setup, *x, *setup.outputs[0], &geometry_));
         EW_TRY(check_window(setup));
-        planes_ = geometry_.in_channels, outputs_ = geometry_.out_channels;
+        planes_ = planes_of(*x), outputs_ = geometry_.out_channels;
+        entries_ = bytes ? 2 * planes_ : planes_;
         lines_ = (outputs_ + kLine - 1) / kLine;
         together_ = setup.attributes.integer("lines", 1);
         if (together_ < 1 || together_ > kMostLines || lines_ % together_ != 0)
             return setup.refuse("wants a number of lines that divides all");
-        if (!weights->constant || weights->dtype != EW_F32) return setup.refuse("wants constant float32 weights");
+        if (!weights->constant || weights->dtype != (bytes ? EW_S16 : EW_F32))
+            return setup.refuse("wants constant weights, in float32 or for u8 in 16 bits");
         const int64_t room = static_cast<int64_t>(weights->bytes) / (kPoints * kLineBytes);
-        if (planes_ > room / std::max<int64_t>(1, lines_)) return setup.refuse("has too few weights");
-        EW_TRY(read_finish(setup, false, planes_ * 9, &finish_, &scales_));
+        if (entries_ > room / std::max<int64_t>(1, lines_)) return setup.refuse("has too few weights");
+        EW_TRY(read_finish(setup, bytes, geometry_.in_channels * 9, &finish_, &scales_));
         has_residual_ = setup.input(4) != nullptr;
-        kernel_ = &conv_kernel(setup.isa, false, false);
-        transforms_ = &winograd_kernel(setup.isa);
-        setup.kernel = kernel_->name;
+        EW_TRY(choose_kernels(setup, bytes));
         lay_blocks();
         return reserve(setup);
     }
@@ -69,6 +72,25 @@ public:
 
 private:
     static constexpr int64_t kMostLines = 64, kTransformedBytes = 64;
+    static constexpr int kMostInputs = 1820;  // of u8: four times the sum of 9 products of each fits 32 bits
+
+    Status choose_kernels(Setup& setup, bool bytes) {
+        if (!bytes) {
+            kernel_ = &conv_kernel(setup.isa, false, false), transforms_ = &winograd_kernel(setup.isa);
+            multiply_ = kernel_->dense, at_once_ = kernel_->vectors;
+            setup.kernel = kernel_->name;
+            return {};
+        }
+        const int64_t zero_point = setup.attributes.integer("x_zero_point", 0);
+        if (zero_point < 0 || zero_point > 255) return setup.refuse("x_zero_point is out of range");
+        if (geometry_.in_channels > kMostInputs) return setup.refuse("wants at most %d channels of u8", kMostInputs);
+        fill_ = static_cast<uint32_t>(zero_point) * 0x01010101u;
+        kernel_ = &conv_kernel(includes(setup.isa, Isa::kAvx2) ? Isa::kAvx2 : Isa::kGeneric, false, false);
+        transforms_ = &winograd_bytes_kernel(setup.isa);
+        multiply_ = transforms_->multiply, at_once_ = transforms_->vectors;
+        setup.kernel = transforms_->name;
+        return {};
+    }
 
     Status check_window(const Setup& setup) {
         const ConvGeometry& g = geometry_;
@@ -84,14 +106,14 @@ private:
     void lay_blocks() {
         const int64_t lanes = kernel_->lanes;
         vectors_ = (tiles_ + lanes - 1) / lanes;
-        blocks_ = (vectors_ + kernel_->vectors - 1) / kernel_->vectors;
+        blocks_ = (vectors_ + at_once_ - 1) / at_once_;
         most_ = blocks_ > 0 ? (vectors_ + blocks_ - 1) / blocks_ * lanes : lanes;
     }
 
     Status reserve(Setup& setup) {
         const int64_t sums = kPoints * (together_ * kLine * most_ * 4 + kApart), rows = 16 * most_ * 4;
         int64_t all = 0;
-        if (__builtin_mul_overflow(planes_, kPoints * most_ * 4, &sums_at_) || sums_at_ > INT64_MAX / 2)
+        if (__builtin_mul_overflow(entries_, kPoints * most_ * 4, &sums_at_) || sums_at_ > INT64_MAX / 2)
             return setup.refuse("needs too much memory");
         sums_at_ = (sums_at_ + kPoints * kApart + 63) / 64 * 64;
         rows_at_ = sums_at_ + sums;
@@ -118,10 +140,10 @@ private:
         for (int64_t group = first; group < last; ++group) {
             multiply(run, group, vectors, scratch);
             ConvStretch stretch = stretch_at(run, sample, group * together_ * kLine);
-            const auto* sums = reinterpret_cast<const float*>(scratch + sums_at_);
-            for (int64_t left = together_ * kLine; left > 0 && stretch.outputs > 0; left -= 4, sums += 4 * row) {
+            const uint8_t* sums = scratch + sums_at_;
+            for (int64_t left = together_ * kLine; left > 0 && stretch.outputs > 0; left -= 4, sums += 16 * row) {
                 auto* rows = reinterpret_cast<float*>(scratch + rows_at_);
-                transforms_->output(sums, point_floats(together_ * kLine, vectors), row, rows);
+                transforms_->output(sums, point_bytes(together_ * kLine, vectors), row, rows);
                 for (int64_t i = 0; i < run_count; ++i) finish(runs[i], rows, row, stretch);
                 stretch.advance(finish_, 4);
             }
@@ -137,12 +159,13 @@ private:
         input.planes = planes_;
         input.pieces = pieces;
         input.vectors = vectors;
-        input.to = reinterpret_cast<float*>(scratch);
-        input.to_point = point_floats(planes_, vectors);
+        input.fill = fill_;
+        input.to = scratch;
+        input.to_point = point_bytes(entries_, vectors);
         transforms_->input(input);
     }
 
-    int64_t point_floats(int64_t rows, int64_t vectors) const { return rows * vectors * kernel_->lanes + kApart / 4; }
+    int64_t point_bytes(int64_t rows, int64_t vectors) const { return rows * vectors * kernel_->lanes * 4 + kApart; }
 
     void make_pieces(int64_t first, int64_t tiles, WinogradPiece* next) const {
         const ConvGeometry& g = geometry_;
@@ -168,16 +191,16 @@ private:
         ConvBlock block{};
         block.x_stride = vectors * kernel_->lanes * 4;
         block.vectors = vectors;
-        block.line_bytes = planes_ * kLineBytes;
-        block.entries = planes_;
+        block.line_bytes = entries_ * kLineBytes;
+        block.entries = entries_;
         block.w = run.inputs[1]->data + group * kPoints * together_ * block.line_bytes;
         block.x = scratch;
         block.partial = scratch + sums_at_;
         for (int64_t point = 0; point < kPoints; ++point) {
-            kernel_->dense(finish_, block, stretch);
+            multiply_(finish_, block, stretch);
             block.w += together_ * block.line_bytes;
-            block.x += point_floats(planes_, vectors) * 4;
-            block.partial += point_floats(together_ * kLine, vectors) * 4;
+            block.x += point_bytes(entries_, vectors);
+            block.partial += point_bytes(together_ * kLine, vectors);
         }
     }
 
@@ -226,7 +249,10 @@ private:
     ConvScales scales_;
     const ConvKernel* kernel_ = nullptr;
     const WinogradKernel* transforms_ = nullptr;
-    int64_t planes_ = 0, outputs_ = 0, lines_ = 0, together_ = 1;
+    decltype(ConvKernel::dense) multiply_ = nullptr;
+    uint32_t fill_ = 0;
+    int64_t planes_ = 0, entries_ = 0, outputs_ = 0, lines_ = 0, together_ = 1;
+    int64_t at_once_ = 1;  // vectors
     int64_t tiles_ = 0, across_ = 0, vectors_ = 0, blocks_ = 0;  // tiles in rows of so many; all in so many vectors and blocks
     int64_t most_ = 0;  // lanes of a block
     int64_t sums_at_ = 0, rows_at_ = 0, scratch_bytes_ = 0;

@@ -23,6 +23,9 @@ from edgewise.targets.cpu.native.value import Refusal, Value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+# The bits of bfloat16, and Winograd's weights for bytes.
+_WORDS = {np.dtype(np.uint16): DType.BF16, np.dtype(np.int16): DType.S16}
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -423,9 +426,7 @@ def _constants(
         matrix = weights.real if weights.at_run else _scaled(weights.real, found.scale)
         scale = np.ones(weights.outputs)
     packed = _packed(ctx, layer, found, matrix, sizes)
-    # Nothing else has 16 bits.
-    kinds = {key: DType.BF16 if array.dtype == np.uint16 else None for key, array in packed.constants.items()}
-    tensors |= {key: builder.constant(array, dtype=kinds[key]) for key, array in packed.constants.items()}
+    tensors |= {key: builder.constant(array, dtype=_WORDS.get(array.dtype)) for key, array in packed.constants.items()}
     if found.factor is not None:
         scale = np.stack([np.broadcast_to(scale, found.factor.shape), found.factor])
     if layer.integer or found.factor is not None:
@@ -452,14 +453,18 @@ def _packed(ctx: Context, layer: Layer, found: Epilogue, matrix: np.ndarray, siz
         return packing.pack_depthwise(matrix[:, 0])
     known = [size for size in sizes if size is not None]
     pixels = prod(known) if len(known) == len(sizes) else None
-    block = packing.choose_block(matrix, group=window.group, pixels=pixels)
+    isa = ctx.builder.isa
+    winograd = window.three_by_three and len(known) == 2 and packing.winograd_pays(matrix, known, isa)
+    block = packing.choose_block(matrix, group=window.group, pixels=pixels, isa=isa, winograd=winograd)
+    if layer.integer and block is None and winograd:
+        return packing.pack_winograd(matrix)
     if layer.integer or block is not None:
-        return packing.pack_conv(matrix, group=window.group, block=block)
+        return packing.pack_conv(matrix, group=window.group, block=block, paired=isa in packing.WITHOUT_VNNI)
     if weights.rows is not None and window.group == 1:
         return weights.rows.packed(found.scale)
     if ctx.brain:
         return packing.pack_brain(matrix, group=window.group)
-    if window.three_by_three and len(known) == 2 and packing.winograd_pays(matrix, known):
+    if winograd:
         return packing.pack_winograd(matrix)
     return packing.pack_conv(matrix, group=window.group)
 

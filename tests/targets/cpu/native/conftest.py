@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,12 +46,14 @@ def libedgewise() -> ModuleType:
 
 @pytest.fixture
 def run_native(libedgewise: ModuleType, tmp_path: Path) -> RunNative:
-    """``run_native(model, inputs, threads=1)``: a network's outputs by libedgewise."""
+    """``run_native(model, inputs, threads=1, isa=Isa.GENERIC)``: a network's outputs by libedgewise, compiled for a level."""
 
-    def run(model: ir.Model, inputs: Arrays, threads: int = 1) -> list[np.ndarray]:
-        plan = compile_model(model, Isa.GENERIC).plan  # each operator takes the best kernel that this processor has
+    def run(model: ir.Model, inputs: Arrays, threads: int = 1, isa: Isa = Isa.GENERIC) -> list[np.ndarray]:
+        plan = compile_model(model, isa).plan
         path = tmp_path / "n.engine"
-        path.write_bytes(encode(plan))
+        path.write_bytes(
+            encode(replace(plan, isa=Isa.GENERIC))
+        )  # each operator takes the best kernel that this processor has
         context = libedgewise.Context(libedgewise.Engine(str(path)), threads=threads)
         made: list[np.ndarray] = context.run([inputs[tensor.name] for tensor in plan.inputs])
         assert [tensor.name for tensor in plan.outputs] == [value.name for value in model.graph.outputs]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewise.targets.cpu.native.packing import choose_block, pack_conv, pack_depthwise
+from edgewise.targets.cpu.native.plan import Isa
 
 _SHAPE = st.tuples(st.integers(1, 37), st.integers(1, 23), st.integers(1, 3), st.integers(1, 3))
 
@@ -106,6 +107,24 @@ def test_sparse_is_chosen_where_it_was_measured_to_pay():
         assert choose_block(weights_of((256, 256), 0.5, 2, 4, dtype)) == (rows, 2)
         assert choose_block(weights_of((256, 256), 0.25, 1, 4, dtype)) == (rows, 1)
         assert choose_block(weights_of((256, 256), 0.25, 4, 4, dtype), pixels=1) is None
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+def test_with_avx2_alone_single_outputs_must_be_sparser(dtype):
+    """There dense bytes come in pairs, and lists of one output wait for loads."""
+    rows = 4 if dtype == np.int8 else 1
+    for density, taken in ((0.1, True), (0.5, False)):
+        block = choose_block(weights_of((256, 256), density, 1, 4, dtype), isa=Isa.AVX2)
+        assert (block is not None) is taken
+    assert choose_block(weights_of((256, 256), 0.5, 2, 4, dtype), isa=Isa.AVX2) is not None
+    assert choose_block(weights_of((256, 256), 0.25, 4, 4, dtype), isa=Isa.AVX2) == (rows, 4)
+
+
+def test_what_winograds_algorithm_would_multiply_must_be_sparser():
+    weights = weights_of((64, 64, 3, 3), 0.6, 4, 4)
+    assert choose_block(weights, isa=Isa.AVX2) == (4, 4)
+    assert choose_block(weights, isa=Isa.AVX2, winograd=True) is None
+    assert choose_block(weights_of((64, 64, 3, 3), 0.25, 4, 4), isa=Isa.AVX2, winograd=True) == (4, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgewise.quantize import quantize
+from edgewise.runtime.data import random_data
+from edgewise.targets import find_device
+from edgewise.targets.cpu import TARGET
 from edgewise.targets.cpu.native.compile import compile_model
 from edgewise.targets.cpu.native.packing import pack_winograd
 from edgewise.targets.cpu.native.plan import Isa
+from edgewise.targets.nodes import tensor_spec
 
 LEAST_DB = 100.0
 
@@ -35,6 +40,12 @@ def network(size: str, inputs: int = 32, stride: int = 1, group: int = 1) -> ir.
         value.const_value = ir.tensor(weights.astype(np.float32), name=name)
         model.graph.register_initializer(value)
     return model
+
+
+def int8(model: ir.Model) -> ir.Model:
+    data = random_data([tensor_spec(value) for value in model.graph.inputs], 4, seed=0)
+    spec = TARGET.quantization("int8", find_device("x86-64-v3", "cpu"))
+    return quantize(model, spec, data, method="minmax", samples=4, allow_random=True).model
 
 
 def ops_of(model: ir.Model) -> list[str]:
@@ -74,6 +85,32 @@ def test_transformed_weights_multiply_as_the_paper_says() -> None:
     np.testing.assert_allclose(a @ (points * (b @ d @ b.T)) @ a.T, want, rtol=1e-5, atol=1e-5)
 
 
+def test_bytes_become_integers_of_16_bits() -> None:
+    """Four times the points, channels 0 and 2 and then 1 and 3 of each four; the greatest there are fit."""
+    weights = np.full((1, 6, 3, 3), 127, np.int8)
+    weights[0, 1:] = np.arange(1, 6)[:, None, None]
+    points = pack_winograd(weights).constants["weights"][0, :, 0, :, 0]
+    assert points.dtype == np.int16 and points.shape == (16, 4, 2)
+    np.testing.assert_array_equal(points[5], [[9 * 127, 9 * 2], [9 * 1, 9 * 3], [9 * 4, 0], [9 * 5, 0]])
+    np.testing.assert_array_equal(points[0], points[15])
+    assert points[0, 0, 0] == 4 * 127
+
+
+@pytest.mark.parametrize(
+    ("size", "isa", "chosen"),
+    [("20", Isa.AVX2, True), ("20", Isa.AVX512, True), ("20", Isa.AVX512VNNI, False), ("20", Isa.GENERIC, False), ("9", Isa.AVX2, False)],
+)  # fmt: skip
+def test_bytes_take_it_where_there_is_no_vnni(size: str, isa: Isa, chosen: bool) -> None:
+    assert ("winograd" in [op.op for op in compile_model(int8(network(size)), isa).plan.ops]) is chosen
+
+
+def test_bytes_are_those_of_conv(run_native: Callable[..., Any], sample: Callable[..., Any]) -> None:
+    model = int8(network("20"))
+    inputs = sample(model)
+    for there, other in zip(run_native(model, inputs), run_native(model, inputs, isa=Isa.AVX2), strict=True):
+        np.testing.assert_array_equal(there, other)
+
+
 def test_other_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"float32 \[M, C, 3, 3\], not int8"):
-        pack_winograd(np.zeros((4, 4, 3, 3), np.int8))
+    with pytest.raises(ValueError, match=r"weights are \[M, C, 3, 3\], not \[4, 4, 5, 5\]"):
+        pack_winograd(np.zeros((4, 4, 5, 5), np.int8))
