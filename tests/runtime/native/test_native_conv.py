@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
+import conv_cases as cases
 import numpy as np
 import pytest
+from conv_cases import Case, check, float_case, int_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-_spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
-assert _spec and _spec.loader
-cases = sys.modules.get("conv_cases") or importlib.util.module_from_spec(_spec)
-if "conv_cases" not in sys.modules:
-    sys.modules["conv_cases"] = cases
-    _spec.loader.exec_module(cases)
-Case, check, int_case, float_case = cases.Case, cases.check, cases.int_case, cases.float_case
 
 erf = np.vectorize(math.erf)
 ISAS = (

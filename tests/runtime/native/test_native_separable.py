@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+import conv_cases as cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,13 +12,6 @@ from hypothesis import strategies as st
 
 from edgewise.targets.cpu.native.packing import pack_conv, pack_depthwise
 from edgewise.targets.cpu.native.plan import DType, Isa, Layout, Op, Plan, Tensor, dim
-
-_spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
-assert _spec and _spec.loader
-cases = sys.modules.get("conv_cases") or importlib.util.module_from_spec(_spec)
-if "conv_cases" not in sys.modules:
-    sys.modules["conv_cases"] = cases
-    _spec.loader.exec_module(cases)
 
 ISAS = (
     *("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dotprod", "neon_i8mm"),

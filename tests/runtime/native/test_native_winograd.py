@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import conv_cases as cases
 import numpy as np
 import pytest
+from conv_cases import Case, check, float_case, int_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-_spec = importlib.util.spec_from_file_location("conv_cases", Path(__file__).with_name("conv_cases.py"))
-assert _spec and _spec.loader
-cases = sys.modules.get("conv_cases") or importlib.util.module_from_spec(_spec)
-if "conv_cases" not in sys.modules:
-    sys.modules["conv_cases"] = cases
-    _spec.loader.exec_module(cases)
-Case, check, float_case, int_case = cases.Case, cases.check, cases.float_case, cases.int_case
 
 ISAS = ("generic", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "vec4")
 QUIET = settings(max_examples=25)
