@@ -54,19 +54,6 @@ void mutate(std::vector<uint8_t>* file) {
     }
 }
 
-size_t size_of_element(ew_dtype dtype) {
-    switch (dtype) {
-        case EW_S64:
-        case EW_F64: return 8;
-        case EW_F32:
-        case EW_S32: return 4;
-        case EW_U8:
-        case EW_S8:
-        case EW_BOOL: return 1;
-        default: return 2;
-    }
-}
-
 void set_shapes(const ew_engine* engine, ew_context* context, std::vector<size_t>* sizes) {
     const int64_t free_dim = below(20) == 0 ? interesting() : static_cast<int64_t>(below(5));
     for (int32_t i = 0; i < ew_input_count(engine); ++i) {

@@ -68,7 +68,7 @@ ew_status use(const ew_engine* engine, ew_context* context) {
     for (int32_t i = 0; i < ew_input_count(engine); ++i) {
         ew_tensor_info info;
         if (const ew_status status = ew_input_info(engine, i, &info)) return status;
-        size_t bytes = info.dtype == EW_S64 ? 8 : info.dtype == EW_F32 || info.dtype == EW_S32 ? 4 : info.dtype <= EW_BF16 ? 2 : 1;
+        size_t bytes = size_of_element(info.dtype);
         for (int32_t d = 0; d < info.rank; ++d) bytes *= static_cast<size_t>(info.dims[d] = info.dims[d] < 0 ? 3 : info.dims[d]);
         if (const ew_status status = ew_set_input_shape(context, i, info.dims, info.rank)) return status;
         CHECK(bytes <= sizeof data);
@@ -76,7 +76,7 @@ ew_status use(const ew_engine* engine, ew_context* context) {
     for (int32_t i = 0; i < ew_input_count(engine); ++i) {
         ew_tensor_info info;
         if (const ew_status status = ew_input_info(engine, i, &info)) return status;
-        size_t bytes = info.dtype == EW_S64 ? 8 : info.dtype == EW_F32 || info.dtype == EW_S32 ? 4 : info.dtype <= EW_BF16 ? 2 : 1;
+        size_t bytes = size_of_element(info.dtype);
         for (int32_t d = 0; d < info.rank; ++d) bytes *= static_cast<size_t>(info.dims[d] < 0 ? 3 : info.dims[d]);
         if (const ew_status status = ew_write_input(context, i, data, bytes)) return status;
     }

@@ -31,6 +31,19 @@
 
 namespace testing {
 
+inline size_t size_of_element(ew_dtype dtype) {
+    switch (dtype) {
+        case EW_S64:
+        case EW_F64: return 8;
+        case EW_F32:
+        case EW_S32: return 4;
+        case EW_U8:
+        case EW_S8:
+        case EW_BOOL: return 1;
+        default: return 2;
+    }
+}
+
 struct Free {
     void operator()(uint8_t* memory) const { std::free(memory); }
 };
