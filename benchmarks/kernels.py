@@ -6,7 +6,7 @@
     python benchmarks/kernels.py --table --isa avx2 > density.json        from where on sparsity pays: targets/cpu/native/density.json (three minutes)
 
 The shapes are data: kernel_shapes.json. Each output is compared with numpy on some pixels before it is timed. The peak is that of
-independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many. Float32 layers that the compiler
+independent multiply-adds in registers (peak.c), measured in the same run; a time is the least of many. Layers that the compiler
 gives to Winograd's algorithm run so here too: they multiply less than the layer's definition counts, and may pass the peak. ``int4`` is weights
 in 4 bits, 32 inputs to a scale, under float32 inputs; its peak is float32's. Depthwise layers, and for int4 grouped ones, have no such form.
 """
@@ -181,7 +181,7 @@ def packed_weights(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Pack
 
 
 def packed_bytes(job: Job, rng: np.random.Generator) -> tuple[np.ndarray, Packed]:
-    """Weights of 7 bits, as far apart as trained ones, packed as the compiler does for the level."""
+    """Weights of 7 bits, normally distributed, packed as the compiler does for the level."""
     shape, isa = job.shape, Isa[job.isa.upper()]
     drawn = np.clip(np.rint(rng.standard_normal(shape.weights) * SPREAD), -63, 63)
     weights = sparse_weights(drawn.astype(np.int8), job, rng)
@@ -373,6 +373,8 @@ def main() -> None:
     arguments.isa = arguments.isa or native.isas().split()[-1]
     arguments.dtype = arguments.dtype or (["s8", "f32"] if arguments.block else list(DTYPES))
     if arguments.table:
+        if arguments.isa not in ("avx2", "avx512vnni", "avx512bf16"):
+            parser.error(f"--table has no part for {arguments.isa}: it is of avx2, or of avx512vnni and above")
         print(json.dumps(density_table(arguments.isa)).replace(', "', ',\n "'))
         return
     found = peaks()

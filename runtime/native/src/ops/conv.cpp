@@ -1,7 +1,7 @@
 // Convolution, fully connected layers and token-wise linear layers, dense and block-sparse, in 8 bits and float32.
 //
-// Inputs: x, weights, scale, bias, residual, index, start (or an index alone, in bytes: the order of dense weights' entries), terms (of float32 weights in codes of weight_bits, 4 or 8:
-// kernels/vectors.h says what they stand for; weight_block entries share their terms). Weights in bfloat16 lie as pairs of planes, and
+// Inputs: x, weights, scale, bias, residual, index, start (or an index alone, in bytes: the order of dense weights' entries,
+// conv_order.h), terms (of float32 weights in codes of weight_bits, 4 or 8: kernels/vectors.h says what they stand for; weight_block entries share their terms). Weights in bfloat16 lie as pairs of planes, and
 // x is rounded to bfloat16 too. See kernels/conv.h for how it is computed and
 // targets/cpu/native/packing.py for the packed weights.
 #include <algorithm>

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewise.quantize import quantize
+from edgewise.runtime.data import random_data
+from edgewise.targets import find_device
+from edgewise.targets.cpu import TARGET
+from edgewise.targets.cpu.native.compile import compile_model
 from edgewise.targets.cpu.native.pairing import paired_order
+from edgewise.targets.cpu.native.plan import DType, Isa
+from edgewise.targets.nodes import tensor_spec
 
 
 def lines_of(lines: int, entries: int, spread: float, seed: int) -> np.ndarray:
@@ -60,3 +71,24 @@ def test_heavy_ones_meet_light_ones() -> None:
 def test_without_pairs_weights_stay_as_they_are() -> None:
     assert paired_order(np.full((1, 3, 40, 16, 4), 60, np.int8)) is None
     assert paired_order(lines_of(2, 1, 10.0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("isa", "ordered"),
+    [(Isa.AVX2, True), (Isa.AVX512, True), (Isa.AVX512VNNI, False), (Isa.GENERIC, False), (Isa.NEON, False)],
+)
+def test_layers_are_ordered_where_there_is_no_vnni(
+    isa: Isa, ordered: bool, graph_maker: Any, run_native: Callable[..., Any], sample: Callable[..., Any]
+) -> None:
+    g = graph_maker(3)
+    g.add("MatMul", ["x", g.weights("w", 96, 40)], "y")
+    model = g.model({"x": [1, 24, 96]}, {"y": [1, 24, 40]})
+    data = random_data([tensor_spec(value) for value in model.graph.inputs], 4, seed=0)
+    spec = TARGET.quantization("int8", find_device("x86-64-v3", "cpu"))
+    model = quantize(model, spec, data, method="minmax", samples=4, allow_random=True).model
+    (layer,) = [op for op in compile_model(model, isa).plan.ops if op.op == "conv"]
+    index = layer.inputs[5] if len(layer.inputs) > 5 else None
+    assert (index is not None and index.dtype is DType.U8) is ordered
+    inputs = sample(model)
+    for there, other in zip(run_native(model, inputs), run_native(model, inputs, isa=isa), strict=True):
+        np.testing.assert_array_equal(there, other)
