@@ -58,6 +58,38 @@ class Walk:
         self._go(max((self._places[node] + 1 for node in makers), default=0), {str(value.name) for value in wanted})
         return [self._kept[str(value.name)] for value in wanted]
 
+    def ahead(self, wanted: Sequence[ir.Value]) -> Iterator[Arrays]:
+        """Sample by sample these tensors by name, as they are with the weights of now; the walk stays where it is.
+
+        What it has not computed yet is computed from what it keeps, and forgotten. A tensor that it has gone past, last reader
+        and all, is not to be had.
+
+        Raises:
+            RunError: ONNX Runtime refuses a piece.
+        """
+        names = list(dict.fromkeys(str(value.name) for value in wanted))
+        later = [name for name in names if name not in self._kept]
+        piece = Piece(self._model, self._makers_of(later)) if later else None
+        for index in range(self._count):
+            found = {name: self._kept[name][index] for name in names if name in self._kept}
+            if piece is not None:
+                found |= piece.run({name: self._kept[name][index] for name in piece.read}, later)
+            yield found
+
+    def _makers_of(self, names: Sequence[str]) -> list[ir.Node]:
+        """The nodes, in order, that compute these tensors from what is kept."""
+        wanted, found = set(names), []
+        for node in reversed(self._nodes[self._done :]):
+            if any(value.name in wanted for value in node.outputs):
+                found.append(node)
+                wanted.update(str(value.name) for value in reads(node))
+        return found[::-1]
+
+    def to_come(self, values: Iterable[ir.Value]) -> list[ir.Value]:
+        """Those that it has not computed yet."""
+        makers = [(value, value.producer()) for value in values]
+        return [value for value, node in makers if node is not None and self._places[node] >= self._done]
+
     def replace(self, value: ir.Value, arrays: Iterable[np.ndarray]) -> None:
         """Let later nodes read other arrays, one for each sample."""
         self._kept[str(value.name)] = Column(arrays)
@@ -130,13 +162,18 @@ class Piece:
 def kept_samples(
     model: ir.Model, data: Dataset, *, most: int = MOST_SAMPLES, networks: int = 2, budget: int = WALK_BUDGET
 ) -> Samples:
-    """Samples, spread evenly, as many as ``networks`` walks at once can keep within ``budget`` bytes: at least 2, at most ``most``."""
+    """Samples, spread evenly, as many as :func:`kept_count` says."""
+    count = kept_count(model, data, most=most, networks=networks, budget=budget)
+    return Samples(sample.inputs for sample in data.take(count))
+
+
+def kept_count(model: ir.Model, data: Dataset, *, most: int, networks: int = 2, budget: int = WALK_BUDGET) -> int:
+    """How many samples ``networks`` walks at once can keep within ``budget`` bytes, by the first one: at most ``most``, and 2 in any case."""
     first = next(iter(data)).inputs
     names = [str(value.name) for node in model.graph for value in node.outputs if value.name]
     sizes = {name: array.nbytes for name, array in OnnxRunner(model, outputs=names).run(first).items()}
     widest = max(_alive(model.graph, sizes), default=1)
-    count = max(2, min(most, budget // max(1, networks * widest)))
-    return Samples(sample.inputs for sample in data.take(count))
+    return min(most, max(2, budget // max(1, networks * widest)))
 
 
 def _alive(graph: ir.Graph, sizes: dict[str, int]) -> Iterator[int]:

@@ -21,6 +21,14 @@ def weighted_layers(graph: ir.Graph) -> list[Layer]:
     return [layer for layer in found if layer.weight is not None]
 
 
+def input_value(layer: Layer) -> ir.Value:
+    """What a layer multiplies its weights with."""
+    value = layer.node.inputs[layer.activations[0]]
+    if value is None:
+        raise ValueError(layer.node.name)
+    return value
+
+
 def weight_value(layer: Layer) -> ir.Value:
     """The initializer of a layer's weights."""
     value = layer.node.inputs[layer.weight] if layer.weight is not None else None

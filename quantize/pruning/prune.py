@@ -25,6 +25,7 @@ from edgewise.quantize.pruning.tables import check_tables, prune_tables, table_v
 from edgewise.quantize.rewritten import Rewritten
 from edgewise.quantize.shrinking.adapt import Budget
 from edgewise.quantize.shrinking.structures import check_structure, find_structure
+from edgewise.quantize.walking import kept_count
 from edgewise.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def prune(
         skip: names of layers to leave alone.
         criterion: ``magnitude``; ``wanda``; ``second_order`` (see ``criteria.py``). The last two need data.
         data: calibration samples; labels are not looked at.
-        samples: how many of them to use, spread evenly.
+        samples: how many of them to use, spread evenly; fewer where what layers read takes more than 8 GiB on the disk
+            (``WALK_BUDGET``).
         densities: how the sparsity is shared out over the layers: ``uniform``; ``erk`` and ``global`` (see
             ``densities.py``); ``sensitivity``, which needs data and measures each layer (see ``sensitivity.py``);
             ``learned``, where tensors shrink: thresholds that follow the outputs (see ``shrinking/learn.py``).
@@ -85,7 +87,8 @@ def prune(
 
     Returns:
         The new model; the report has ``pattern``, ``criterion``, ``asked``, ``sparsity`` (reached, over all weights of
-        layers), ``layers`` (``name, op, weight, density``) and ``refused`` (``node, op, reason``).
+        layers), ``layers`` (``name, op, weight, density``) and ``refused`` (``node, op, reason``); where data is needed
+        ``samples``, how many were used.
 
     Raises:
         QuantizeError: an unknown pattern or criterion, a sparsity that the pattern does not have, an unknown layer in
@@ -95,6 +98,8 @@ def prune(
     asked.check()
     calibration = _calibration(asked, data, samples)
     model = prepare(model)
+    if calibration is not None:
+        calibration = calibration.take(kept_count(model, calibration, most=len(calibration)))
     graph = model.graph
     check_names(graph, skip)
     before, dense = _count(graph, tables), model.clone()

@@ -13,7 +13,7 @@ from edgewise.quantize.layers import Layer, constant_of
 from edgewise.quantize.pruning.biases import bias_of, shift_bias
 from edgewise.quantize.pruning.criteria import Criterion, Task
 from edgewise.quantize.pruning.densities import Item
-from edgewise.quantize.pruning.matrices import as_matrices, from_matrices, weight_value
+from edgewise.quantize.pruning.matrices import as_matrices, from_matrices, input_value, weight_value
 from edgewise.quantize.pruning.moments import Moments
 from edgewise.quantize.pruning.patterns import Pattern
 from edgewise.quantize.pruning.selection import refusal
@@ -84,6 +84,7 @@ class Pruner:
 
         def visit(layer: Layer, moments: Moments | None) -> None:
             if moments is None or not moments.refusal():
+                probe.reach(input_value(layer))
                 curves[str(weight_value(layer).name)] = self._curve(layer, moments, grid(sparsity), load, probe)
 
         if self.looks:

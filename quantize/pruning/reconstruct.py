@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.quantize.keeping import Column, Samples
 from edgewise.quantize.layers import WEIGHTED, constant_of, describe
 from edgewise.quantize.pruning.biases import bias_of
 from edgewise.quantize.pruning.blocks import Part, parts_of, whole
-from edgewise.quantize.pruning.walk import until
+from edgewise.quantize.walking import Walk
 from edgewise.runtime.extras import needs
-from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
+    from edgewise.quantize.pruning.torch_part import TorchPart
     from edgewise.runtime.data import Dataset
 
 _EPOCHS, _BATCH = 8, 16
 _RATE = 0.02  # of a tensor's mean magnitude, at the start of the cosine
 _HELD = 8  # every eighth sample judges and does not train
 _SEED = 0
+_LEAST = 1e-30  # of what is divided by
 
-Arrays = dict[str, np.ndarray]
+_Forms = tuple[tuple[tuple[int, ...], bytes], ...]
 
 
 class Reconstruction:
@@ -47,55 +46,47 @@ class Reconstruction:
 
     def __init__(self, model: ir.Model, dense: ir.Model, data: Dataset, progress: Progress) -> None:
         self._model, self._dense, self._data, self._progress = model, dense, data, progress
+        self._twins = {str(value.name): value for node in dense.graph for value in node.outputs}
 
     def run(self) -> list[dict[str, Any]]:
         """Lines of the report: ``output, before, after`` (relative squared errors on held-out samples), ``reason``."""
         parts = parts_of(self._model.graph)
         ends = [whole(self._model.graph, value) for value in self._model.graph.outputs[:1]]
-        rows = []
-        for number, part in enumerate([*parts, *ends]):
-            rows.append(self._part(part))
-            self._progress("reconstruct", number + 1, len(parts) + len(ends))
+        samples = Samples(sample.inputs for sample in self._data)
+        rows: list[dict[str, Any]] = []
+        for stretch in (parts, ends):
+            now, dense = Walk(self._model, samples), Walk(self._dense, samples)
+            for part in stretch:
+                rows.append({"output": str(part.output.name)} | self._part(part, now, dense))
+                now.values([part.output])
+                self._progress("reconstruct", len(rows), len(parts) + len(ends))
         return rows
 
-    def _part(self, part: Part) -> dict[str, Any]:
+    def _part(self, part: Part, now: Walk, dense: Walk) -> dict[str, Any]:
+        """Train a part on what it reads in the network as it is and what it gave in the dense one; the walks are before it."""
         with needs("export"):
             import torch
 
             from edgewise.quantize.pruning.torch_part import TorchPart
-        row: dict[str, Any] = {"output": str(part.output.name)}
         values = trainable(part)
         if not values:
-            return row | {"reason": "it has no weights of its own"}
+            return {"reason": "it has no weights of its own"}
+        given = {str(value.name): Column() for value in part.inputs}
+        for made in now.ahead(part.inputs):
+            for name, array in made.items():
+                given[name].append(array)
+        (wanted,) = dense.values([self._twins[str(part.output.name)]])
+        if len(wanted) < 2:
+            return {"reason": f"too few samples: {len(wanted)}"}
         torch.manual_seed(_SEED)
-        with tempfile.TemporaryDirectory() as folder:
-            store = _Store(Path(folder) / "tensors")
-            pairs = list(self._pairs(part, store))
-            held, seen = pairs[::_HELD], [pair for index, pair in enumerate(pairs) if index % _HELD]
-            if not seen:
-                return row | {"reason": f"too few samples: {len(pairs)}"}
-            try:
-                made = TorchPart(part, values)
-                before = _error(made, store, held)
-                _train(made, store, seen)
-            except NotImplementedError as error:
-                return row | {"reason": str(error)}
-            after = _error(made, store, held)
-        kept = after < before
-        if kept:
-            made.write_back()
-        return row | {"before": before, "after": after, "kept": kept}
-
-    def _pairs(self, part: Part, store: _Store) -> Iterator[_Pair]:
-        """What the part reads in the network as it is, and what it gave in the dense one; held in a file."""
-        names, output = [str(value.name) for value in part.inputs], str(part.output.name)
-        now, then = (
-            OnnxRunner(until(model, wanted), outputs=wanted)
-            for model, wanted in ((self._model, names), (self._dense, [output]))
-        )
-        for sample in self._data:
-            inputs = {name: store.put(array) for name, array in now.run(sample.inputs).items()}
-            yield _Pair(inputs, store.put(then.run(sample.inputs)[output]))
+        try:
+            made_part = TorchPart(part, values)
+            before, after = _Training(made_part, given, wanted).run()
+        except NotImplementedError as error:
+            return {"reason": str(error)}
+        if after < before:
+            made_part.write_back()
+        return {"before": before, "after": after, "kept": after < before}
 
 
 def trainable(part: Part) -> list[ir.Value]:
@@ -121,78 +112,82 @@ def _own(value: ir.Value) -> bool:
     return array is not None and array.dtype == np.float32 and len(list(value.uses())) == 1
 
 
-@dataclass(frozen=True)
-class _Place:
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
+class _Training:
+    """A part with what it reads and what it should give, an array for each sample.
+
+    Samples of one form are computed together: of one shape, and with the same sizes where the graph computes sizes.
+    """
+
+    def __init__(
+        self, part: TorchPart, given: Mapping[str, Sequence[np.ndarray]], wanted: Sequence[np.ndarray]
+    ) -> None:
+        self._part, self._given, self._wanted = part, given, wanted
+        self._forms = [tuple(_form(arrays[index]) for arrays in given.values()) for index in range(len(wanted))]
+        self._held = [index for index in range(len(wanted)) if index % _HELD == 0]
+        self._seen = [index for index in range(len(wanted)) if index % _HELD]
+
+    def run(self) -> tuple[float, float]:
+        """Train; the error on held-out samples before and after, of the wanted outputs' size."""
+        before = self._error()
+        self._train()
+        return before, self._error()
+
+    def _error(self) -> float:
+        import torch
+
+        with torch.no_grad():
+            found = [self._loss(group) for batch in self._batches(self._held) for group in self._alike(batch)]
+        return sum(float(loss) for loss, _ in found) / max(sum(size for _, size in found), _LEAST)
+
+    def _train(self) -> None:
+        import torch
+
+        rates = [_RATE * float(each.detach().abs().mean() + 1e-8) for each in self._part.parameters]
+        groups = [{"params": [each], "lr": rate} for each, rate in zip(self._part.parameters, rates, strict=True)]
+        optimizer = torch.optim.Adam(groups)
+        steps = _EPOCHS * -(-len(self._seen) // _BATCH)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        first = self._seen[:_BATCH]
+        scale = max(sum(float(np.square(self._wanted[index]).sum()) for index in first) / len(first), _LEAST)
+        for _ in range(_EPOCHS):
+            batches = self._batches([self._seen[index] for index in torch.randperm(len(self._seen)).tolist()])
+            for number in torch.randperm(len(batches)).tolist():
+                optimizer.zero_grad()
+                for group in self._alike(batches[number]):
+                    torch.autograd.backward(self._loss(group)[0] / (scale * len(batches[number])))
+                optimizer.step()
+                schedule.step()
+                self._part.keep_zeros()
+
+    def _batches(self, order: Sequence[int]) -> list[list[int]]:
+        """All of ``order``, so that most batches hold few forms."""
+        near = sorted(order, key=lambda index: self._forms[index])
+        return [near[start : start + _BATCH] for start in range(0, len(near), _BATCH)]
+
+    def _alike(self, batch: Sequence[int]) -> list[list[int]]:
+        forms: dict[_Forms, list[int]] = {}
+        for index in batch:
+            forms.setdefault(self._forms[index], []).append(index)
+        return list(forms.values())
+
+    def _loss(self, group: Sequence[int]) -> tuple[torch.Tensor, float]:
+        import torch
+
+        inputs, axes = {}, {}
+        for name, arrays in self._given.items():
+            sizes = _is_size(arrays[group[0]])
+            chosen = arrays[group[0]] if sizes else np.stack([arrays[index] for index in group])
+            inputs[name], axes[name] = torch.from_numpy(chosen.copy()), None if sizes else 0
+        wanted = torch.from_numpy(np.stack([self._wanted[index] for index in group]))
+        # The graph may hold a batch of one fast: each sample is computed as if it were alone.
+        made: torch.Tensor = torch.vmap(self._part, in_dims=(axes,))(inputs)
+        return (made - wanted).square().sum(), float(wanted.square().sum())
 
 
-@dataclass(frozen=True)
-class _Pair:
-    inputs: dict[str, _Place]
-    output: _Place
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Samples of one form can be computed together."""
-        return tuple((name, place.shape) for name, place in self.inputs.items())
+def _is_size(array: np.ndarray) -> bool:
+    """Whether it may say how large other tensors are; then a sample's own is what PyTorch must be told."""
+    return array.dtype.kind in "iu" and array.ndim < 2
 
 
-class _Store:
-    """Arrays in one file, so that memory does not grow with the samples."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._end = path, 0
-        path.touch()
-
-    def put(self, array: np.ndarray) -> _Place:
-        data = np.ascontiguousarray(array).tobytes()
-        with self._path.open("ab") as file:
-            file.write(data)
-        place = _Place(self._end, array.shape, array.dtype.str)
-        self._end += len(data)
-        return place
-
-    def get(self, place: _Place) -> np.ndarray:
-        with self._path.open("rb") as file:
-            file.seek(place.offset)
-            count = int(np.prod(place.shape, dtype=np.int64))
-            return np.fromfile(file, np.dtype(place.dtype), count).reshape(place.shape)
-
-
-def _loss(part: Any, store: _Store, pair: _Pair) -> tuple[torch.Tensor, float]:
-    import torch
-
-    inputs = {name: torch.from_numpy(store.get(place)) for name, place in pair.inputs.items()}
-    wanted = torch.from_numpy(store.get(pair.output))
-    made: torch.Tensor = part(inputs)
-    return (made - wanted).square().sum(), float(wanted.square().sum())
-
-
-def _error(part: Any, store: _Store, pairs: Sequence[_Pair]) -> float:
-    import torch
-
-    with torch.no_grad():
-        found = [_loss(part, store, pair) for pair in pairs]
-    return sum(float(loss) for loss, _ in found) / max(sum(size for _, size in found), 1e-30)
-
-
-def _train(part: Any, store: _Store, pairs: Sequence[_Pair]) -> None:
-    import torch
-
-    groups = [{"params": [each], "lr": _RATE * float(each.detach().abs().mean() + 1e-8)} for each in part.parameters]
-    optimizer = torch.optim.Adam(groups)
-    steps = _EPOCHS * -(-len(pairs) // _BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    scale = max(sum(_loss(part, store, pair)[1] for pair in pairs[:_BATCH]) / len(pairs[:_BATCH]), 1e-30)
-    for _ in range(_EPOCHS):
-        order = torch.randperm(len(pairs)).tolist()
-        for start in range(0, len(pairs), _BATCH):
-            optimizer.zero_grad()
-            chosen = [pairs[index] for index in order[start : start + _BATCH]]
-            for pair in chosen:
-                torch.autograd.backward(_loss(part, store, pair)[0] / (scale * len(chosen)))
-            optimizer.step()
-            schedule.step()
-            part.keep_zeros()
+def _form(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, array.tobytes() if _is_size(array) else b""

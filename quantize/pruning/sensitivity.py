@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.runtime.onnx_runner import OnnxRunner
+from edgewise.quantize.keeping import Samples
+from edgewise.quantize.walking import Arrays, Walk
 
 if TYPE_CHECKING:
     from edgewise.runtime.data import Dataset
 
-_PROBES = 64  # samples that the network runs on for every probe
-
-Arrays = dict[str, np.ndarray]
-Apply = Callable[[float], None]
+_PROBES = 64  # samples of every probe
 
 
 @dataclass
@@ -47,27 +45,40 @@ class Curve:
 
 
 class Probe:
-    """Compares a network whose weights are changed in place with its outputs before."""
+    """Compares a network in which the weights of one layer are changed in place with its outputs before.
+
+    What comes before the layer is computed once for all probes, what comes behind it for each.
+
+    Args:
+        model: whose weights are changed, and put back.
+        data: samples; 64 of them are used, and read once.
+    """
 
     def __init__(self, model: ir.Model, data: Dataset) -> None:
-        self._model = model
-        self._samples = [sample.inputs for sample in data.take(_PROBES)]
-        self._before = list(self._outputs())
+        self._outputs = list(model.graph.outputs)
+        self._walk = Walk(model, Samples(sample.inputs for sample in data.take(_PROBES)))
+        self._before = list(self._made())
+
+    def reach(self, read: ir.Value) -> None:
+        """Come to the layers that read a tensor; they and all behind them are as they were."""
+        self._walk.values([read])
 
     def error(self) -> float:
         """Squared error of the outputs over their squares, mean over the outputs."""
-        errors: Arrays = {}
-        squares: Arrays = {}
-        for now, before in zip(self._outputs(), self._before, strict=True):
+        errors: dict[str, float] = {}
+        squares: dict[str, float] = {}
+        for now, before in zip(self._made(), self._before, strict=True):
             for name, array in before.items():
                 wanted = array.astype(np.float64)
-                errors[name] = errors.get(name, np.zeros(())) + np.square(now[name] - wanted).sum()
-                squares[name] = squares.get(name, np.zeros(())) + np.square(wanted).sum()
-        return float(np.mean([errors[name] / max(float(squares[name]), 1e-30) for name in errors]))
+                # An output that comes before the layer is what it was.
+                lost = float(np.square(now[name] - wanted).sum()) if name in now else 0.0
+                errors[name] = errors.get(name, 0.0) + lost
+                squares[name] = squares.get(name, 0.0) + float(np.square(wanted).sum())
+        return float(np.mean([errors[name] / max(squares[name], 1e-30) for name in errors]))
 
-    def _outputs(self) -> Iterator[Arrays]:
-        runner = OnnxRunner(self._model)
-        return ({k: v for k, v in runner.run(inputs).items() if v.dtype.kind == "f"} for inputs in self._samples)
+    def _made(self) -> Iterator[Arrays]:
+        for made in self._walk.ahead(self._walk.to_come(self._outputs)):
+            yield {name: array for name, array in made.items() if array.dtype.kind == "f"}
 
 
 def grid(sparsity: float) -> list[float]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgewise.quantize.layers import Layer, attribute, constant_of
 from edgewise.quantize.pruning.biases import bias_of, shift_bias
 from edgewise.quantize.pruning.columns import columns_refusal
-from edgewise.quantize.pruning.matrices import as_matrices, from_matrices, weight_value, weighted_layers
+from edgewise.quantize.pruning.matrices import as_matrices, from_matrices, input_value, weight_value, weighted_layers
 from edgewise.quantize.pruning.moments import Moments
-from edgewise.quantize.pruning.walk import activations
+from edgewise.quantize.pruning.walk import SideBySide
 from edgewise.quantize.shrinking.choosing import Reader
 from edgewise.quantize.shrinking.groups import Group, Indices
 from edgewise.quantize.streaming import watch
@@ -53,7 +53,7 @@ def gather(model: ir.Model, layers: Sequence[Layer], data: Dataset, progress: Pr
         QuantizeError: NaN or infinity in the data or in what a layer reads.
     """
     moments = {str(weight_value(layer).name): Moments(layer) for layer in layers}
-    wanted = {str(weight_value(layer).name): _read(layer) for layer in layers}
+    wanted = {str(weight_value(layer).name): input_value(layer) for layer in layers}
     readers: dict[ir.Value, list[Moments]] = {}
     for name, value in wanted.items():
         readers.setdefault(value, []).append(moments[name])
@@ -101,22 +101,22 @@ def refit(
     Args:
         model: the network that was cut; changed in place.
         dense: as it was.
-        removed: per reader of ``model`` what it lost.
-        data: calibration samples.
+        removed: per reader of ``model``, in the order of the graph, what it lost.
+        data: calibration samples; read once.
         progress: told how far it is.
 
     Returns:
         The names of the layers that were solved; a layer with fewer rows of data than weights per output is not.
     """
     before = {str(value.name): value for value in dense.graph.initializers.values()}
-    done = []
+    both, done = SideBySide(model, dense, data), []
     for number, (node, lost) in enumerate(removed.items(), start=1):
         layer = next(each for each in weighted_layers(model.graph) if each.node is node)
         own = next(
             each for each in weighted_layers(dense.graph) if weight_value(each) is before[str(weight_value(layer).name)]
         )
         moments = Moments(layer)
-        for now, then in activations(model, dense, [str(_read(layer).name)], data):
+        for now, then in both.tensors(input_value(layer)):
             moments.update(now[0], then[0])
         if not moments.refusal():
             _solve(layer, own, lost, moments)
@@ -138,13 +138,6 @@ def _solve(layer: Layer, own: Layer, lost: Lost, moments: Moments) -> None:
     value.const_value = ir.tensor(np.ascontiguousarray(made), name=value.name)
     if bias is not None:
         shift_bias(bias, dense @ moments.dense_mean[0] - solved @ moments.mean[0])
-
-
-def _read(layer: Layer) -> ir.Value:
-    value = layer.node.inputs[layer.activations[0]]
-    if value is None:
-        raise ValueError(layer.node.name)
-    return value
 
 
 def input_axis(layer: Layer) -> int:
