@@ -150,6 +150,11 @@ def _bad_sparsity(text: str, sparsity: float, expected: str) -> QuantizeError:
 def _largest(scores: Scores, sparsity: float) -> Mask:
     """True for all but the smallest ``sparsity`` of the scores; ties go in the order in which they are stored."""
     removed = round(sparsity * scores.size)
-    mask = np.ones(scores.size, np.bool_)
-    mask[np.argsort(scores, axis=None, kind="stable")[:removed]] = False
+    if removed == 0:
+        return np.ones(scores.shape, np.bool_)
+    flat = scores.reshape(-1)
+    least = np.partition(flat, removed - 1)[removed - 1]
+    mask = flat > least
+    ties = np.flatnonzero(flat == least)
+    mask[ties[removed - np.count_nonzero(flat < least) :]] = True
     return mask.reshape(scores.shape)

@@ -55,10 +55,15 @@ def refit(hessian: Matrix, target: Matrix, mask: Mask) -> Matrix:
     """The least squares over the weights that stay: W·H = T on the mask, zeros elsewhere.
 
     This is where optimal brain surgeon ends when its updates are carried to the end (Hassibi and Stork 1993; Frantar and
-    Alistarh, "SparseGPT", 2023, compute an approximation of it in one sweep).
+    Alistarh, "SparseGPT", 2023, compute an approximation of it in one sweep). Of an output's weights the fewer are solved
+    for: those that stay, or by the inverse what those that go have to take along.
     """
-    weights = np.zeros_like(target)
+    inverse = np.linalg.inv(hessian)
+    weights = target @ inverse
     for row, keep in enumerate(mask):
-        kept = np.flatnonzero(keep)
-        weights[row, kept] = np.linalg.solve(hessian[np.ix_(kept, kept)], target[row, kept])
-    return weights
+        kept, gone = np.flatnonzero(keep), np.flatnonzero(~keep)
+        if len(kept) <= len(gone):
+            weights[row, kept] = np.linalg.solve(hessian[np.ix_(kept, kept)], target[row, kept])
+        else:
+            weights[row] -= np.linalg.solve(inverse[np.ix_(gone, gone)], weights[row, gone]) @ inverse[gone]
+    return np.where(mask, weights, 0.0)
