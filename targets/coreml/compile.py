@@ -13,6 +13,7 @@ import numpy as np
 from edgewise.targets.base import TargetError
 from edgewise.targets.coreml.classifier import config
 from edgewise.targets.coreml.convert import Converted
+from edgewise.targets.coreml.leaner import leaner_passes
 from edgewise.targets.coreml.names import KEPT, MARK
 from edgewise.targets.coreml.options import Options, wrong_option
 from edgewise.targets.coreml.package import normalize
@@ -35,7 +36,7 @@ def compile_package(converted: Converted, options: Options, folder: Path) -> Pat
     package = folder / PACKAGE
     precision = _precision(ct, options, converted.names)
     try:
-        with _short_ones_in_the_program(), _checked_after_each_pipeline():
+        with _short_ones_in_the_program(), leaner_passes():
             model = ct.convert(
                 converted.program,
                 source="milinternal",
@@ -73,23 +74,6 @@ def _short_ones_in_the_program() -> Iterator[None]:
         return bool(in_file(value, *version)) and value.nbytes >= _HEADER_BYTES
 
     with mock.patch.object(load, "should_use_weight_file", is_long):
-        yield
-
-
-@contextmanager
-def _checked_after_each_pipeline() -> Iterator[None]:
-    """Check the program after each of coremltools' three pipelines, not after each of their hundred passes, which takes up to half of a conversion's time."""
-    from coremltools.converters.mil.mil import Program
-    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipelineManager
-
-    apply = PassPipelineManager.apply_pipeline
-
-    def apply_and_check(program: Any, pipeline: Any) -> None:
-        with mock.patch.object(Program, "validate", lambda *_, **__: None):
-            apply(program, pipeline)
-        program.validate()
-
-    with mock.patch.object(PassPipelineManager, "apply_pipeline", staticmethod(apply_and_check)):
         yield
 
 

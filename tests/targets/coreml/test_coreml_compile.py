@@ -20,9 +20,9 @@ BuildModel = Callable[..., tuple[Any, Any, Path]]
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    weight = np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32)
+    weight = np.random.default_rng(3).choice(np.float32([-0.5, 0, 0.25, 1]), (64, 32))  # packed: a palette
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Softmax", ["h"], ["y"])]
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, size]) for name, size in (("x", 4), ("y", 5))]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, size]) for name, size in (("x", 64), ("y", 32))]
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -63,7 +63,24 @@ def test_the_checks_that_are_left_out_change_no_byte(
 
     monkeypatch.setattr(Program, "validate", counted)
     files, few = built()
-    monkeypatch.setattr(compiling, "_checked_after_each_pipeline", nullcontext)
+    assert "constexpr" in str(build_model(model)[1].layers)
+    monkeypatch.setattr(compiling, "leaner_passes", nullcontext)
     as_coremltools_does, many = built()
     assert files == as_coremltools_does
     assert 3 <= few < 10 and many > 30
+
+
+def test_what_packed_weights_lead_to_is_still_found() -> None:
+    """Passes may not replace it by what a weight is no part of."""
+    load_coremltools()
+    from coremltools.converters.mil.mil import Builder, Function, types
+
+    with Function({"x": Builder.placeholder([4], types.fp32)}) as function:
+        weight = Builder.constexpr_sparse_to_dense(
+            nonzero_data=np.float32([1, 2]), mask=np.uint8([5]), shape=np.uint32([4])
+        )
+        result = Builder.relu(x=weight)
+    result._reset_nonreplaceable_vars_upstream()
+    with compiling.leaner_passes(), function:
+        pass
+    assert result.nonreplaceable_vars_upstream == {weight}
