@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from functools import cache
+from importlib.machinery import PathFinder
 
 import torch
-
-from edgewise.exporter.quiet import quiet
 
 _SCHEMAS = ("nms", "qnms")
 _libraries: list[torch.library.Library] = []  # a library's definitions go when it does
@@ -17,26 +15,31 @@ _libraries: list[torch.library.Library] = []  # a library's definitions go when 
 
 @cache
 def make_torchvision_importable() -> None:
-    """Import torchvision, if it is installed, even where it has no compiled operators for this torch.
+    """Let torchvision, if it is installed, be imported even where it has no compiled operators for this torch.
 
     timm, transformers and many networks import a few Python layers of it. The wheel on PyPI is compiled for CUDA; beside a CPU-only
-    torch its operators do not load, and it then fails for want of their schemas: with the schemas defined it imports.
+    torch its operators do not load, and its import then fails for want of their schemas, which are defined here. It is not imported:
+    that takes seconds, and many networks do without.
     """
-    if importlib.util.find_spec("torchvision") is None:
+    if "torchvision" in sys.modules:
         return
-    with quiet():
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError as error:
-            if "torchvision::" not in str(error):
-                raise
-            _define_schemas()
-            importlib.import_module("torchvision")
+    found = importlib.util.find_spec("torchvision")
+    if found is not None and not _operators_load(list(found.submodule_search_locations or [])):
+        _define_schemas()
+
+
+def _operators_load(folders: list[str]) -> bool:
+    compiled = PathFinder.find_spec("_C", folders)
+    if compiled is None or compiled.origin is None:
+        return False
+    try:
+        torch.ops.load_library(compiled.origin)
+    except OSError:
+        return False
+    return True
 
 
 def _define_schemas() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in _SCHEMAS:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
