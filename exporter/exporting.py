@@ -27,7 +27,7 @@ from edgewise.exporter.locations import location_of
 from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.samples import choose_samples, trace_example
+from edgewise.exporter.samples import at_another_size, choose_samples, trace_example
 from edgewise.exporter.source import Arrays, Source
 from edgewise.exporter.torch_source import TorchSource, compute_traced
 from edgewise.exporter.trace import trace
@@ -36,6 +36,7 @@ from edgewise.exporter.verify import Trail
 from edgewise.exporter.verify import verify as verify_model
 from edgewise.runtime.compare import TensorParity, empty_promises
 from edgewise.runtime.data import Dataset
+from edgewise.runtime.errors import EdgewiseError
 from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
@@ -134,7 +135,9 @@ def export(
     parity: list[TensorParity] = []
     if verify:
         trail = Trail(draft.intermediates, locations)
-        parity = verify_model(draft.model, samples, references, trail, min_sqnr_db=min_sqnr_db, progress=progress)
+        other = _other_size(source, samples, drop_outputs, draft.warnings)
+        pairs = [*zip(samples, references, strict=True), *other]
+        parity = verify_model(draft.model, pairs, trail, min_sqnr_db=min_sqnr_db, progress=progress)
     report = {
         "versions": _versions(),
         "passes": passes,
@@ -143,6 +146,21 @@ def export(
     report["nodes"] = sum(1 for _ in draft.model.graph)
     outputs = output_specs(draft.model)
     return Exported(draft.model, source.inputs, outputs, parity, samples, references, report, source, locations)
+
+
+def _other_size(
+    source: Source, samples: Sequence[Arrays], dropped: Sequence[str], warnings: list[str]
+) -> list[tuple[Arrays, Arrays]]:
+    """One more sample to compare on, with what the source gives, where a dynamic dim has one size in all samples."""
+    sample = at_another_size(source.inputs, samples)
+    if sample is None:
+        return []
+    try:
+        outputs = source.run(sample)
+    except EdgewiseError as error:
+        warnings.append(f"compared at the data's sizes alone, for the source does not run at another: {error.found}")
+        return []
+    return [(sample, {name: array for name, array in outputs.items() if name not in dropped})]
 
 
 @dataclass

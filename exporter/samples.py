@@ -82,6 +82,28 @@ def choose_samples(source: Source, data: Dataset | None, seed: int) -> list[Arra
     return real + random_samples(source, first, max(0, 3 - len(real)), seed) if len(real) < 3 else real
 
 
+def at_another_size(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> Arrays | None:
+    """The first sample with another size of each dynamic dim that has one size in all samples: cut, or begun again at its end.
+
+    None where every dynamic dim has several sizes. What traces as a constant in such a dim is right on the samples and nowhere else.
+    """
+    first, second = dynamic_sizes(specs)
+    sizes: Sizes = {}
+    for spec in specs:
+        for axis, dim in enumerate(spec.shape):
+            found = {sample[spec.name].shape[axis] for sample in samples}
+            if isinstance(dim, str) and len(found) == 1 and 0 not in found:
+                sizes[dim] = first[dim] if second[dim] in found else second[dim]
+    return {spec.name: _resized(spec, samples[0][spec.name], sizes) for spec in specs} if sizes else None
+
+
+def _resized(spec: TensorSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    for axis, dim in enumerate(spec.shape):
+        if dim in sizes:
+            array = np.take(array, np.arange(sizes[dim]) % array.shape[axis], axis)
+    return array
+
+
 def _stacked(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> Arrays | None:
     """Two samples as one batch, where every input has a dynamic first dim and their other dims agree."""
     if len(samples) < 2 or not all(spec.shape and isinstance(spec.shape[0], str) for spec in specs):

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgewise.exporter.diverge import Divergence, Intermediates, first_divergence
 from edgewise.exporter.source import Arrays
 from edgewise.runtime.compare import TensorParity, compare_outputs
-from edgewise.runtime.errors import GateError
+from edgewise.runtime.errors import GateError, RunError
 from edgewise.runtime.onnx_runner import OnnxRunner
 from edgewise.runtime.progress import Progress
 
@@ -27,8 +27,7 @@ class Trail:
 
 def verify(
     model: ir.Model,
-    samples: Sequence[Arrays],
-    references: Sequence[Arrays],
+    pairs: Sequence[tuple[Arrays, Arrays]],
     trail: Trail | None,
     *,
     min_sqnr_db: float,
@@ -36,15 +35,29 @@ def verify(
 ) -> list[TensorParity]:
     """Run the model in ONNX Runtime on every sample and compare; integers and booleans must be equal.
 
+    Args:
+        model: what was exported.
+        pairs: samples, each with what the source gives.
+        trail: to find the first node that diverges.
+        min_sqnr_db: the gate, in dB.
+        progress: called with each sample.
+
     Raises:
-        GateError: an output has less than ``min_sqnr_db``; names the first node that diverges and its source line.
+        GateError: an output has less than ``min_sqnr_db``; names the first node that diverges and its source line. Or the model does
+            not run at a size of its dynamic dims at which the source does.
         RunError: ONNX Runtime refuses the model, or the outputs differ in shape or kind.
     """
     runner = OnnxRunner(model)
-    outputs = []
+    samples, references = [sample for sample, _ in pairs], [reference for _, reference in pairs]
+    outputs: list[Arrays] = []
     for index, sample in enumerate(samples):
         progress("verify", index, len(samples))
-        outputs.append(runner.run(sample))
+        try:
+            outputs.append(runner.run(sample))
+        except RunError as error:
+            if not outputs:  # it does not run at all
+                raise
+            raise _fixed(runner, sample, f"sample {index} of {len(samples)}", error) from error
     progress("verify", len(samples), len(samples))
     parities = compare_outputs(references, outputs)
     for parity in parities:
@@ -59,6 +72,18 @@ def verify(
         expected = "the same numbers" if exact else f"at least {min_sqnr_db:g} dB SQNR"
         raise _differs(parity, f"sample {worst} of {len(samples)}", expected, divergence)
     return parities
+
+
+def _fixed(runner: OnnxRunner, sample: Arrays, which: str, error: RunError) -> GateError:
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.items())
+    dims = dict.fromkeys(str(dim) for spec in runner.inputs for dim in spec.shape if not isinstance(dim, int))
+    return GateError(
+        "the exported network does not run where the source does",
+        where=f"{which}: {shapes}",
+        found=error.found,
+        expected=f"a network that takes any size of {', '.join(dims)}" if dims else "a network that takes every sample",
+        fix="Fix the dim that became a constant (a number for its name in --input), or make the network's code independent of its size",
+    )
 
 
 def _differs(parity: TensorParity, sample: str, expected: str, divergence: Divergence | None) -> GateError:

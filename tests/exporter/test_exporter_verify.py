@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from edgewise.exporter import ExportError, export, open_source
 from edgewise.runtime.errors import GateError
+from edgewise.runtime.onnx_file import write_onnx
 from edgewise.runtime.progress import silent
 from edgewise.runtime.tensors import TensorSpec
 
@@ -29,15 +31,15 @@ def drafted(network):
     samples = choose_samples(source, None, 0)
     model, program, _ = trace(source, trace_example(source, samples, 0), 18)
     clean(model)
-    references = [source.run(sample) for sample in samples]
+    pairs = [(sample, source.run(sample)) for sample in samples]
     locations = {node.name: location_of(node) for node in model.graph}
-    return model, samples, references, Trail(of_program(program, ["image"]), locations)
+    return model, pairs, Trail(of_program(program, ["image"]), locations)
 
 
 def corrupted(drafted, change):
     from edgewise.exporter.verify import verify
 
-    model, samples, references, trail = drafted
+    model, pairs, trail = drafted
     copy = model.clone()
     # meta is not part of a clone; the names before cleaning are what the search needs
     for before, after in zip(model.graph, copy.graph, strict=True):
@@ -45,14 +47,12 @@ def corrupted(drafted, change):
             new.meta.update(old.meta)
     change(copy.graph)
     with pytest.raises(GateError) as caught:
-        verify(copy, samples, references, trail, min_sqnr_db=60, progress=silent)
+        verify(copy, pairs, trail, min_sqnr_db=60, progress=silent)
     assert caught.value.exit_code == 1
     return str(caught.value)
 
 
 def scale(graph, name, factor):
-    import onnx_ir as ir
-
     value = graph.initializers[name]
     value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(factor), name=name)
 
@@ -89,24 +89,22 @@ def test_a_wrong_constant_of_the_last_layer_is_found(drafted):
 def test_a_healthy_graph_passes(drafted):
     from edgewise.exporter.verify import verify
 
-    model, samples, references, trail = drafted
-    assert verify(model, samples, references, trail, min_sqnr_db=60, progress=silent)[0].sqnr_db > 100
+    model, pairs, trail = drafted
+    assert verify(model, pairs, trail, min_sqnr_db=60, progress=silent)[0].sqnr_db > 100
 
 
 def test_integers_must_be_equal(graph):
-    import onnx_ir as ir
-
     from edgewise.exporter.verify import verify
 
     model = graph([("ArgMax", ["x"], ["y"], {"axis": 1, "keepdims": 0})], {"x": (2, 3)}, {"y": (2,)})
     model.graph.outputs[0].dtype = ir.DataType.INT64
     x = {"x": np.asarray([[1, 2, 3], [3, 2, 1]], np.float32)}
     want = {"y": np.asarray([2, 0])}
-    assert verify(model, [x], [want], None, min_sqnr_db=60, progress=silent)[0].exact
+    assert verify(model, [(x, want)], None, min_sqnr_db=60, progress=silent)[0].exact
     off = {"y": np.asarray([2_000_000, 0])}
     model.graph.append(ir.node("Identity", [model.graph.outputs[0]]))
     with pytest.raises(GateError, match="expected the same numbers"):
-        verify(model, [x], [off], None, min_sqnr_db=-1000, progress=silent)
+        verify(model, [(x, off)], None, min_sqnr_db=-1000, progress=silent)
 
 
 def test_export_without_verification_says_nothing_about_parity(network):
@@ -153,3 +151,73 @@ class TestMerging:
     def test_not_when_unwanted(self, network):
         source = open_source(network("merging"), inputs=[self.SPEC], fuse=False)
         assert "fused" not in source.facts
+
+
+class TestSizes:
+    """A dim that is called dynamic, and samples of one size."""
+
+    LENGTHS = TensorSpec("x", "float32", ("batch", "length", 4))
+
+    @staticmethod
+    def data(length):
+        from edgewise.runtime.data import random_data
+
+        return random_data([TensorSpec("x", "float32", (1, length, 4))], 3, seed=0)
+
+    @staticmethod
+    def fixed():
+        """Its dynamic dim is 5 and nothing else."""
+        return ir.from_onnx_text(
+            '<ir_version: 8, opset_import: ["": 18]> g (float[batch,length,4] x) => (float[batch,a,b] y)'
+            "<int64[3] shape = {0, 5, 4}> { y = Reshape(x, shape) }"
+        )
+
+    def test_another_size_is_made_of_the_samples_own_values(self):
+        from edgewise.exporter.samples import at_another_size
+
+        mask = TensorSpec("mask", "int64", ("batch", "length"))
+        samples = [{"x": np.arange(20.0).reshape(1, 5, 4) + n, "mask": np.arange(5)[None]} for n in range(2)]
+        made = at_another_size([self.LENGTHS, mask], samples)
+        length = made["mask"].shape[1]
+        assert length != 5
+        assert made["x"].shape == (made["mask"].shape[0], length, 4)
+        np.testing.assert_array_equal(made["mask"][0], np.arange(length) % 5)
+        np.testing.assert_array_equal(made["x"][0], samples[0]["x"][0, np.arange(length) % 5])
+
+    def test_none_where_the_samples_have_several(self):
+        from edgewise.exporter.samples import at_another_size
+
+        samples = [{"x": np.zeros((batch, length, 4))} for batch, length in ((1, 5), (2, 6))]
+        assert at_another_size([self.LENGTHS], samples) is None
+
+    def test_a_dim_that_became_a_constant_is_found_though_all_samples_have_its_size(self):
+        from edgewise.exporter.samples import at_another_size
+        from edgewise.exporter.verify import verify
+
+        model = self.fixed()
+        samples = [{"x": np.ones((1, 5, 4), np.float32)}]
+        samples.append(at_another_size([self.LENGTHS], samples))
+        pairs = [(sample, {"y": sample["x"]}) for sample in samples]
+        verify(model, pairs[:1], None, min_sqnr_db=60, progress=silent)
+        with pytest.raises(GateError, match="does not run where the source does") as caught:
+            verify(model, pairs, None, min_sqnr_db=60, progress=silent)
+        assert "sample 1 of 2: x [2, 17, 4]" in str(caught.value)
+        assert "expected a network that takes any size of batch, length" in str(caught.value)
+        assert "--input" in str(caught.value)
+
+    def test_export_compares_at_a_size_that_the_data_does_not_have(self):
+        class AnySize(torch.nn.Module):
+            def forward(self, x):
+                return x.cumsum(1)
+
+        exported = export(AnySize(), inputs=[self.LENGTHS], data=self.data(20))
+        assert exported.parity[0].samples == len(exported.samples) + 1
+        assert exported.report["warnings"] == []
+
+    def test_a_source_that_has_one_size_alone_is_told(self, tmp_path):
+        write_onnx(self.fixed(), tmp_path / "fixed.onnx")
+        exported = export(tmp_path / "fixed.onnx", data=self.data(5))
+        assert exported.parity[0].samples == len(exported.samples)
+        (warning,) = exported.report["warnings"]
+        assert "compared at the data's sizes alone" in warning
+        assert "Reshape" in warning
