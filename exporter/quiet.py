@@ -12,7 +12,7 @@ from pathlib import Path
 
 _LOUD = ("torch", "onnxscript", "onnx_ir", "onnx", "transformers", "timm", "huggingface_hub")
 _NOISE = re.compile(
-    r"treespec|is deprecated|num_batches_tracked|pytree|LeafSpec|in training mode|axis name: .* will not be used",
+    r"treespec|is deprecated|num_batches_tracked|_flat_weights|pytree|LeafSpec|in training mode|axis name: .* will not be used",
     re.IGNORECASE,
 )
 

@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 from edgewise.exporter.clean.names import ORIGIN
 from edgewise.exporter.errors import ExportError
 from edgewise.exporter.quiet import quiet
+from edgewise.exporter.recurrent import RECURRENT, kept_whole
 from edgewise.exporter.source import Arrays
 from edgewise.exporter.torch_source import TorchSource, named_leaves
 from edgewise.exporter.translations import TRANSLATIONS
@@ -47,7 +48,7 @@ def trace(source: TorchSource, example: Arrays, opset: int) -> tuple[ir.Model, t
     args, kwargs = source.arguments(example)
     with quiet() as warnings, torch.no_grad():
         try:
-            with source.traceable(args) as traceable:
+            with kept_whole(), source.traceable(args) as traceable:
                 program = torch.onnx.export(
                     traceable,
                     args,
@@ -57,7 +58,7 @@ def trace(source: TorchSource, example: Arrays, opset: int) -> tuple[ir.Model, t
                     dynamo=True,
                     optimize=False,
                     verbose=False,
-                    custom_translation_table=TRANSLATIONS,
+                    custom_translation_table=TRANSLATIONS | RECURRENT,
                 )
         except ExportError:
             raise
