@@ -27,7 +27,7 @@ _ATTRIBUTES: dict[str, dict[str, Any]] = {"gru": {"linear_before_reset": 1}}
 @contextmanager
 def kept_whole() -> Iterator[None]:
     """Let ``torch.nn``'s recurrent layers be traced as one operator each, of shapes that follow their inputs'."""
-    with mock.patch.object(rnn, "_VF", _Functions(rnn._VF)):
+    with mock.patch.object(rnn, "_VF", _Functions(torch._VF)):
         yield
 
 

@@ -99,7 +99,7 @@ def at_another_size(specs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> A
 
 def _resized(spec: TensorSpec, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     for axis, dim in enumerate(spec.shape):
-        if dim in sizes:
+        if isinstance(dim, str) and dim in sizes:
             array = np.take(array, np.arange(sizes[dim]) % array.shape[axis], axis)
     return array
 

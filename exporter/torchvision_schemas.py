@@ -33,7 +33,7 @@ def _operators_load(folders: list[str]) -> bool:
     if compiled is None or compiled.origin is None:
         return False
     try:
-        torch.ops.load_library(compiled.origin)
+        torch.ops.load_library(compiled.origin)  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

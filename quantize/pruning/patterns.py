@@ -154,7 +154,7 @@ def _largest(scores: Scores, sparsity: float) -> Mask:
         return np.ones(scores.shape, np.bool_)
     flat = scores.reshape(-1)
     least = np.partition(flat, removed - 1)[removed - 1]
-    mask = flat > least
+    mask: Mask = flat > least
     ties = np.flatnonzero(flat == least)
     mask[ties[removed - np.count_nonzero(flat < least) :]] = True
     return mask.reshape(scores.shape)
