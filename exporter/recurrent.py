@@ -32,7 +32,7 @@ def kept_whole() -> Iterator[None]:
 
 
 class _Functions:
-    """PyTorch's functions, but for those of recurrent layers without packed sequences and projections."""
+    """PyTorch's functions, but for those of recurrent layers."""
 
     def __init__(self, own: Any) -> None:
         self._own = own
@@ -47,19 +47,15 @@ def _whole(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(read: Tensor, *rest: Any) -> Any:
         states, weights, *options = rest
-        if not isinstance(weights, list) or _projects(kind, weights, options):
+        if not isinstance(weights, list):  # a packed sequence
             return function(read, *rest)
         biases, layers, _dropout, _training, both, batch_first = options
+        if len(weights) != layers * (2 if both else 1) * (4 if biases else 2):
+            raise NotImplementedError("an LSTM with a projection (proj_size), which ONNX does not have")
         states = list(states) if isinstance(states, tuple) else [states]
-        made = _OPERATORS[kind](read, states, weights, biases, layers, both, batch_first)
-        return tuple(made)
+        return tuple(_OPERATORS[kind](read, states, weights, biases, layers, both, batch_first))
 
     return call
-
-
-def _projects(kind: str, weights: Sequence[Tensor], options: Sequence[Any]) -> bool:
-    biases, layers, both = options[0], options[1], options[4]
-    return kind == "lstm" and len(weights) != layers * (2 if both else 1) * (4 if biases else 2)
 
 
 def _operator(kind: str) -> Callable[..., list[Tensor]]:
@@ -140,7 +136,7 @@ def _translation(kind: str) -> Callable[..., Any]:
             bounds = [op.Constant(value_ints=[place]) for place in (layer * ways, (layer + 1) * ways, 0)]
             begin = [state if layers == 1 else op.Slice(state, *bounds) for state in states]
             made, *last = operator(value, w, r, b, None, *begin, **told)
-            for found, end in zip(ends, last, strict=False):
+            for found, end in zip(ends, last, strict=True):
                 found.append(end)
             # [steps, directions, batch, size] → [steps, batch, directions * size]
             turned = op.Transpose(made, perm=[0, 2, 1, 3])
