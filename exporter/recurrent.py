@@ -21,6 +21,9 @@ _KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "rnn_tanh": ("RNN", (0,)),
     "rnn_relu": ("RNN", (0,)),
 }
+_SCHEMA = (
+    "(Tensor read, Tensor[] states, Tensor[] weights, bool biases, int layers, bool both, bool batch_first) -> Tensor[]"
+)
 _ATTRIBUTES: dict[str, dict[str, Any]] = {"gru": {"linear_before_reset": 1}}
 
 
@@ -62,31 +65,16 @@ def _operator(kind: str) -> Callable[..., list[Tensor]]:
     """``edgewise::KIND``: outputs, then the last states; no state is given twice."""
     function = getattr(torch._VF, kind)
 
-    def compute(
-        read: Tensor,
-        states: list[Tensor],
-        weights: list[Tensor],
-        biases: bool,
-        layers: int,
-        both: bool,
-        batch_first: bool,
-    ) -> list[Tensor]:
+    def compute(read: Tensor, states: list[Tensor], weights: list[Tensor], *options: Any) -> list[Tensor]:
+        biases, layers, both, batch_first = options
         given = tuple(states) if kind == "lstm" else states[0]
         return [each.clone() for each in function(read, given, weights, biases, layers, 0.0, False, both, batch_first)]
 
-    def shapes(
-        read: Tensor,
-        states: list[Tensor],
-        weights: list[Tensor],
-        biases: bool,
-        layers: int,
-        both: bool,
-        batch_first: bool,
-    ) -> list[Tensor]:
-        outputs = read.new_empty([*read.shape[:2], states[0].shape[2] * (2 if both else 1)])
-        return [outputs, *(torch.empty_like(each) for each in states)]
+    def shapes(read: Tensor, states: list[Tensor], weights: list[Tensor], *options: Any) -> list[Tensor]:
+        directions = 2 if options[2] else 1
+        return [read.new_empty([*read.shape[:2], states[0].shape[2] * directions]), *map(torch.empty_like, states)]
 
-    made: Any = torch.library.custom_op(f"edgewise::{kind}", compute, mutates_args=())
+    made: Any = torch.library.custom_op(f"edgewise::{kind}", compute, mutates_args=(), schema=_SCHEMA)
     made.register_fake(shapes)
     return made  # type: ignore[no-any-return]
 
