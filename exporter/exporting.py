@@ -96,7 +96,8 @@ def export(
         inputs: names, dtypes and shapes; strings are dynamic dims and get just those names in the graph.
         trust_pickle: run the code in a pickle.
         fuse: merge the branches of modules that offer it.
-        data: real inputs to compare on; without it seeded random ones, at two sizes of the dynamic dims.
+        data: real inputs to compare on, one of them also at another size of the dynamic dims that have one size in all of them;
+            without it seeded random ones, at two sizes of the dynamic dims.
         opset: ONNX opset, at least 18; an older ONNX file is upgraded to it where that can be verified.
         verify: compare with the source on at least three inputs.
         min_sqnr_db: the gate, in dB; integer and boolean outputs must be equal.
@@ -106,7 +107,8 @@ def export(
 
     Raises:
         ExportError, RunError: bad input; the network cannot be traced.
-        GateError: the exported network computes something else; names the first node that diverges and its source line.
+        GateError: the exported network computes something else; names the first node that diverges and its source line. Or it does
+            not run at a size at which the source does.
         MissingExtraError: a package of an extra is not installed.
     """
     if not isinstance(source, Source):

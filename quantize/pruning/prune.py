@@ -98,10 +98,10 @@ def prune(
     asked.check()
     calibration = _calibration(asked, data, samples)
     model = prepare(model)
-    if calibration is not None:
-        calibration = calibration.take(kept_count(model, calibration, most=len(calibration)))
     graph = model.graph
     check_names(graph, skip)
+    if calibration is not None:
+        calibration = calibration.take(kept_count(model, calibration, most=len(calibration)))
     before, dense = _count(graph, tables), model.clone()
     refused: list[dict[str, str]] = []
     structure = find_structure(pattern)
