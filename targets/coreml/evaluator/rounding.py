@@ -6,33 +6,38 @@ from typing import Any
 
 import numpy as np
 
-_LEAST_NORMAL = np.float32(2.0**-14)
-_LARGEST = np.float32(65504)
-_SHIFT = np.float32(0.75)  # numbers from 1/2 to 1 are 2^-24 apart in float32, as the smallest of float16 are
-_DROPPED = 13  # bits of float32's fraction that float16 has not
+_EXPONENT = np.uint32(0x7F800000)
+_LEAST_NORMAL = np.uint32((127 - 14) << 23)  # exponents, as float32 holds them
+_LARGEST = np.uint32((127 + 15) << 23)
+_COARSER = np.uint32((13 << 23) + (1 << 22))  # 1.5 times 2^13: float32 has 13 bits of fraction more than float16
 
 
 def held(array: Any, dtype: np.dtype[Any]) -> Any:
     """An array in ``dtype``; float16 as float32 that hold exactly the numbers that float16 would."""
     if dtype != np.float16:
         return array.astype(dtype)
-    return array.astype(np.float32) if array.dtype == np.float16 else rounded_to_half(array.astype(np.float32))
+    return array.astype(np.float32) if array.dtype == np.float16 else rounded_to_half(array)
 
 
 def rounded_to_half(x: Any) -> Any:
-    """Each float32 as the nearest float16 (ties to even, infinite beyond 65520), still in float32."""
-    bits = np.asarray(x, np.float32).view(np.uint32)
-    odd = (bits >> _DROPPED) & 1
-    near = (
-        (bits + (odd + np.uint32((1 << (_DROPPED - 1)) - 1))) & np.uint32(0xFFFFFFFF << _DROPPED & 0xFFFFFFFF)
-    ).view(np.float32)
-    size = np.abs(x)
-    if not size.size:
-        return near
-    least, most = size.min(), size.max()
-    if least < _LEAST_NORMAL:
-        near = np.where(size < _LEAST_NORMAL, np.copysign(size + _SHIFT - _SHIFT, x), near)
-    if not most <= _LARGEST:  # NaN as well, whose bits may have run over
-        near = np.where(np.abs(near) > _LARGEST, np.copysign(np.float32(np.inf), x), near)
-        near = np.where(np.isnan(x), np.float32(np.nan), near)
+    """Each float32 as the nearest float16 (ties to even, infinite beyond 65520), still in float32.
+
+    To each number 1.5 times its power of two and 2^13 is added and taken away again: the sum has as few bits left for the number as
+    float16 has. Below 2^-14 float16's numbers are as far apart as there.
+    """
+    x = np.asarray(x, np.float32)
+    if not x.ndim:
+        return rounded_to_half(x[np.newaxis])[0]
+    power = x.view(np.uint32) & _EXPONENT
+    most = np.maximum.reduce(power, axis=None, initial=0)
+    np.maximum(power, _LEAST_NORMAL, out=power)
+    np.minimum(power, _LARGEST, out=power)
+    power += _COARSER
+    large = power.view(np.float32)
+    near = x + large
+    near -= large
+    np.copysign(near, x, out=near)
+    if most >= _LARGEST:  # from 32768 on; infinities and NaN as well
+        near[np.abs(near) > np.float32(65504)] = np.inf
+        np.copysign(near, x, out=near)
     return near
