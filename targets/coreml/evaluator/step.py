@@ -51,7 +51,7 @@ class Step:
             self._fixed["opset"] = opset
 
     def __call__(self, values: Values) -> None:
-        """Compute with numpy's warnings off.
+        """Compute. Whoever calls has turned numpy's warnings off.
 
         Raises:
             TargetError: one that fails on these values.
