@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.errors import ExportError, first_line
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.torch_source import first_line
 from edgewise.runtime.tensors import TensorSpec
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.errors import ExportError, first_line
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.torch_source import first_line
 from edgewise.runtime.extras import needs
 
 # In order of preference: an exponential moving average is what its authors evaluate.

@@ -6,40 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import torch
 
 from edgewise.exporter.clean.pipeline import clean
-from edgewise.exporter.diverge import Intermediates, of_onnx, of_program
+from edgewise.exporter.draft import draft_of
 from edgewise.exporter.finish import (
     check_outputs,
-    fix_dims,
     infer_shapes,
-    mend_outputs,
     output_specs,
     remove_outputs,
     strip,
 )
 from edgewise.exporter.in_float32 import FACT
 from edgewise.exporter.locations import location_of
-from edgewise.exporter.onnx_source import OnnxSource
 from edgewise.exporter.opening import open_source
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.samples import at_another_size, choose_samples, trace_example
+from edgewise.exporter.samples import at_another_size, choose_samples
 from edgewise.exporter.source import Arrays, Source
-from edgewise.exporter.torch_source import TorchSource, compute_traced
-from edgewise.exporter.trace import trace
-from edgewise.exporter.upgrade import upgrade
 from edgewise.exporter.verify import Trail
 from edgewise.exporter.verify import verify as verify_model
 from edgewise.runtime.compare import TensorParity, empty_promises
 from edgewise.runtime.data import Dataset
 from edgewise.runtime.errors import EdgewiseError
-from edgewise.runtime.onnx_widen import widen_bfloat16
 from edgewise.runtime.progress import Progress, silent
 from edgewise.runtime.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("edgewise", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
@@ -123,7 +118,7 @@ def export(
         references.append(source.run(sample))
     check_outputs(list(references[0]), drop_outputs)
     progress("trace", 0, None)
-    draft = _draft(source, samples, references, opset, min_sqnr_db, seed)
+    draft = draft_of(source, samples, references, opset, min_sqnr_db, seed)
     remove_outputs(draft.model, drop_outputs)
     references = [
         {name: array for name, array in outputs.items() if name not in drop_outputs} for outputs in references
@@ -163,44 +158,6 @@ def _other_size(
         warnings.append(f"compared at the data's sizes alone, for the source does not run at another: {error.found}")
         return []
     return [(sample, {name: array for name, array in outputs.items() if name not in dropped})]
-
-
-@dataclass
-class _Draft:
-    """A model before cleaning, and a way to get at the source's intermediate values."""
-
-    model: ir.Model
-    intermediates: Intermediates
-    warnings: list[str]
-    facts: dict[str, Any]
-
-
-def _draft(
-    source: Source, samples: Sequence[Arrays], references: list[Arrays], opset: int, min_sqnr_db: float, seed: int
-) -> _Draft:
-    """``references`` are computed anew where the network turns out to compute in bfloat16 inside."""
-    if isinstance(source, TorchSource):
-        model, program, warnings = trace(source, trace_example(source, samples, seed), opset)
-        if widen_bfloat16(model):
-            compute_traced(source, program)
-            references[:] = [source.run(sample) for sample in samples]
-            return _Draft(model, _no_intermediates, warnings, {})
-        order = [str(value.name) for value in model.graph.inputs]
-        return _Draft(model, of_program(program, order), warnings, {})
-    if isinstance(source, OnnxSource):
-        model = source.model()
-        fix_dims(model, source.inputs)
-        warnings = mend_outputs(model, references)
-        model, facts = upgrade(model, opset, samples, references, min_sqnr_db)
-        if "reason" in facts:
-            warnings.append(f"kept at opset {facts['from']}: {facts['reason']}")
-        return _Draft(model, of_onnx(source.model()), warnings, {"opset": facts})
-    raise TypeError(f"no such source: {type(source).__name__}")
-
-
-def _no_intermediates(names: Sequence[str], inputs: Arrays) -> Arrays:
-    """Of a program whose roundings are left out."""
-    return {}
 
 
 def _widened(source: Source) -> list[str]:

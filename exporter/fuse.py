@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from edgewise.exporter.errors import first_line
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.samples import dynamic_sizes, random_samples
-from edgewise.exporter.torch_source import TorchSource, first_line
+from edgewise.exporter.torch_source import TorchSource
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.errors import EdgewiseError
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from edgewise.exporter.architecture import Architecture, build
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.errors import ExportError, first_line
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.torch_source import TorchSource, digest_of, first_line
+from edgewise.exporter.torch_source import TorchSource, digest_of
 from edgewise.exporter.torchvision_schemas import make_torchvision_importable
 from edgewise.runtime.extras import needs
 from edgewise.runtime.tensors import TensorSpec

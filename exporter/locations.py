@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx_ir as ir
-import onnxscript
-import torch
 
 STACK = "pkg.torch.onnx.stack_trace"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n\s+(?P<code>.+))?')
-# PyTorch's own frames, this package's, and code that has no file.
-_LIBRARIES = tuple(str(Path(file).parent) for file in (torch.__file__, onnxscript.__file__, __file__))
 _PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 
 
@@ -32,7 +31,15 @@ def location_of(node: ir.Node) -> str:
 
 def is_own_file(file: str) -> bool:
     """Whether a frame's file belongs to the network, and not to PyTorch or to this package."""
-    return not file.startswith(("<", *_LIBRARIES))
+    return not file.startswith(("<", *_libraries()))
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Folders of PyTorch and of this package, found without importing PyTorch: that takes seconds, and an ONNX file needs none of it."""
+    specs = (find_spec(package) for package in ("torch", "onnxscript"))
+    found = [folder for spec in specs if spec for folder in spec.submodule_search_locations or ()]
+    return tuple(folder + os.sep for folder in (*found, str(Path(__file__).parent)))
 
 
 def short_file(file: str) -> str:

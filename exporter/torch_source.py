@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from edgewise.exporter.errors import ExportError
-from edgewise.exporter.in_float32 import FACT, TOLD, widen_module, widen_specs
+from edgewise.exporter.errors import ExportError, first_line
+from edgewise.exporter.in_float32 import FACT, TOLD, widen_specs
 from edgewise.exporter.quiet import quiet, silent_loggers
 from edgewise.exporter.source import Arrays, Source
+from edgewise.exporter.widen_module import widen_module
 
 # From the arguments to what the tracer takes.
 Tracing = Callable[[tuple[torch.Tensor, ...]], AbstractContextManager[Any]]
@@ -132,12 +133,6 @@ def _numpy(leaf: torch.Tensor) -> np.ndarray:
 
         return leaf.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     return np.asarray(leaf.resolve_conj().resolve_neg().numpy())
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's first non-empty line, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.errors import ExportError, first_line
 from edgewise.exporter.quiet import quiet
-from edgewise.exporter.torch_source import TorchSource, first_line
+from edgewise.exporter.torch_source import TorchSource
 from edgewise.runtime.storage import sha256_of
 from edgewise.runtime.tensors import TensorSpec
 

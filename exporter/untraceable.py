@@ -6,9 +6,8 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 
-from edgewise.exporter.errors import ExportError
+from edgewise.exporter.errors import ExportError, first_line
 from edgewise.exporter.locations import is_own_file, short_file
-from edgewise.exporter.torch_source import first_line
 from edgewise.runtime.tensors import TensorSpec
 
 _FIXED = re.compile(r"static shape of (?P<size>\d+) for dimension inputs\['(?P<input>[^']+)'\]\.shape\[(?P<axis>\d+)\]")

@@ -8,9 +8,9 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from edgewise.exporter.errors import first_line
 from edgewise.exporter.quiet import quiet
 from edgewise.exporter.source import Arrays
-from edgewise.exporter.torch_source import first_line
 from edgewise.runtime.compare import compare_outputs
 from edgewise.runtime.errors import RunError
 from edgewise.runtime.onnx_runner import OnnxRunner

@@ -71,6 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(50_000)  # for 700 new objects, as it is, a collection looks at what mostly stays
     gc.enable()
 
 
@@ -136,10 +137,14 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 @pytest.fixture(scope="session", autouse=True)
 def one_table_of_torchs_operators() -> Iterator[None]:
-    """Each export of PyTorch makes its table of operators anew, two thirds of a small network's time: here later ones copy the first."""
+    """Each export of PyTorch makes its table of operators anew, two thirds of a small network's time: here later ones copy the first.
+
+    Before it decomposes a network it looks up all operators that are compositions of others, so that they are loaded: once is enough.
+    """
     if "torch" not in sys.modules:
         yield
         return
+    import torch._export.utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     first = functools.cache(ONNXRegistry.from_torchlib)
@@ -151,6 +156,8 @@ def one_table_of_torchs_operators() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        load_once = functools.cache(torch._export.utils._materialize_cpp_cia_ops)
+        patch.setattr(torch._export.utils, "_materialize_cpp_cia_ops", load_once)
         yield
 
 

@@ -21,10 +21,10 @@ IMAGE = TensorSpec("image", "float32", ("batch", 3, 16, 16))
 def drafted(network):
     """A cleaned graph before it is stripped, with what verify needs."""
     from edgewise.exporter.clean.pipeline import clean
-    from edgewise.exporter.diverge import of_program
     from edgewise.exporter.locations import location_of
     from edgewise.exporter.samples import choose_samples, trace_example
     from edgewise.exporter.trace import trace
+    from edgewise.exporter.traced_values import of_program
     from edgewise.exporter.verify import Trail
 
     source = open_source(network("tiny"), inputs=[IMAGE])

@@ -100,6 +100,13 @@ def driver(compiled, monkeypatch) -> ctypes.CDLL:
     return library
 
 
+@pytest.fixture(scope="module", autouse=True)
+def what_is_here_is_set_apart():
+    """What other tests imported is a million objects: the collections below would look at each, half a second every time."""
+    gc.collect()
+    gc.freeze()
+
+
 def held(library: ctypes.CDLL) -> int:
     gc.collect()
     return ctypes.c_int.in_dll(library, "held").value
