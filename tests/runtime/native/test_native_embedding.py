@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import which
 
@@ -18,6 +18,7 @@ from edgewise.targets.cpu.native.plan import DType, Isa, Op, Plan, Tensor, dim
 
 _ROOT = Path(__file__).resolve().parents[3]
 _MAX_LIBRARY_BYTES = 1_000_000
+_LIBRARY = ("edgewise", "edgewise_static", "edgewise_image", "edgewise_bench")
 _SYSTEM = {"linux-vdso.so.1", "libc.so.6", "libm.so.6", "libpthread.so.0"}
 
 pytestmark = pytest.mark.slow
@@ -29,27 +30,27 @@ def run(*command: str | Path, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def cmake(source: Path, build: Path, *options: str) -> str:
+def cmake(source: Path, build: Path, *options: str, targets: Sequence[str] = ("all",)) -> str:
     tool = which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not tool or not which(os.environ.get("CXX", "c++")):
         if "CI" in os.environ:
             pytest.fail("CI has cmake and a C++ compiler")
         pytest.skip("needs cmake and a C++ compiler")
     run(tool, "-S", source, "-B", build, *options)
-    run(tool, "--build", build, "--parallel", "2")
+    run(tool, "--build", build, "--parallel", "2", "--target", *targets)
     return tool
 
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where libedgewise is installed."""
+    """Where libedgewise is installed: linked from the objects that scripts/setup left behind, which are compiled where it left none."""
     installed = tmp_path_factory.mktemp("prefix")
-    build = _ROOT / ".cache" / "native-release"
-    build.mkdir(parents=True, exist_ok=True)
-    with (build / "lock").open("w") as lock:  # test processes share the folder
+    build = _ROOT / ".cache" / "native"
+    build.parent.mkdir(exist_ok=True)
+    with build.with_suffix(".lock").open("w") as lock:  # test processes share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
-        tool = cmake(_ROOT / "runtime" / "native", build)
-        run(tool, "--install", build, "--prefix", installed, "--strip")
+        tool = cmake(_ROOT / "runtime" / "native", build, targets=_LIBRARY)
+        run(tool, "--install", build, "--component", "library", "--prefix", installed, "--strip")
     return installed
 
 
