@@ -71,13 +71,18 @@ class Row:
 
 
 @cache
-def cases() -> list[Any]:
-    """Those of tensors of numbers. Making them takes seconds."""
+def all_cases() -> list[Any]:
+    """The package's node tests. Making them takes seconds."""
     from onnx.backend.test.loader import load_model_tests
 
     with np.errstate(all="ignore"):
-        found = load_model_tests(kind="node")
-    return [case for case in found if all(_is_plain(array) for part in case.data_sets[0] for array in part)]
+        return load_model_tests(kind="node")  # type: ignore[no-any-return]
+
+
+@cache
+def cases() -> list[Any]:
+    """Those of tensors of numbers."""
+    return [case for case in all_cases() if all(_is_plain(array) for part in case.data_sets[0] for array in part)]
 
 
 def _is_plain(array: Any) -> bool:

@@ -7,13 +7,15 @@ import fcntl
 import functools
 import gc
 import os
+import pickle
 import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -116,23 +118,41 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], ir.Model]], ir.Model]:
-    """``made_once(name, make)``: a graph that several tests begin with, read anew for each; the first test process that wants it makes it."""
-    from edgewise.runtime.onnx_file import read_onnx, write_onnx
-
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``once(name, write)``: a file that several tests read; the first test process that wants it writes it."""
     here = tmp_path_factory.getbasetemp()
-    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "made_once"
+    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "once"
     folder.mkdir(exist_ok=True)
 
-    def made(name: str, make: Callable[[], ir.Model]) -> ir.Model:
-        file = folder / f"{name}.onnx"
+    def file(name: str, write: Callable[[Path], None]) -> Path:
+        path = folder / name
         with (folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not file.exists():
-                write_onnx(make(), file)
-        return read_onnx(file)
+            if not path.exists():
+                write(path)
+        return path
 
-    return made
+    return file
+
+
+@pytest.fixture(scope="session")
+def made_once(once: Callable[..., Path]) -> Callable[[str, Callable[[], ir.Model]], ir.Model]:
+    """``made_once(name, make)``: a graph that several tests begin with, read anew for each."""
+    from edgewise.runtime.onnx_file import read_onnx, write_onnx
+
+    return lambda name, make: read_onnx(once(f"{name}.onnx", lambda path: write_onnx(make(), path)))
+
+
+@pytest.fixture(scope="session")
+def onnx_node_tests(once: Callable[..., Path]) -> list[Any]:
+    """ONNX's backend tests of single operators; computing what they expect takes ten seconds."""
+    from onnx.backend.test.loader import load_model_tests
+
+    def write(path: Path) -> None:
+        with np.errstate(all="ignore"):
+            path.write_bytes(pickle.dumps(load_model_tests(kind="node")))
+
+    return pickle.loads(once("node_tests", write).read_bytes())  # type: ignore[no-any-return]  # noqa: S301
 
 
 @pytest.fixture(scope="session", autouse=True)
