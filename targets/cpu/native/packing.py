@@ -89,7 +89,7 @@ def pack_brain(weights: np.ndarray, *, group: int = 1) -> Packed:
     weights, group = _merged(weights, group)
     positions = prod(weights.shape[2:])
     flat = weights.reshape(group, weights.shape[0] // group, weights.shape[1], positions)
-    flat = np.pad(flat, ((0, 0), (0, 0), (0, weights.shape[1] % 2), (0, 0)))
+    flat = _filled(flat, 2, 2)
     pairs = flat.reshape(*flat.shape[:2], -1, 2, positions).swapaxes(3, 4).reshape(*flat.shape[:2], -1, 2)
     attributes: dict[str, Attribute] = {"group": group}
     if weights.ndim > 2:
@@ -114,7 +114,7 @@ def pack_winograd(weights: np.ndarray) -> Packed:
     g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     points = np.einsum("ya,xb,mcab->yxmc", g, g, weights.astype(np.float64)).reshape(16, *weights.shape[:2])
     if weights.dtype == np.int8:
-        fours = np.pad(4 * points, ((0, 0), (0, 0), (0, -weights.shape[1] % 4))).astype(np.int16)
+        fours = _filled(4 * points, 2, 4).astype(np.int16)
         pairs = fours.reshape(*fours.shape[:2], -1, 2, 2).swapaxes(3, 4)
         dense = _dense(pairs.reshape(*fours.shape[:2], -1, 2))
     else:
@@ -170,7 +170,7 @@ def choose_block(
 def kept_blocks(entries: np.ndarray, outputs: int) -> float:
     """The share of blocks of one entry by ``outputs`` outputs that are not all zero."""
     group, _, count, width = entries.shape
-    padded = np.pad(entries, ((0, 0), (0, -entries.shape[1] % outputs), (0, 0), (0, 0)))
+    padded = _filled(entries, 1, outputs)
     return float(padded.reshape(group, -1, outputs, count, width).any(axis=(2, 4)).mean())
 
 
@@ -221,15 +221,21 @@ def _entries(weights: np.ndarray, group: int, positions: int) -> np.ndarray:
     outputs, inputs = weights.shape[0] // group, weights.shape[1]
     wide = 4 if weights.dtype == np.int8 else 1
     flat = weights.reshape(group, outputs, inputs, positions)
-    flat = np.pad(flat, ((0, 0), (0, 0), (0, -inputs % wide), (0, 0)))
+    flat = _filled(flat, 2, wide)
     flat = flat.reshape(group, outputs, -1, wide, positions).swapaxes(3, 4)
     return np.ascontiguousarray(flat.reshape(group, outputs, -1, wide))
 
 
+def _filled(array: np.ndarray, axis: int, multiple: int) -> np.ndarray:
+    """With zeros at the end of an axis up to a multiple of so many; the array itself where there are as many."""
+    short = -array.shape[axis] % multiple
+    return np.pad(array, [(0, short if at == axis else 0) for at in range(array.ndim)]) if short else array
+
+
 def _dense(entries: np.ndarray) -> np.ndarray:
     """[group, lines, entries, 16, width]."""
-    group, outputs, count, width = entries.shape
-    padded = np.pad(entries, ((0, 0), (0, -outputs % _LINE), (0, 0), (0, 0)))
+    group, _, count, width = entries.shape
+    padded = _filled(entries, 1, _LINE)
     lines = padded.reshape(group, -1, _LINE, count, width).swapaxes(2, 3)
     return np.ascontiguousarray(lines)
 
@@ -246,7 +252,7 @@ def _sparse(entries: np.ndarray, outputs: int) -> tuple[dict[str, np.ndarray], i
     """The blocks of each ``outputs`` outputs that are not zero, listed by group, part and outputs; and the number of parts."""
     group, _, count, width = entries.shape
     parts = _parts(count, outputs)
-    padded = np.pad(entries, ((0, 0), (0, -entries.shape[1] % outputs), (0, 0), (0, 0)))
+    padded = _filled(entries, 1, outputs)
     blocks = padded.reshape(group, -1, outputs, count, width).swapaxes(2, 3)
     kept: np.ndarray = np.any(blocks, axis=(3, 4))
     weights, index, start = [], [], [0]
