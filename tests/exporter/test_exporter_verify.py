@@ -36,6 +36,14 @@ def drafted(network):
     return model, pairs, Trail(of_program(program, ["image"]), locations)
 
 
+def test_lines_of_pytorch_are_not_the_networks_own():
+    from edgewise.exporter.locations import is_own_file
+
+    assert not is_own_file(torch.nn.__file__)
+    assert not is_own_file("<eval_with_key>.1")
+    assert is_own_file(torch.nn.__file__.replace("/torch/nn/__init__.py", "/torchvision/models/resnet.py"))
+
+
 def corrupted(drafted, change):
     from edgewise.exporter.verify import verify
 
