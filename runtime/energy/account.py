@@ -79,7 +79,7 @@ def energy_of(
     """
     busy_w, resting_w = _mean_w(samples, window, counts), _mean_w(samples, idle, counts)
     if busy_w is None or resting_w is None:
-        which = "the runs" if busy_w is None else "the idle time before them"
+        which = "the runs (--duration makes them last)" if busy_w is None else "the idle time before them"
         return f"{method}: fewer than {_LEAST_SAMPLES} readings during {which}"
     length_s = window[1] - window[0]
     net_w = busy_w - resting_w

@@ -209,7 +209,7 @@ def test_idleness_is_taken_off() -> None:
 def test_what_cannot_be_said_is_a_reason_and_never_zero() -> None:
     flat = [Sample(at / 10, 2.0) for at in range(41)]
     assert "other work hides" in str(energy_of(flat, (1.0, 4.0), (0.0, 0.9), 1, counts=False, method="m"))
-    assert "fewer than 3 readings during the runs" in str(
+    assert "fewer than 3 readings during the runs (--duration makes them last)" in str(
         energy_of(flat, (9.0, 9.5), (0.0, 0.9), 1, counts=False, method="m")
     )
     assert "idle time" in str(energy_of(flat, (1.0, 4.0), (0.0, 0.1), 1, counts=False, method="m"))
@@ -229,7 +229,7 @@ def test_a_profile_tells_its_energy(make_bundle: Any, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(local, "send_off", noted)
     monkeypatch.setattr(local, "find_source", lambda: Source("pretended", True, joules))
-    told = profile(make_bundle(), threads=1, min_time_s=0.5)["energy"]
+    told = profile(make_bundle(), threads=1, duration_s=0.5)["energy"]
     assert told["total_w"] == pytest.approx(6.0, rel=0.01)
     assert told["idle_w"] == pytest.approx(2.0, rel=0.01)
     assert told["joules_per_inference"] == pytest.approx(4.0 * told["window_s"] / told["inferences"], rel=0.01)
